@@ -1,0 +1,127 @@
+/*
+ * What a device is to the rest of ferry, and what the rest is to a device.
+ *
+ * A device knows no engine and no VM: it is given port/MMIO regions to answer, interrupt lines to drive,
+ * a clock, timers and a character back end, all as small interfaces (below). Region callbacks run on
+ * vCPU threads, timers and back ends on the event loop's thread: each device has one lock and takes it
+ * itself. Order: device -> interrupt controller -> kick. Nobody waits for a page, a disk or a peer
+ * with one held. The guest is hostile: no access may do more than log and go on.
+ */
+#ifndef DEVICES_DEVICE_H
+#define DEVICES_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "migration/field.h"
+
+/* ---- regions: ports and MMIO ------------------------------------------------------------- */
+
+struct io_region;
+struct io_region_ops {
+	/* off: relative to the region; size: 1, 2, 4 (ports) or 1, 2, 4, 8 (MMIO), off + size within the
+	 * region. Unhandled: return all ones / ignore. vcpu: index of the accessing vCPU. */
+	uint64_t (*read)(void *opaque, unsigned vcpu, uint64_t off, unsigned size);
+	void (*write)(void *opaque, unsigned vcpu, uint64_t off, unsigned size, uint64_t value);
+};
+struct io_region {
+	uint64_t base, size;
+	const struct io_region_ops *ops;
+	void *opaque;
+	const char *name;
+};
+/* An address space of regions (one for ports, one for MMIO). Adding and removing only while no vCPU
+ * runs; lookups need no lock. */
+struct io_space {
+	struct io_region *regions; /* sorted by base */
+	unsigned count, cap;
+};
+int io_space_add(struct io_space *space, const struct io_region *region); /* -EEXIST on overlap */
+void io_space_remove(struct io_space *space, uint64_t base);
+void io_space_free(struct io_space *space);
+/* All ones where nothing answers; an access that straddles the end of a region is split by bytes. */
+uint64_t io_space_read(const struct io_space *space, unsigned vcpu, uint64_t addr, unsigned size);
+void io_space_write(const struct io_space *space, unsigned vcpu, uint64_t addr, unsigned size,
+		    uint64_t value);
+
+/* ---- interrupt lines ---------------------------------------------------------------------- */
+
+struct irq_line {
+	void (*set)(void *opaque, unsigned n, bool level); /* level, not edge; any thread */
+	void *opaque;
+	unsigned n;
+};
+static inline void irq_set(const struct irq_line *line, bool level)
+{
+	if (line->set)
+		line->set(line->opaque, line->n, level);
+}
+
+/* ---- time ----------------------------------------------------------------------------------- */
+
+/* Guest time in ns: monotonic, stands still while the VM is paused, part of the machine's state. */
+struct clock_source {
+	uint64_t (*now)(void *opaque);
+	/* Wall-clock time in s since 1970 for the RTC (UTC). */
+	int64_t (*wall)(void *opaque);
+	void *opaque;
+};
+
+/* A one-shot timer on guest time. set: (re)arms for an absolute time in ns, 0 disarms; any thread; never
+ * blocks; with the device's lock held is fine. fn runs on the event loop's thread without any lock; it may
+ * run once more after a disarm that raced with it: devices check their own state. */
+struct vtimer;
+struct timer_source {
+	struct vtimer *(*create)(void *opaque, void (*fn)(void *arg), void *arg, const char *name);
+	void (*set)(struct vtimer *timer, uint64_t deadline_ns);
+	void (*destroy)(struct vtimer *timer);
+	void *opaque;
+};
+
+/* ---- character back ends (serial lines, consoles) --------------------------------------------- */
+
+/* The device's side of a byte stream. The back end calls `receive` on the event loop's thread with at most
+ * `can_receive()` bytes; the device calls chardev_* from any thread. */
+struct chardev_client {
+	size_t (*can_receive)(void *opaque);
+	void (*receive)(void *opaque, const uint8_t *data, size_t len);
+	void (*writable)(void *opaque); /* after a short write: there is room again */
+	void *opaque;
+};
+struct chardev {
+	const struct chardev_ops *ops;
+	void *opaque; /* of the back end */
+};
+struct chardev_ops {
+	void (*attach)(struct chardev *dev, const struct chardev_client *client);
+	/* Bytes taken, 0..len; fewer: the reader is slow, `writable` follows. Never blocks. */
+	size_t (*write)(struct chardev *dev, const uint8_t *data, size_t len);
+	void (*kick_receive)(struct chardev *dev); /* the device can receive again */
+};
+
+/* ---- the device --------------------------------------------------------------------------------- */
+
+struct device;
+struct device_ops {
+	void (*reset)(struct device *dev);   /* power-on state; vCPUs are stopped */
+	/* Stop touching guest and outside, so that the state can be saved; go on again; take the outside back
+	 * (after prepare on this side was aborted, or on the new side). May be NULL. */
+	int (*prepare)(struct device *dev);
+	int (*drain)(struct device *dev);
+	int (*release)(struct device *dev);
+	int (*acquire)(struct device *dev);
+	int (*abort)(struct device *dev);
+	void (*destroy)(struct device *dev); /* frees dev */
+};
+struct device {
+	const char *name; /* unique in the machine, stable: "serial0" */
+	const struct device_ops *ops;
+	const struct state_desc *state; /* of the object `dev` itself */
+};
+
+/* Messages about a guest that misbehaves: rate-limited, to the sink that the VMM sets (default stderr). */
+void dev_log(const char *device, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void dev_log_set_sink(void (*sink)(void *opaque, const char *line), void *opaque);
+
+#endif
