@@ -1,0 +1,160 @@
+#include "vmm/boot/image.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE	  4096u
+#define MAGIC	  "ferryimg"
+#define VERSION	  1u
+#define DIRECTORY 16u /* offset of the parts' offsets and lengths */
+
+int image_begin(struct image_writer *w, struct error *err)
+{
+	int ret;
+
+	*w = (struct image_writer){0};
+	ret = sink_open(&w->sink, err);
+	if (ret)
+		return ret;
+	memset(w->sink.map, 0, PAGE);
+	w->sink.len = PAGE;
+	return 0;
+}
+
+int image_part_begin(struct image_writer *w, enum boot_part part, struct error *err)
+{
+	int ret = sink_align(&w->sink, PAGE, err);
+
+	w->off[part] = w->sink.len;
+	return ret;
+}
+
+void image_part_end(struct image_writer *w, enum boot_part part)
+{
+	w->len[part] = w->sink.len - w->off[part];
+}
+
+int image_part(struct image_writer *w, enum boot_part part, const void *data, size_t len,
+	       struct error *err)
+{
+	int ret = image_part_begin(w, part, err);
+
+	if (!ret)
+		ret = sink_put(&w->sink, data, len, err);
+	image_part_end(w, part);
+	return ret;
+}
+
+void image_abandon(struct image_writer *w)
+{
+	sink_close(&w->sink);
+}
+
+static int parse(struct boot_image *img, struct error *err)
+{
+	const uint8_t *p = img->map + DIRECTORY;
+	uint64_t off, len;
+	size_t n;
+	int i;
+
+	if (img->size < PAGE || memcmp(img->map, MAGIC, 8))
+		return error_set(err, -EBADMSG, "boot image: not one of ferry");
+	if (get_le32(img->map + 8) != VERSION)
+		return error_set(err, -EBADMSG, "boot image: version %u, this ferry knows %u",
+				 get_le32(img->map + 8), VERSION);
+	img->protocol = get_le32(img->map + 12);
+	if (img->protocol < BOOT_LINUX_ELF || img->protocol >= BOOT_PROTOCOLS)
+		return error_set(err, -EBADMSG, "boot image: unknown protocol %u",
+				 (unsigned)img->protocol);
+	for (i = 0; i < PART_COUNT; i++, p += 16) {
+		off = get_le64(p);
+		len = get_le64(p + 8);
+		if (off > img->size || len > img->size - off)
+			return error_set(err, -EBADMSG, "boot image: is truncated");
+		img->part[i] = (struct blob){img->map + off, len};
+	}
+	n = img->part[PART_WHAT].len;
+	if (n >= sizeof(img->what))
+		n = sizeof(img->what) - 1;
+	memcpy(img->what, img->part[PART_WHAT].data, n);
+	for (i = 0; i < (int)n; i++) /* printed on terminals, and may come from a peer */
+		if (img->what[i] < ' ' || img->what[i] > '~')
+			img->what[i] = '?';
+	return 0;
+}
+
+/* Seals what the sink holds and opens it as an image. Closes the sink in any case. */
+static int from_sink(struct sink *s, struct boot_image **out, struct error *err)
+{
+	struct boot_image *img = calloc(1, sizeof(*img));
+	int ret;
+
+	if (!img)
+		ret = error_set(err, -ENOMEM, "boot image: no memory");
+	else
+		ret = sink_seal(s, &img->fd, &img->map, &img->size, err);
+	if (ret) {
+		free(img);
+		sink_close(s);
+		return ret;
+	}
+	ret = parse(img, err);
+	if (ret)
+		boot_close(img);
+	else
+		*out = img;
+	return ret;
+}
+
+int image_finish(struct image_writer *w, struct boot_image **out, struct error *err)
+{
+	uint8_t *p = w->sink.map;
+	int i;
+
+	memcpy(p, MAGIC, 8);
+	put_le32(p + 8, VERSION);
+	put_le32(p + 12, w->protocol);
+	for (i = 0, p += DIRECTORY; i < PART_COUNT; i++, p += 16) {
+		put_le64(p, w->off[i]);
+		put_le64(p + 8, w->len[i]);
+	}
+	return from_sink(&w->sink, out, err);
+}
+
+int image_adopt(struct boot_image **out, const void *data, size_t len, struct error *err)
+{
+	struct sink s;
+	int ret = sink_open(&s, err);
+
+	if (ret)
+		return ret;
+	ret = len ? sink_put(&s, data, len, err) : error_set(err, -EBADMSG, "boot image: is empty");
+	if (ret) {
+		sink_close(&s);
+		return ret;
+	}
+	return from_sink(&s, out, err);
+}
+
+void boot_bytes(const struct boot_image *img, const void **data, size_t *len)
+{
+	*data = img->map;
+	*len = img->size;
+}
+
+const char *boot_describe(const struct boot_image *img)
+{
+	return img->what;
+}
+
+void boot_close(struct boot_image *img)
+{
+	if (!img)
+		return;
+	munmap((void *)(uintptr_t)img->map, img->size);
+	close(img->fd);
+	free(img);
+}
