@@ -1,6 +1,6 @@
 /*
- * The canonical state of one x86-64 processor: architectural, complete, bit-exact, the same from every
- * engine. It is what is saved, sent and compared; an engine converts at its border.
+ * The canonical state of one x86-64 processor: architectural, complete, bit-exact, the same from
+ * every engine. It is what is saved, sent and compared; an engine converts at its border.
  */
 #ifndef CPU_X86_STATE_H
 #define CPU_X86_STATE_H
@@ -36,20 +36,23 @@ struct x86_state {
 	uint64_t tsc_aux, pat, misc_enable, mtrr_def_type;
 	uint8_t fxsave[512];
 	uint8_t run_state; /* enum x86_run_state */
-	uint8_t shadow;    /* bit 0: after STI, bit 1: after MOV SS */
+	uint8_t shadow;	   /* bit 0: after STI, bit 1: after MOV SS */
 	bool nmi_pending, nmi_masked;
-	/* An event whose delivery has begun: type as in a VMCS (0 external, 2 NMI, 3 hardware exception,
-	 * 4 software interrupt, 6 software exception). */
+	/* An event whose delivery has begun: type as in a VMCS (0 external, 2 NMI, 3 hardware
+	 * exception, 4 software interrupt, 6 software exception). */
 	bool event_valid, event_has_error;
 	uint8_t event_vector, event_type, event_insn_len;
 	uint32_t event_error;
-	/* The clock: guest TSC = scaled machine clock + tsc_adjust (IA32_TSC_ADJUST). */
-	uint64_t tsc_adjust;
+	/* Registers that ferry keeps for every engine (cpu/x86/msr.c). */
+	uint64_t tsc_adjust; /* guest TSC = scaled machine clock + tsc_adjust (IA32_TSC_ADJUST) */
+	uint64_t spec_ctrl, feat_ctl;
+	uint64_t mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
 };
 
 extern const struct state_desc x86_state_desc;
 
-/* Power-on state of SDM vol. 3A table 9-1 (bsp: starts at the reset vector; others wait for a SIPI). */
+/* Power-on state of SDM vol. 3A table 9-1 (bsp: starts at the reset vector; others wait for a
+ * SIPI). */
 void x86_state_reset(struct x86_state *s, bool bsp);
 /* What a SIPI does (SDM vol. 3A 8.4.4.1): real mode at vector << 12. */
 void x86_state_sipi(struct x86_state *s, uint8_t vector);
