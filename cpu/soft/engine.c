@@ -20,7 +20,10 @@ const char *const engine_counter_names[COUNT_NR] = {
 	[COUNT_EXCLUSIVE] = "exclusive",
 };
 
-enum { CODE_BUFFER = 64 << 20 };
+enum {
+	CODE_BUFFER = 64 << 20,
+	PATIENCE = 8, /* conflicts over one page in a row before the others are stopped */
+};
 
 static int soft_probe(char *reason, size_t len)
 {
@@ -153,6 +156,23 @@ static void run_alone(struct soft_vcpu *v, uc_vcpu_run_info *info, uc_err *err)
 	soft_exclusive_end(v);
 }
 
+static bool handle(struct soft_vcpu *v, uc_vcpu_run_info *info, uc_err err, uint32_t seen,
+		   struct cpu_exit *exit);
+
+static bool handle_alone(struct soft_vcpu *v, uc_vcpu_run_info *info, uint32_t seen,
+			 struct cpu_exit *exit)
+{
+	uc_err err;
+
+	v->repeats = 0;
+	run_alone(v, info, &err);
+	if (!err && info->reason == UC_VCPU_EXIT_ATOMIC) {
+		exit_error(exit, "an atomic access cannot be done even alone");
+		return false;
+	}
+	return handle(v, info, err, seen, exit);
+}
+
 /* false: *exit says why to stop. */
 static bool handle(struct soft_vcpu *v, uc_vcpu_run_info *info, uc_err err, uint32_t seen,
 		   struct cpu_exit *exit)
@@ -173,15 +193,14 @@ static bool handle(struct soft_vcpu *v, uc_vcpu_run_info *info, uc_err err, uint
 			return false;
 		}
 		v->conflict.valid = false;
+		v->repeats = v->conflict.page == v->last_page ? v->repeats + 1 : 0;
+		v->last_page = v->conflict.page;
+		/* Two vCPUs may take a page from each other without either getting on. */
+		if (v->repeats > PATIENCE)
+			return handle_alone(v, info, seen, exit);
 		soft_claim_wait(v, v->conflict.page, v->conflict.want);
 		return true;
-	case UC_VCPU_EXIT_ATOMIC:
-		run_alone(v, info, &err);
-		if (info->reason == UC_VCPU_EXIT_ATOMIC) {
-			exit_error(exit, "an atomic access cannot be done even alone");
-			return false;
-		}
-		return handle(v, info, err, seen, exit);
+	case UC_VCPU_EXIT_ATOMIC: return handle_alone(v, info, seen, exit);
 	case UC_VCPU_EXIT_ERROR: exit_error(exit, info->error); return false;
 	}
 	exit_error(exit, "unknown exit of the emulator");

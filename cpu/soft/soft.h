@@ -54,6 +54,7 @@ struct soft_vcpu {
 		enum claim want;
 		uint32_t page;
 	} conflict;
+	uint32_t last_page, repeats; /* conflicts over one page in a row */
 	const char *failure;
 	_Atomic uint64_t counters[COUNT_NR];
 };

@@ -1,0 +1,45 @@
+/*
+ * A board: a versioned name for which devices stand where. Addresses, interrupts and ids are part
+ * of the name's meaning and never change under it; a new layout is a new name.
+ */
+#ifndef VMM_BOARD_BOARD_H
+#define VMM_BOARD_BOARD_H
+
+#include "cpu/engine.h"
+#include "devices/pc.h"
+#include "vmm/error.h"
+
+enum { BOARD_SERIAL_MAX = 4, BOARD_DEVICE_MAX = 24 };
+
+/* What a board needs from the machine that it is in. */
+struct board_host {
+	unsigned vcpus;
+	unsigned serials;
+	struct chardev *serial[BOARD_SERIAL_MAX];
+	uint16_t debug_exit; /* port, 0: none */
+	uint64_t timer_hz;
+	const struct cpu_pins *pins;
+	const struct machine_sink *sink;
+	const struct clock_source *clock;
+	const struct timer_source *timers;
+	const struct tsc_source *tsc;
+};
+
+struct board {
+	const char *name;
+	struct io_space ports, mmio;
+	struct device *devices[BOARD_DEVICE_MAX]; /* in creation order */
+	unsigned device_count;
+	struct device *lapic, *ioapic, *pic, *pm;
+	/* The lines of ISA interrupts: to the PIC and to the IOAPIC at once, as on a real board. */
+	struct isa_irq {
+		struct irq_line pic, ioapic;
+	} isa[16];
+};
+
+/* pc-1.0 (docs/memory-map-pc.md). 0 or -errno with a text; on failure nothing is left. */
+int board_pc_create(struct board *board, const struct board_host *host, struct error *err);
+void board_destroy(struct board *board);
+void board_reset(struct board *board); /* vCPUs are stopped */
+
+#endif

@@ -1,0 +1,153 @@
+#include "vmm/board/pc.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "vmm/board/board.h"
+
+static const struct {
+	uint16_t port;
+	uint8_t irq;
+	const char *name;
+} serials[BOARD_SERIAL_MAX] = {
+	{0x3f8, 4, "serial0"}, {0x2f8, 3, "serial1"}, {0x3e8, 4, "serial2"}, {0x2e8, 3, "serial3"}};
+
+static void isa_set(void *opaque, unsigned n, bool level)
+{
+	struct isa_irq *irq = opaque;
+
+	(void)n;
+	irq_set(&irq->pic, level);
+	irq_set(&irq->ioapic, level);
+}
+
+static struct irq_line isa(struct board *b, unsigned n)
+{
+	return (struct irq_line){.set = isa_set, .opaque = &b->isa[n], .n = n};
+}
+
+static void wire_isa(struct board *b)
+{
+	for (unsigned n = 0; n < 16; n++) {
+		b->isa[n].pic = pic_line(b->pic, n);
+		/* GSI 2 is the timer's; the PIC's cascade has no line of its own. */
+		if (n != 2)
+			b->isa[n].ioapic =
+				ioapic_line(b->ioapic, n == PC_TIMER_IRQ ? PC_TIMER_GSI : n);
+	}
+}
+
+/* Keeps what was made, so that one loop destroys it; returns ret. */
+static int keep(struct board *b, int ret, struct device *dev, const char *what, struct error *err)
+{
+	if (ret)
+		return error_set(err, ret, "cannot make the %s: %s", what, strerror(-ret));
+	b->devices[b->device_count++] = dev;
+	return 0;
+}
+
+static int create_interrupt_controllers(struct board *b, const struct board_host *h,
+					struct error *err)
+{
+	const struct lapic_config config = {.vcpus = h->vcpus,
+					    .timer_hz = h->timer_hz,
+					    .pins = h->pins,
+					    .clock = h->clock,
+					    .timers = h->timers,
+					    .tsc = h->tsc};
+	int ret = keep(b, lapic_create(&b->lapic, &b->mmio, &config), b->lapic, "local APICs", err);
+
+	if (!ret)
+		ret = keep(b, ioapic_create(&b->ioapic, &b->mmio, b->lapic, 0), b->ioapic,
+			   "I/O APIC", err);
+	if (!ret)
+		ret = keep(b, pic_create(&b->pic, &b->ports, lapic_lint0(b->lapic)), b->pic, "PIC",
+			   err);
+	if (ret)
+		return ret;
+	lapic_set_pic(b->lapic, b->pic);
+	wire_isa(b);
+	return 0;
+}
+
+/* serial2 shares serial0's interrupt as on every PC; ISA lines are edges, so drivers of both must
+ * poll. */
+static int create_serials(struct board *b, const struct board_host *h, struct error *err)
+{
+	struct device *dev;
+	int ret = 0;
+
+	for (unsigned i = 0; i < h->serials && !ret; i++) {
+		dev = NULL;
+		ret = serial8250_create(&dev, serials[i].name, &b->ports, serials[i].port,
+					isa(b, serials[i].irq), h->serial[i]);
+		ret = keep(b, ret, dev, serials[i].name, err);
+	}
+	return ret;
+}
+
+static int create_rest(struct board *b, const struct board_host *h, struct error *err)
+{
+	struct device *dev = NULL;
+	int ret;
+
+	ret = keep(b, pit_create(&dev, &b->ports, isa(b, PC_TIMER_IRQ), h->clock, h->timers), dev,
+		   "PIT", err);
+	if (ret)
+		return ret;
+	ret = rtc_cmos_create(&dev, &b->ports, isa(b, PC_RTC_IRQ), h->clock, h->timers);
+	ret = keep(b, ret, dev, "RTC", err);
+	if (ret)
+		return ret;
+	ret = i8042_create(&dev, &b->ports, isa(b, PC_KEYBOARD_IRQ), isa(b, PC_MOUSE_IRQ), h->sink);
+	ret = keep(b, ret, dev, "i8042", err);
+	if (ret)
+		return ret;
+	ret = acpi_pm_create(&b->pm, &b->ports, PC_ACPI_PM_PORT, isa(b, PC_SCI_IRQ), h->clock,
+			     h->sink);
+	ret = keep(b, ret, b->pm, "ACPI registers", err);
+	if (ret)
+		return ret;
+	ret = keep(b, pvpanic_create(&dev, &b->ports, h->sink), dev, "pvpanic", err);
+	if (ret || !h->debug_exit)
+		return ret;
+	ret = debug_exit_create(&dev, &b->ports, h->debug_exit, h->sink);
+	if (ret == -EEXIST)
+		return error_set(err, ret,
+				 "--debug-exit: port %#x belongs to another device; choose another",
+				 h->debug_exit);
+	return keep(b, ret, dev, "debug-exit device", err);
+}
+
+int board_pc_create(struct board *board, const struct board_host *host, struct error *err)
+{
+	int ret;
+
+	*board = (struct board){.name = PC_BOARD_NAME};
+	ret = create_interrupt_controllers(board, host, err);
+	if (!ret)
+		ret = create_serials(board, host, err);
+	if (!ret)
+		ret = create_rest(board, host, err);
+	if (ret)
+		board_destroy(board);
+	return ret;
+}
+
+void board_destroy(struct board *board)
+{
+	/* Last made, first gone: a device may drive a line of an older one. */
+	while (board->device_count) {
+		struct device *dev = board->devices[--board->device_count];
+
+		dev->ops->destroy(dev);
+	}
+	io_space_free(&board->ports);
+	io_space_free(&board->mmio);
+}
+
+void board_reset(struct board *board)
+{
+	for (unsigned i = 0; i < board->device_count; i++)
+		board->devices[i]->ops->reset(board->devices[i]);
+}

@@ -1,0 +1,22 @@
+/* The numbers of board pc-1.0; docs/memory-map-pc.md draws them. */
+#ifndef VMM_BOARD_PC_H
+#define VMM_BOARD_PC_H
+
+#define PC_BOARD_NAME "pc-1.0"
+
+enum {
+	PC_ACPI_PM_PORT = 0x600, /* PM1 event, PM1 control +4, PM timer +8, reset register +12 */
+	PC_SCI_IRQ = 9,
+	PC_RTC_IRQ = 8,
+	PC_TIMER_IRQ = 0,
+	PC_TIMER_GSI = 2, /* interrupt source override */
+	PC_KEYBOARD_IRQ = 1,
+	PC_MOUSE_IRQ = 12,
+	PC_PVPANIC_PORT = 0x505,
+};
+#define PC_IOAPIC_BASE 0xfec00000u
+#define PC_LAPIC_BASE  0xfee00000u
+#define PC_CRYSTAL_HZ  25000000u   /* of CPUID 15h; drives the APIC timer */
+#define PC_TSC_HZ      1000000000u /* what a machine is created with: a tick is a nanosecond */
+
+#endif

@@ -1,0 +1,195 @@
+#include "vmm/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmm/host.h"
+
+enum { PAGE = 4096 };
+#define PCI_HOLE (3ull << 30) /* RAM ends here at the latest; the rest continues at 4 GiB */
+#define FOUR_GIB (4ull << 30)
+
+static int check_host(uint64_t size, struct error *err)
+{
+	struct host_memory host;
+
+	host_memory(&host);
+	if (host.limit && size > host.limit)
+		return error_set(
+			err, -ENOMEM,
+			"--memory: %llu MiB are more than this control group's limit of %llu MiB; "
+			"ask for less, or add ,overcommit",
+			(unsigned long long)size >> 20, (unsigned long long)host.limit >> 20);
+	if (size > host.ram + host.swap)
+		return error_set(err, -ENOMEM,
+				 "--memory: %llu MiB are more than this host's RAM and swap (%llu "
+				 "MiB); ask for "
+				 "less, or add ,overcommit",
+				 (unsigned long long)size >> 20,
+				 (unsigned long long)(host.ram + host.swap) >> 20);
+	return 0;
+}
+
+static int map(struct guest_memory *mem, struct error *err)
+{
+	mem->fd = (int)syscall(SYS_memfd_create, "ferry-guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (mem->fd < 0)
+		return error_set(err, -errno, "cannot make guest memory (memfd_create): %s",
+				 strerror(errno));
+	if (ftruncate(mem->fd, (off_t)mem->size))
+		return error_set(err, -errno, "cannot size guest memory to %llu MiB: %s",
+				 (unsigned long long)mem->size >> 20, strerror(errno));
+	/* Nobody who holds the descriptor can make an access fault by shrinking it. */
+	if (fcntl(mem->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
+		return error_set(err, -errno, "cannot seal guest memory: %s", strerror(errno));
+	mem->host = mmap(NULL, mem->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+			 mem->fd, 0);
+	if (mem->host == MAP_FAILED) {
+		mem->host = NULL;
+		return error_set(err, -errno, "cannot map %llu MiB of guest memory: %s",
+				 (unsigned long long)mem->size >> 20, strerror(errno));
+	}
+	(void)madvise(mem->host, mem->size,
+		      MADV_HUGEPAGE); /* where the host allows it for shared memory */
+	(void)madvise(mem->host, mem->size, MADV_DONTDUMP);
+	return 0;
+}
+
+static int add_slots(struct guest_memory *mem)
+{
+	struct s2_slot slot = {.gpa = 0, .size = mem->low, .hpa = 0, .page_size = 2 << 20};
+	int ret = s2_slot_add(mem->vmm, &slot);
+
+	if (ret || mem->size == mem->low)
+		return ret;
+	slot = (struct s2_slot){.gpa = FOUR_GIB,
+				.size = mem->size - mem->low,
+				.hpa = mem->low,
+				.page_size = 2 << 20};
+	return s2_slot_add(mem->vmm, &slot);
+}
+
+int memory_create(struct guest_memory *mem, uint64_t size, unsigned flags, struct error *err)
+{
+	const struct s2_config config = {.format = S2_EPT4, .input_bits = 48};
+	const char *why = "";
+	int ret;
+
+	*mem = (struct guest_memory){
+		.fd = -1, .size = size, .low = size < PCI_HOLE ? size : PCI_HOLE};
+	if (!(flags & MEMORY_OVERCOMMIT)) {
+		ret = check_host(size, err);
+		if (ret)
+			return ret;
+	}
+	ret = map(mem, err);
+	if (ret)
+		goto fail;
+	ret = s2_create(&mem->s2, &config, &why);
+	if (ret) {
+		error_set(err, ret, "cannot make second-stage tables: %s", why);
+		goto fail;
+	}
+	ret = s2_thread_init(&mem->vmm, mem->s2, "vmm");
+	if (!ret)
+		ret = add_slots(mem);
+	if (ret) {
+		error_set(err, ret, "cannot lay out guest memory: %s", strerror(-ret));
+		goto fail;
+	}
+	return 0;
+fail:
+	memory_destroy(mem);
+	return ret;
+}
+
+void memory_destroy(struct guest_memory *mem)
+{
+	if (mem->vmm)
+		s2_thread_exit(mem->vmm);
+	if (mem->s2)
+		s2_destroy(mem->s2);
+	if (mem->host)
+		munmap(mem->host, mem->size);
+	if (mem->fd >= 0)
+		close(mem->fd);
+	*mem = (struct guest_memory){.fd = -1};
+}
+
+/* One piece that does not cross a 4 KiB page. */
+static uint8_t *translate(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa,
+			  uint32_t access, uint64_t *hpa)
+{
+	struct s2_xlat x;
+
+	while (!s2_translate(t, gpa, access, &x)) {
+		switch (s2_fault(t, gpa, access, &x)) {
+		case S2_FIXED:
+		case S2_SPURIOUS: *hpa = x.hpa; return mem->host + x.hpa;
+		case S2_RETRY: continue;
+		default: return NULL;
+		}
+	}
+	*hpa = x.hpa;
+	return mem->host + x.hpa;
+}
+
+enum copy { COPY_OUT, COPY_IN, FILL };
+
+static int copy(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, void *buf, size_t len,
+		enum copy how, uint8_t byte)
+{
+	uint8_t *p = buf;
+
+	while (len) {
+		size_t n = PAGE - (gpa & (PAGE - 1));
+		uint64_t hpa;
+		uint8_t *host;
+
+		if (n > len)
+			n = len;
+		host = translate(mem, t, gpa, how == COPY_OUT ? S2_R : S2_W, &hpa);
+		if (!host)
+			return -EFAULT;
+		if (how == COPY_OUT) {
+			memcpy(p, host, n);
+		} else {
+			if (how == COPY_IN)
+				memcpy(host, p, n);
+			else
+				memset(host, byte, n);
+			s2_dirty_mark(t, gpa, n);
+			if (mem->written)
+				mem->written(mem->written_opaque, hpa, n);
+		}
+		gpa += n;
+		len -= n;
+		if (p)
+			p += n;
+	}
+	return 0;
+}
+
+int memory_read(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, void *buf, size_t len)
+{
+	return copy(mem, t ? t : mem->vmm, gpa, buf, len, COPY_OUT, 0);
+}
+
+int memory_write(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, const void *buf,
+		 size_t len)
+{
+	return copy(mem, t ? t : mem->vmm, gpa, (void *)(uintptr_t)buf, len, COPY_IN, 0);
+}
+
+int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint8_t byte,
+	       size_t len)
+{
+	return copy(mem, t ? t : mem->vmm, gpa, NULL, len, FILL, byte);
+}
