@@ -55,14 +55,18 @@ static int create_interrupt_controllers(struct board *b, const struct board_host
 					    .clock = h->clock,
 					    .timers = h->timers,
 					    .tsc = h->tsc};
-	int ret = keep(b, lapic_create(&b->lapic, &b->mmio, &config), b->lapic, "local APICs", err);
+	int ret;
 
-	if (!ret)
-		ret = keep(b, ioapic_create(&b->ioapic, &b->mmio, b->lapic, 0), b->ioapic,
-			   "I/O APIC", err);
-	if (!ret)
-		ret = keep(b, pic_create(&b->pic, &b->ports, lapic_lint0(b->lapic)), b->pic, "PIC",
-			   err);
+	ret = lapic_create(&b->lapic, &b->mmio, &config);
+	ret = keep(b, ret, b->lapic, "local APICs", err);
+	if (ret)
+		return ret;
+	ret = ioapic_create(&b->ioapic, &b->mmio, b->lapic, 0);
+	ret = keep(b, ret, b->ioapic, "I/O APIC", err);
+	if (ret)
+		return ret;
+	ret = pic_create(&b->pic, &b->ports, lapic_lint0(b->lapic));
+	ret = keep(b, ret, b->pic, "PIC", err);
 	if (ret)
 		return ret;
 	lapic_set_pic(b->lapic, b->pic);
@@ -91,8 +95,8 @@ static int create_rest(struct board *b, const struct board_host *h, struct error
 	struct device *dev = NULL;
 	int ret;
 
-	ret = keep(b, pit_create(&dev, &b->ports, isa(b, PC_TIMER_IRQ), h->clock, h->timers), dev,
-		   "PIT", err);
+	ret = pit_create(&dev, &b->ports, isa(b, PC_TIMER_IRQ), h->clock, h->timers);
+	ret = keep(b, ret, dev, "PIT", err);
 	if (ret)
 		return ret;
 	ret = rtc_cmos_create(&dev, &b->ports, isa(b, PC_RTC_IRQ), h->clock, h->timers);
@@ -108,7 +112,8 @@ static int create_rest(struct board *b, const struct board_host *h, struct error
 	ret = keep(b, ret, b->pm, "ACPI registers", err);
 	if (ret)
 		return ret;
-	ret = keep(b, pvpanic_create(&dev, &b->ports, h->sink), dev, "pvpanic", err);
+	ret = pvpanic_create(&dev, &b->ports, h->sink);
+	ret = keep(b, ret, dev, "pvpanic", err);
 	if (ret || !h->debug_exit)
 		return ret;
 	ret = debug_exit_create(&dev, &b->ports, h->debug_exit, h->sink);

@@ -1,0 +1,168 @@
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/board/pc.h"
+#include "vmm/chardev.h"
+#include "vmm/testing.h"
+#include "vmm/vm_internal.h"
+
+static void quit(void *opaque, int code)
+{
+	struct vm *vm = opaque;
+
+	loop_stop(vm->loop, code);
+}
+
+static int open_serials(struct vm *vm, struct error *err)
+{
+	static const char *const names[BOARD_SERIAL_MAX] = {"serial0", "serial1", "serial2",
+							    "serial3"};
+	int ret = 0;
+
+	for (unsigned i = 0; i < vm->config->serial_count && !ret; i++) {
+		const struct chardev_env env = {.loop = vm->loop,
+						.name = names[i],
+						.quiet = vm->config->quiet,
+						.quit = quit,
+						.opaque = vm};
+
+		ret = chardev_create(&vm->serial[i], &vm->config->serial[i], &env, err);
+	}
+	return ret;
+}
+
+static int create_board(struct vm *vm, struct error *err)
+{
+	struct board_host host = {
+		.vcpus = vm->vcpu_count,
+		.serials = vm->config->serial_count,
+		.debug_exit = (uint16_t)vm->config->debug_exit,
+		.timer_hz = PC_CRYSTAL_HZ,
+		.pins = &vm->pins,
+		.sink = &vm->sink,
+		.clock = loop_clock(vm->loop),
+		.timers = loop_timers(vm->loop),
+		.tsc = &vm->tsc,
+	};
+
+	memcpy(host.serial, vm->serial, sizeof(host.serial));
+	return board_pc_create(&vm->board, &host, err);
+}
+
+static void written(void *opaque, uint64_t hpa, uint64_t len)
+{
+	struct vm *vm = opaque;
+
+	vm->engine_ops->written(vm->engine, hpa, len);
+}
+
+static int create_engine(struct vm *vm, struct error *err)
+{
+	const struct engine_config config = {
+		.s2 = vm->memory.s2,
+		.memory = vm->memory.host,
+		.memory_size = vm->memory.size,
+		.vcpus = vm->vcpu_count,
+		.bus = &vm->bus,
+		.test_no_remote_code = testing_has("no-remote-code"),
+		.test_no_remote_flush = testing_has("no-remote-flush"),
+	};
+	int ret = vm->engine_ops->create(&vm->engine, &config, err->text, sizeof(err->text));
+
+	if (ret)
+		return ret;
+	vm->memory.written = written;
+	vm->memory.written_opaque = vm;
+	return 0;
+}
+
+/* Everything that can fail for a reason of the user's comes before anything that the guest could
+ * see. */
+static int create(struct vm *vm, struct error *err)
+{
+	const struct run_config *config = vm->config;
+	const struct boot_request request = {
+		.kernel = config->kernel, .initrd = config->initrd, .cmdline = config->append};
+	char size[32];
+	int ret;
+
+	ret = boot_open(&vm->image, &request, err);
+	if (ret)
+		return ret;
+	ret = loop_create(&vm->loop, err);
+	if (!ret)
+		ret = loop_stop_on_signals(vm->loop);
+	if (ret)
+		return ret;
+	dispatch_init(vm);
+	vcpu_pins_init(vm);
+	lifecycle_init(vm);
+	ret = memory_create(&vm->memory, config->memory, config->overcommit ? MEMORY_OVERCOMMIT : 0,
+			    err);
+	if (!ret)
+		ret = create_engine(vm, err);
+	if (!ret)
+		ret = open_serials(vm, err);
+	if (!ret)
+		ret = create_board(vm, err);
+	if (!ret)
+		ret = vcpus_start(vm, err);
+	if (!ret)
+		ret = vm_boot(vm, err);
+	if (ret)
+		return ret;
+	config_size_text(config->memory, size, sizeof(size));
+	return 0;
+}
+
+static void destroy(struct vm *vm)
+{
+	vcpus_end(vm);
+	board_destroy(&vm->board);
+	for (unsigned i = 0; i < BOARD_SERIAL_MAX; i++)
+		chardev_destroy(vm->serial[i]);
+	if (vm->engine)
+		vm->engine_ops->destroy(vm->engine);
+	memory_destroy(&vm->memory);
+	loop_destroy(vm->loop);
+	boot_close(vm->image);
+	pthread_cond_destroy(&vm->changed);
+	pthread_mutex_destroy(&vm->lock);
+}
+
+int vm_run(const struct run_config *config, struct vm_result *result, struct error *err)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	int ret;
+
+	if (!vm)
+		return error_set(err, -ENOMEM, "no memory");
+	vm->config = config;
+	vm->vcpu_count = config->cpus;
+	vm->memory.fd = -1;
+	vm->engine_ops = &engine_soft;
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_cond_init(&vm->changed, NULL);
+	vm->cpuid.model = config->cpu_model ? x86_model_find(config->cpu_model) : &x86_models[0];
+	ret = create(vm, err);
+	if (!ret) {
+		loop_clock_resume(vm->loop);
+		vcpus_resume(vm);
+		vm->result = (struct vm_result){.end = VM_END_STOPPED};
+		ret = loop_run(vm->loop);
+		if (vm->result.end == VM_END_STOPPED)
+			vm->result.code = (uint32_t)ret;
+		vcpus_park(vm);
+		*result = vm->result;
+		if (result->end == VM_END_ENGINE && err)
+			*err = vm->engine_error;
+		ret = 0;
+	}
+	destroy(vm);
+	free(vm);
+	return ret;
+}

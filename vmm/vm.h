@@ -1,0 +1,29 @@
+/*
+ * One virtual machine from start to end.
+ */
+#ifndef VMM_VM_H
+#define VMM_VM_H
+
+#include "vmm/config.h"
+#include "vmm/error.h"
+
+enum vm_end {
+	VM_END_POWEROFF,    /* the guest switched itself off */
+	VM_END_RESET_LIMIT, /* one reset more than allowed */
+	VM_END_PANIC,	    /* the guest said that it has crashed (pvpanic) */
+	VM_END_DEBUG_EXIT,  /* code: the value written to the debug-exit device */
+	VM_END_ENGINE,	    /* the engine can't go on; the text says why */
+	VM_END_STOPPED,	    /* asked from outside; code: what loop_stop was given (128 + signal) */
+};
+
+struct vm_result {
+	enum vm_end end;
+	uint32_t code;
+};
+
+/* Builds the machine, runs it on this thread and its vCPU threads until it ends, and leaves nothing
+ * behind. 0: it ran, *result says how it ended (err holds a text for VM_END_ENGINE); -errno: it
+ * could not start, err says why and what to do. */
+int vm_run(const struct run_config *config, struct vm_result *result, struct error *err);
+
+#endif
