@@ -38,8 +38,11 @@ struct s2_slot {
 	uint32_t flags;
 };
 
-/* Memory for tables. alloc returns zeroed memory of `bytes` (a power of two >= 4096), aligned to
- * its size, or NULL. `pa` of a table is what entries of its parent hold: to_pa/from_pa convert. */
+/* Memory for tables, slots and dirty bitmaps. alloc returns zeroed memory of `bytes` (a power of
+ * two >= 4096), aligned to its size, or NULL; it and free may block, and are never called inside a
+ * fault's or a walk's critical section. `pa` of a table is what entries of its parent hold:
+ * to_pa/from_pa convert, within critical sections: pure arithmetic. Both NULL: the identity, and
+ * the fastest. */
 struct s2_env {
 	void *opaque;
 	void *(*alloc)(void *opaque, size_t bytes);
@@ -47,15 +50,15 @@ struct s2_env {
 	uint64_t (*to_pa)(void *opaque, const void *table);
 	void *(*from_pa)(void *opaque, uint64_t pa);
 };
-/* aligned_alloc, identity addresses */
+/* aligned_alloc, identity addresses. */
 extern const struct s2_env s2_env_default;
 
 struct s2_config {
 	enum s2_format format;
 	unsigned input_bits; /* width of a gpa: 48 with EPT4, 57 with EPT5, or fewer */
 	unsigned hpa_bits;   /* entries with address bits at or above are refused (default 52) */
-	bool use_ad;         /* hardware A/D bits (EPTP bit 6) */
-	const struct s2_env *env; /* NULL: s2_env_default */
+	bool use_ad;	     /* hardware A/D bits (EPTP bit 6) */
+	const struct s2_env *env; /* NULL: s2_env_default; else outlives the instance */
 };
 
 /* -EINVAL (impossible configuration; *why names the rule), -ENOMEM. */
@@ -63,20 +66,22 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 /* No thread and no TLB client is registered any more. */
 void s2_destroy(struct s2 *s2);
 
-/* A thread's registration (RCU, table cache, counters). Init and exit on that thread itself;
- * `name` is kept by reference and shown in statistics. */
+/* A thread's registration (RCU, table cache, counters). Init, use and exit on that thread itself;
+ * `name` is kept by reference and shown in statistics. -ENOMEM; -EUSERS: 512 are registered. */
 int s2_thread_init(struct s2_thread **out, struct s2 *s2, const char *name);
 void s2_thread_exit(struct s2_thread *t);
 
-/* Slots. Overlap, misalignment, beyond the input width: -EINVAL/-EEXIST. Removing unmaps the range
- * and waits until every TLB client has acknowledged. */
+/* Slots. -EINVAL: misaligned, empty, an unknown page_size, beyond the input width or hpa_bits;
+ * -EEXIST: overlaps one; -ENOMEM. While dirty tracking is on, a new slot is tracked and clean.
+ * Removing (-ENOENT: no slot starts at gpa) makes faults S2_EMULATE at once, unmaps the range and
+ * waits until every TLB client has acknowledged; only then is the range free for another slot. */
 int s2_slot_add(struct s2_thread *t, const struct s2_slot *slot);
 int s2_slot_remove(struct s2_thread *t, uint64_t gpa);
 
 /* What a translation found. */
 struct s2_xlat {
-	uint64_t hpa;   /* of the byte asked for */
-	uint32_t perm;  /* what the leaf grants now: S2_R | S2_W | S2_X */
+	uint64_t hpa;	/* of the byte asked for */
+	uint32_t perm;	/* what the leaf grants now: S2_R | S2_W | S2_X */
 	uint32_t level; /* of the leaf, 1 = 4 KiB */
 	uint64_t entry; /* the leaf entry as read */
 };
@@ -84,7 +89,7 @@ struct s2_xlat {
 enum s2_result {
 	S2_FIXED,    /* mapped (or permission given); try again or use the xlat */
 	S2_SPURIOUS, /* nothing was missing (any more) */
-	S2_RETRY,    /* lost a race; try again */
+	S2_RETRY,    /* lost a race; serve pending TLB invalidations, then try again */
 	S2_EMULATE,  /* no slot there, or a write to a read-only slot: MMIO */
 	S2_INVALID,  /* gpa beyond the input width: the guest's error */
 	S2_MISSING,  /* post-copy: the page is not here yet (issue "Live migration") */
@@ -101,27 +106,36 @@ bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_
  * On FIXED and SPURIOUS *out (may be NULL) is filled. Never blocks on a TLB client. */
 enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out);
 
-/* Range operations on [start, end) (4 KiB multiples). They change tables, then invalidate the TLB
- * clients by range, then wait for the acknowledgements (s2_sync). 0 or -errno. */
+/* Range operations on [start, end) (4 KiB multiples; end 0: the end of the input space). They
+ * change tables, then invalidate the TLB clients by range, then wait for the acknowledgements. They
+ * allocate nothing. A leaf that reaches beyond the range is unmapped or protected as a whole; later
+ * faults bring the rest back. 0, or -EINVAL. When unmap returns, no client uses a translation that
+ * it got before the call; the slot stays, so a later access faults and is mapped again. */
 int s2_unmap(struct s2_thread *t, uint64_t start, uint64_t end);
 int s2_write_protect(struct s2_thread *t, uint64_t start, uint64_t end);
 
 /* Dirty tracking by write-protection. start: protects everything (huge leaves are split by the next
- * write), stop: undoes. harvest: fetches and clears the bits of `pages` pages from `gpa` (a multiple of
+ * write); -EALREADY, -ENOMEM. stop: drops the bits; leaves get W back by their next write fault, as
+ * huge as they are. harvest: fetches and clears the bits of `pages` pages from `gpa` (a multiple of
  * 64 pages) into `bitmap` (little endian, bit n = page n), protects what it cleared, waits for the
- * TLB clients, returns the number of dirty pages or -errno. A write that is granted before the
+ * TLB clients, returns the number of dirty pages or -EINVAL. Pages that no tracked slot holds are
+ * clean. A write that is granted before the
  * clearing is in this harvest, one after it is in the next: none is lost. */
 int s2_dirty_start(struct s2_thread *t);
 int s2_dirty_stop(struct s2_thread *t);
 int64_t s2_dirty_harvest(struct s2_thread *t, uint64_t gpa, uint64_t pages, uint64_t *bitmap);
-/* A write by a device or the VMM through a pointer it has translated (S2_W): marks [gpa, gpa+len). */
+/* After a write by a device or the VMM through a pointer it has translated (S2_W): marks
+ * [gpa, gpa+len). Call it when the data is written, not before. Does nothing outside slots and
+ * while tracking is off. */
 void s2_dirty_mark(struct s2_thread *t, uint64_t gpa, uint64_t len);
 
 /* Whoever caches translations. invalidate: forget everything in [start, end) (end 0: all), then
  * acknowledge `generation` with s2_tlb_ack; called from the changing thread, with no lock of the
- * core held except the client list's read side; it must not wait: post a request, kick. wait: called by the
- * changing thread with no lock held, returns when generation is acknowledged (a vCPU thread serves
- * its own queue meanwhile); NULL: the core polls the acknowledged generation. */
+ * core held except the client list's; it must not wait nor call the core (but s2_tlb_ack): post a
+ * request, kick. The client acknowledges between a translation and the next, never between
+ * s2_translate or s2_fault and the filling of its cache. wait: called by the changing thread with
+ * no lock held, returns when s2_tlb_acked (a vCPU thread serves its own queue meanwhile; it starts
+ * no other range operation there); NULL: the core polls. */
 struct s2_tlb_client {
 	const char *name;
 	void *opaque;
@@ -129,19 +143,26 @@ struct s2_tlb_client {
 	void (*wait)(void *opaque, uint64_t generation);
 	/* private to the core */
 	_Atomic uint64_t acked;
+	_Atomic uint32_t waiters;
 	struct s2_tlb_client *next;
 };
+/* add: the client starts empty. remove: it has forgotten everything; threads that wait for it are
+ * let go (s2_tlb_acked is true from then on), and the client's memory may be reused. */
 void s2_tlb_client_add(struct s2_thread *t, struct s2_tlb_client *client);
 void s2_tlb_client_remove(struct s2_thread *t, struct s2_tlb_client *client);
+/* Acknowledges this generation and all before it. Generations reach invalidate in rising order. */
 void s2_tlb_ack(struct s2_tlb_client *client, uint64_t generation);
+/* For a client's wait function. */
+bool s2_tlb_acked(struct s2_tlb_client *client, uint64_t generation);
 
-/* The value for the control register that points hardware at the tables (EPTP; SDM vol. 3C 25.6.11). */
+/* The value for the control register that points hardware at the tables (EPTP; SDM vol.
+ * 3C 25.6.11). */
 uint64_t s2_root(const struct s2 *s2);
 
 /* Statistics: sums over all threads. */
 struct s2_stats {
 	uint64_t faults[S2_NR_RESULTS];
-	uint64_t pages[5];  /* leaves per level: [1] 4 KiB, [2] 2 MiB, [3] 1 GiB */
+	uint64_t pages[5]; /* leaves per level: [1] 4 KiB, [2] 2 MiB, [3] 1 GiB */
 	uint64_t tables, splits, collapses, invalidations, retries, deferred_frees;
 };
 void s2_get_stats(struct s2 *s2, struct s2_stats *stats);

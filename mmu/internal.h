@@ -1,0 +1,85 @@
+/*
+ * What an instance and a thread's registration are made of; for mmu/ only.
+ *
+ * Locks, outermost first: slots_mutex, lock (write side), tlb.mutex. None is held while waiting for
+ * a TLB client. docs/mmu-locking.md has the whole protocol.
+ */
+#ifndef MMU_INTERNAL_H
+#define MMU_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "mmu/brlock.h"
+#include "mmu/second_stage.h"
+#include "mmu/slots.h"
+#include "mmu/table_pool.h"
+#include "mmu/tlb.h"
+#include "mmu/walker.h"
+
+/* Counters of one thread: written by it alone, read by s2_get_stats. Gauges (leaves, tables) are
+ * differences: a page may be mapped by one thread and unmapped by another. */
+struct counters {
+	_Atomic uint64_t faults[S2_NR_RESULTS];
+	_Atomic uint64_t leaves[MMU_MAX_LEVELS + 1], tables;
+	_Atomic uint64_t splits, collapses, invalidations, retries, deferred_frees;
+};
+
+/* No read-modify-write on the bus: there is one writer. */
+static inline void count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+/* The policy, specialised for one format (stage2_NAME.c). One indirect call per operation. */
+struct stage2_ops {
+	const struct format *format;
+	bool (*translate)(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out);
+	enum s2_result (*fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
+				struct s2_xlat *out);
+	/* Change tables; true: something was, or was being, mapped there: flush [*start, *end),
+	 * which is widened to the whole of the leaves met. */
+	bool (*freeze)(struct s2_thread *t, uint64_t *start, uint64_t *end, bool *tables);
+	bool (*protect)(struct s2_thread *t, uint64_t *start, uint64_t *end);
+	/* After the flush (and a grace period if tables were frozen): frozen becomes empty. */
+	void (*thaw)(struct s2_thread *t, uint64_t start, uint64_t end);
+	/* Clears W on the pages whose bits are set; gpa: of bit 0, a multiple of 64 pages. The
+	 * level of what was met. The caller holds the lock's read side. */
+	unsigned (*protect_word)(struct s2_thread *t, uint64_t gpa, uint64_t bits);
+};
+
+extern const struct stage2_ops stage2_ept_ops;
+
+struct s2 {
+	/* read on every translation, written at creation only */
+	struct pgtable pt;
+	const struct stage2_ops *ops;
+	bool use_ad;
+
+	struct brlock lock; /* read: faults, range operations; write: slots and their flags */
+	struct slots slots;
+	bool logging; /* dirty tracking is on for slots to come; under slots_mutex */
+
+	_Alignas(64) pthread_mutex_t slots_mutex; /* one change of slots at a time */
+	struct tlb tlb;
+
+	pthread_mutex_t threads_mutex;
+	struct s2_thread *threads;
+	struct counters gone; /* of threads that have left; under threads_mutex */
+	uint64_t owners[FORMAT_MAX_OWNERS / 64]; /* ids in use; under threads_mutex */
+};
+
+struct s2_thread {
+	struct s2 *s2;
+	const struct stage2_ops *ops;
+	size_t slot_hint;
+	unsigned owner; /* of the entries this thread freezes */
+	struct table_pool pool;
+	struct brlock_slot reader;
+	struct counters stats;
+	const char *name;
+	struct s2_thread *next;
+};
+
+#endif

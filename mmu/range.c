@@ -1,0 +1,62 @@
+/* Range operations: change the tables, flush the TLB clients, wait, clean up. */
+#include <errno.h>
+
+#include "mmu/range.h"
+#include "mmu/rcu.h"
+
+bool range_valid(const struct s2 *s2, uint64_t start, uint64_t end)
+{
+	const struct geometry *g = &s2->pt.geo;
+
+	return !((start | end) & (geometry_size(g, 1) - 1)) && start <= end - 1 &&
+	       end - 1 <= geometry_max(g);
+}
+
+/* Empty: start == end, but not both 0 (which is everything). */
+static int range_check(const struct s2 *s2, uint64_t start, uint64_t *end)
+{
+	uint64_t mask = geometry_size(&s2->pt.geo, 1) - 1;
+
+	if (start && start == *end && !(start & mask))
+		return 1;
+	if (!*end)
+		*end = geometry_max(&s2->pt.geo) + 1;
+	return range_valid(s2, start, *end) ? 0 : -EINVAL;
+}
+
+void range_flush(struct s2_thread *t, uint64_t start, uint64_t end)
+{
+	count(&t->stats.invalidations, 1);
+	tlb_flush(&t->s2->tlb, start, end);
+}
+
+void range_unmap(struct s2_thread *t, uint64_t start, uint64_t end)
+{
+	bool tables = false;
+
+	if (!t->ops->freeze(t, &start, &end, &tables))
+		return;
+	range_flush(t, start, end);
+	/* Tables that were frozen as a whole are unreachable now; whoever was inside leaves. */
+	if (tables)
+		rcu_synchronize();
+	t->ops->thaw(t, start, end);
+}
+
+int s2_unmap(struct s2_thread *t, uint64_t start, uint64_t end)
+{
+	int err = range_check(t->s2, start, &end);
+
+	if (!err)
+		range_unmap(t, start, end);
+	return err < 0 ? err : 0;
+}
+
+int s2_write_protect(struct s2_thread *t, uint64_t start, uint64_t end)
+{
+	int err = range_check(t->s2, start, &end);
+
+	if (!err && t->ops->protect(t, &start, &end))
+		range_flush(t, start, end);
+	return err < 0 ? err : 0;
+}

@@ -1,0 +1,16 @@
+/*
+ * Range operations, for mmu/ only: what s2_unmap and the like are made of. No lock and no RCU read
+ * section is held by the caller; all of them wait for the TLB clients.
+ */
+#ifndef MMU_RANGE_H
+#define MMU_RANGE_H
+
+#include "mmu/internal.h"
+
+/* Aligned, not empty, within the input width. */
+bool range_valid(const struct s2 *s2, uint64_t start, uint64_t end);
+void range_flush(struct s2_thread *t, uint64_t start, uint64_t end);
+/* A valid range: empty afterwards, but for what later faults map. */
+void range_unmap(struct s2_thread *t, uint64_t start, uint64_t end);
+
+#endif

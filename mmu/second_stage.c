@@ -1,0 +1,191 @@
+/* Creation, slots, and the way from the public functions into the specialised ones. */
+#include "mmu/second_stage.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mmu/dirty.h"
+#include "mmu/internal.h"
+#include "mmu/range.h"
+
+static const struct {
+	const struct stage2_ops *ops;
+	unsigned levels; /* 0: from the input width */
+} formats[] = {
+	[S2_EPT4] = {&stage2_ept_ops, 4},
+	[S2_EPT5] = {&stage2_ept_ops, 5},
+};
+
+int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
+{
+	const struct s2_env *env = config->env ? config->env : &s2_env_default;
+	const char *rule = "unknown format";
+	const struct stage2_ops *ops;
+	struct format_config fc;
+	struct geometry geo;
+	struct s2 *s2;
+	int err = -EINVAL;
+
+	if ((unsigned)config->format < sizeof(formats) / sizeof(*formats)) {
+		ops = formats[config->format].ops;
+		fc = (struct format_config){.input_bits = config->input_bits,
+					    .output_bits = config->hpa_bits,
+					    .levels = formats[config->format].levels,
+					    .use_ad = config->use_ad};
+		err = ops->format->geometry(&geo, &fc, &rule);
+	}
+	if (err) {
+		if (why)
+			*why = rule;
+		return err;
+	}
+	s2 = aligned_alloc(_Alignof(struct s2), sizeof(*s2));
+	if (!s2)
+		return -ENOMEM;
+	memset(s2, 0, sizeof(*s2));
+	if (pgtable_init(&s2->pt, &geo, env)) {
+		free(s2);
+		return -ENOMEM;
+	}
+	s2->ops = ops;
+	s2->use_ad = config->use_ad;
+	brlock_init(&s2->lock);
+	tlb_init(&s2->tlb);
+	pthread_mutex_init(&s2->slots_mutex, NULL);
+	pthread_mutex_init(&s2->threads_mutex, NULL);
+	*out = s2;
+	return 0;
+}
+
+void s2_destroy(struct s2 *s2)
+{
+	struct walk_count found = {0};
+
+	if (!s2)
+		return;
+	walk_free_tree(s2->ops->format, &s2->pt, s2->pt.root, s2->pt.geo.levels, &found);
+	slots_free(&s2->slots, s2->pt.env);
+	brlock_destroy(&s2->lock);
+	tlb_destroy(&s2->tlb);
+	pthread_mutex_destroy(&s2->slots_mutex);
+	pthread_mutex_destroy(&s2->threads_mutex);
+	free(s2);
+}
+
+static bool slot_valid(const struct s2 *s2, const struct s2_slot *s)
+{
+	const struct geometry *g = &s2->pt.geo;
+	uint64_t mask = geometry_size(g, 1) - 1;
+
+	if (!s->size || (s->gpa | s->size | s->hpa) & mask)
+		return false;
+	if (s->size - 1 > geometry_max(g) || s->gpa > geometry_max(g) - (s->size - 1))
+		return false;
+	if (s->hpa >> g->output_bits || s->size - 1 > (UINT64_C(1) << g->output_bits) - 1 - s->hpa)
+		return false;
+	/* Any power of two of a page or more: leaves are as large as fits below it. */
+	return s->page_size > mask && !(s->page_size & (s->page_size - 1)) &&
+	       !(s->flags & ~(uint32_t)(S2_SLOT_READONLY | S2_SLOT_LOG));
+}
+
+int s2_slot_add(struct s2_thread *t, const struct s2_slot *s)
+{
+	struct s2 *s2 = t->s2;
+	const struct s2_env *env = s2->pt.env;
+	struct slot slot = {.s = *s};
+	struct slots copy, old;
+	int err = 0;
+
+	if (!slot_valid(s2, s))
+		return -EINVAL;
+	pthread_mutex_lock(&s2->slots_mutex);
+	if (s2->logging)
+		slot.s.flags |= S2_SLOT_LOG;
+	if (slots_overlap(&s2->slots, s->gpa, s->size))
+		err = -EEXIST;
+	if (!err && slot.s.flags & S2_SLOT_LOG)
+		err = dirty_alloc(&slot, env);
+	if (!err)
+		err = slots_grow(&s2->slots, env, &copy);
+	if (!err) {
+		slots_insert(&copy, &slot);
+		brlock_write_lock(&s2->lock);
+		old = s2->slots;
+		s2->slots = copy;
+		brlock_write_unlock(&s2->lock);
+		old.count = 0; /* bitmaps live on in the copy */
+		slots_free(&old, env);
+	} else if (slot.bitmap) {
+		env->free(env->opaque, slot.bitmap, slot.bitmap_bytes);
+	}
+	pthread_mutex_unlock(&s2->slots_mutex);
+	return err;
+}
+
+/* With slots_mutex held. */
+static struct slot *slot_at(struct s2 *s2, uint64_t gpa)
+{
+	size_t hint = 0;
+	struct slot *slot = slots_find(&s2->slots, gpa, &hint);
+
+	return slot && slot->s.gpa == gpa ? slot : NULL;
+}
+
+int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
+{
+	struct s2 *s2 = t->s2;
+	struct slot *slot, gone;
+
+	pthread_mutex_lock(&s2->slots_mutex);
+	slot = slot_at(s2, gpa);
+	if (!slot || slot->dying) {
+		pthread_mutex_unlock(&s2->slots_mutex);
+		return -ENOENT;
+	}
+	brlock_write_lock(&s2->lock);
+	slot->dying = true;
+	brlock_write_unlock(&s2->lock);
+	gone = *slot;
+	pthread_mutex_unlock(&s2->slots_mutex);
+
+	/* No fault maps it any more. The mutex is not held while clients acknowledge: one of them
+	 * may be waiting for it. */
+	range_unmap(t, gone.s.gpa, gone.s.gpa + gone.s.size);
+
+	pthread_mutex_lock(&s2->slots_mutex);
+	slot = slot_at(s2, gpa);
+	brlock_write_lock(&s2->lock);
+	gone = *slot;
+	slots_erase(&s2->slots, slot);
+	brlock_write_unlock(&s2->lock);
+	if (gone.bitmap)
+		s2->pt.env->free(s2->pt.env->opaque, gone.bitmap, gone.bitmap_bytes);
+	pthread_mutex_unlock(&s2->slots_mutex);
+	return 0;
+}
+
+bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)
+{
+	return t->ops->translate(t, gpa, access, out);
+}
+
+enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)
+{
+	return t->ops->fault(t, gpa, access, out);
+}
+
+void s2_tlb_client_add(struct s2_thread *t, struct s2_tlb_client *client)
+{
+	tlb_add(&t->s2->tlb, client);
+}
+
+void s2_tlb_client_remove(struct s2_thread *t, struct s2_tlb_client *client)
+{
+	tlb_remove(&t->s2->tlb, client);
+}
+
+uint64_t s2_root(const struct s2 *s2)
+{
+	return s2->ops->format->root(&s2->pt.geo, s2->pt.root_pa, s2->use_ad);
+}

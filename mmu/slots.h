@@ -1,0 +1,58 @@
+/*
+ * The slots of one instance: a sorted array, stable under the read side of the instance's lock,
+ * replaced under the write side. Memory comes from the environment.
+ */
+#ifndef MMU_SLOTS_H
+#define MMU_SLOTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mmu/second_stage.h"
+
+struct slot {
+	struct s2_slot s;
+	bool dying;	  /* being removed: faults find no memory, its range stays taken */
+	uint64_t *bitmap; /* dirty bits while S2_SLOT_LOG, else NULL; see dirty.h */
+	size_t bitmap_bytes;
+};
+
+struct slots {
+	struct slot *slot;
+	size_t count, room;
+};
+
+/* The slot that holds gpa, or NULL. *hint: index of the last one found, any value at first. */
+static inline struct slot *slots_find(const struct slots *slots, uint64_t gpa, size_t *hint)
+{
+	size_t low = 0, high = slots->count;
+
+	if (*hint < slots->count && gpa - slots->slot[*hint].s.gpa < slots->slot[*hint].s.size)
+		return &slots->slot[*hint];
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (gpa < slots->slot[mid].s.gpa) {
+			high = mid;
+		} else if (gpa - slots->slot[mid].s.gpa >= slots->slot[mid].s.size) {
+			low = mid + 1;
+		} else {
+			*hint = mid;
+			return &slots->slot[mid];
+		}
+	}
+	return NULL;
+}
+
+/* Index of the first slot that ends after gpa. */
+size_t slots_first(const struct slots *slots, uint64_t gpa);
+bool slots_overlap(const struct slots *slots, uint64_t gpa, uint64_t size);
+
+/* A copy of `slots` with room for one more, or -ENOMEM. */
+int slots_grow(const struct slots *slots, const struct s2_env *env, struct slots *copy);
+void slots_insert(struct slots *slots, const struct slot *slot);
+void slots_erase(struct slots *slots, struct slot *slot);
+void slots_free(struct slots *slots, const struct s2_env *env);
+
+#endif

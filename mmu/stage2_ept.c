@@ -1,0 +1,5 @@
+/* The policy of the second stage, specialised for EPT. */
+#include "mmu/format/ept.h"
+#include "mmu/stage2_ops.h"
+
+STAGE2_DEFINE_OPS(ept);

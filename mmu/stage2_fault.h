@@ -1,0 +1,174 @@
+/*
+ * Translation and fault of the second stage, common to all formats (see walker.h on how the
+ * compiler specialises it).
+ */
+#ifndef MMU_STAGE2_FAULT_H
+#define MMU_STAGE2_FAULT_H
+
+#include "mmu/dirty.h"
+#include "mmu/internal.h"
+#include "mmu/rcu.h"
+
+mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
+			    const struct walk_entry *w, uint64_t gpa, struct s2_xlat *out)
+{
+	const struct geometry g = format_fold(f, &pt->geo);
+
+	out->hpa = f->leaf_addr(w->value, w->level) | (gpa & (geometry_size(&g, w->level) - 1));
+	out->perm = f->perm(w->value);
+	out->level = w->level;
+	out->entry = w->value;
+}
+
+mmu_inline bool stage2_translate(const struct format *f, struct s2_thread *t, uint64_t gpa,
+				 uint32_t access, struct s2_xlat *out)
+{
+	const struct pgtable *pt = &t->s2->pt;
+	struct walk_entry w;
+
+	if (gpa > geometry_max(&pt->geo))
+		return false;
+	rcu_enter();
+	w = walk_lookup(f, pt, gpa);
+	rcu_exit();
+	if (w.kind != ENTRY_LEAF || access & ~f->perm(w.value))
+		return false;
+	stage2_xlat(f, pt, &w, gpa, out);
+	return true;
+}
+
+/* The largest level whose leaf around gpa lies inside the slot, is congruent in gpa and hpa, and is
+ * no larger than the pages behind it. While logging: the smallest, so that a bit is a page. */
+mmu_inline unsigned stage2_goal(const struct geometry *g, const struct s2_slot *s, uint64_t gpa)
+{
+	unsigned level;
+
+	for (level = s->flags & S2_SLOT_LOG ? 1 : g->levels; level > 1; level--) {
+		uint64_t size = geometry_size(g, level), base = gpa & ~(size - 1);
+
+		if (geometry_has_leaf(g, level) && size <= s->page_size && base >= s->gpa &&
+		    base + (size - 1) <= s->gpa + (s->size - 1) &&
+		    !((s->gpa ^ s->hpa) & (size - 1)))
+			break;
+	}
+	return level;
+}
+
+/* What a leaf may grant after this fault. While logging, W is given page by page, on a write. */
+mmu_inline uint32_t stage2_grant(const struct s2_slot *s, uint32_t access)
+{
+	bool write = !(s->flags & S2_SLOT_READONLY) && (!(s->flags & S2_SLOT_LOG) || access & S2_W);
+
+	return S2_R | S2_X | (write ? S2_W : 0);
+}
+
+mmu_inline void stage2_count_install(const struct geometry *g, struct counters *c, bool split,
+				     unsigned from, unsigned goal)
+{
+	for (unsigned level = goal; split && level < from; level++)
+		count(&c->leaves[level], geometry_entries(g, level) - 1);
+	if (split) {
+		count(&c->leaves[from], -UINT64_C(1));
+		count(&c->splits, 1);
+	}
+	count(&c->leaves[goal], 1);
+	count(&c->tables, from - goal);
+}
+
+/* Under the lock's read side and inside a read section. w is the entry that was found, and on
+ * FIXED and SPURIOUS the leaf that is there now. */
+mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t,
+				     const struct slot *slot, uint64_t gpa, uint32_t access,
+				     struct walk_entry *w)
+{
+	const struct pgtable *pt = &t->s2->pt;
+	const struct geometry g = format_fold(f, &pt->geo);
+	const struct s2_slot *s = &slot->s;
+	unsigned from = w->level, goal = stage2_goal(&g, s, gpa);
+	uint32_t grant = stage2_grant(s, access);
+	bool split = w->kind == ENTRY_LEAF;
+	uint64_t leaf;
+	int err;
+
+	if (w->kind == ENTRY_FROZEN)
+		return S2_RETRY;
+	if (split) {
+		uint32_t perm = f->perm(w->value);
+
+		if (!(access & ~perm))
+			return S2_SPURIOUS;
+		/* Other permissions on the same leaf, unless W is for one page of it only. */
+		if (goal > from || !(s->flags & S2_SLOT_LOG))
+			goal = from;
+		grant |= perm;
+	} else if (goal > from) {
+		goal = from; /* a table of smaller pages is there already */
+	}
+
+	if (split) {
+		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
+		uint64_t inside = base & (geometry_size(&g, from) - 1);
+
+		leaf = f->set_perm(w->value, grant);
+		if (goal < from)
+			leaf = f->resize(leaf, f->leaf_addr(w->value, from) | inside, goal);
+	} else {
+		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
+
+		leaf = f->make_leaf(&g, base - s->gpa + s->hpa, goal, grant);
+	}
+	if (!leaf)
+		return S2_EMULATE; /* cannot be: s2_slot_add has checked the addresses */
+	if (t->s2->use_ad)
+		leaf = f->set_ad(leaf, f->ad(leaf) | FORMAT_A | (access & S2_W ? FORMAT_D : 0));
+
+	if (goal == from)
+		err = walk_replace(f, pt, w, leaf) ? 0 : -EAGAIN;
+	else
+		err = walk_install(f, pt, &t->pool, w, gpa, goal, leaf);
+	if (err)
+		return err == -ENOMEM ? S2_NOMEM : S2_RETRY;
+	if (goal < from || !split)
+		stage2_count_install(&g, &t->stats, split, from, goal);
+
+	/* W first, then the bit: a harvest between the two leaves W, and the next one finds the
+	 * bit. The other way round it would take the bit and W would follow: a lost write. */
+	if (slot->bitmap && access & S2_W)
+		dirty_set(slot, gpa & ~(geometry_size(&g, goal) - 1), geometry_size(&g, goal));
+	*w = (struct walk_entry){.value = leaf, .level = goal, .kind = ENTRY_LEAF};
+	return S2_FIXED;
+}
+
+mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread *t, uint64_t gpa,
+				       uint32_t access, struct s2_xlat *out)
+{
+	struct s2 *s2 = t->s2;
+	const struct pgtable *pt = &s2->pt;
+	enum s2_result result = S2_EMULATE;
+	struct walk_entry w;
+	struct slot *slot;
+
+	if (gpa > geometry_max(&pt->geo))
+		return S2_INVALID;
+	/* Best effort: most faults need fewer tables, or none. */
+	table_pool_fill(&t->pool, pt->geo.levels - 1u);
+
+	brlock_read_lock(&s2->lock, &t->reader);
+	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
+	if (slot && !slot->dying && !(access & S2_W && slot->s.flags & S2_SLOT_READONLY)) {
+		rcu_enter();
+		w = walk_lookup(f, pt, gpa);
+		result = stage2_fix(f, t, slot, gpa, access, &w);
+		rcu_exit();
+	}
+	brlock_read_unlock(&t->reader);
+
+	if (out && (result == S2_FIXED || result == S2_SPURIOUS))
+		stage2_xlat(f, pt, &w, gpa, out);
+	if (result == S2_RETRY)
+		count(&t->stats.retries, 1);
+	count(&t->stats.faults[result], 1);
+	return result;
+}
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * Instantiates the policy for one format: STAGE2_DEFINE_OPS(NAME) in stage2_NAME.c, which includes
+ * mmu/format/NAME.h. Every line binds a constant format, from which the compiler makes a copy of
+ * the common code without indirect calls.
+ */
+#ifndef MMU_STAGE2_OPS_H
+#define MMU_STAGE2_OPS_H
+
+#include "mmu/stage2_fault.h"
+#include "mmu/stage2_range.h"
+
+#define STAGE2_DEFINE_OPS(fmt)                                                                     \
+	static bool fmt##_translate(struct s2_thread *t, uint64_t gpa, uint32_t access,            \
+				    struct s2_xlat *out)                                           \
+	{                                                                                          \
+		return stage2_translate(&fmt##_format, t, gpa, access, out);                       \
+	}                                                                                          \
+	static enum s2_result fmt##_fault(struct s2_thread *t, uint64_t gpa, uint32_t access,      \
+					  struct s2_xlat *out)                                     \
+	{                                                                                          \
+		return stage2_fault(&fmt##_format, t, gpa, access, out);                           \
+	}                                                                                          \
+	static bool fmt##_freeze_range(struct s2_thread *t, uint64_t *start, uint64_t *end,        \
+				       bool *tables)                                               \
+	{                                                                                          \
+		return stage2_freeze(&fmt##_format, t, start, end, tables);                        \
+	}                                                                                          \
+	static bool fmt##_protect(struct s2_thread *t, uint64_t *start, uint64_t *end)             \
+	{                                                                                          \
+		return stage2_protect(&fmt##_format, t, start, end);                               \
+	}                                                                                          \
+	static void fmt##_thaw(struct s2_thread *t, uint64_t start, uint64_t end)                  \
+	{                                                                                          \
+		stage2_thaw(&fmt##_format, t, start, end);                                         \
+	}                                                                                          \
+	static unsigned fmt##_protect_word(struct s2_thread *t, uint64_t gpa, uint64_t bits)       \
+	{                                                                                          \
+		return stage2_protect_word(&fmt##_format, t, gpa, bits);                           \
+	}                                                                                          \
+	const struct stage2_ops stage2_##fmt##_ops = {                                             \
+		.format = &fmt##_format,                                                           \
+		.translate = fmt##_translate,                                                      \
+		.fault = fmt##_fault,                                                              \
+		.freeze = fmt##_freeze_range,                                                      \
+		.protect = fmt##_protect,                                                          \
+		.thaw = fmt##_thaw,                                                                \
+		.protect_word = fmt##_protect_word,                                                \
+	}
+
+#endif

@@ -1,0 +1,205 @@
+/*
+ * Range operations of the second stage, common to all formats: they change tables only; flushing,
+ * waiting and what comes after is in range.c. None of them allocates: a leaf that reaches beyond
+ * the range is treated as a whole, which costs a fault and is never wrong.
+ */
+#ifndef MMU_STAGE2_RANGE_H
+#define MMU_STAGE2_RANGE_H
+
+#include "mmu/internal.h"
+#include "mmu/rcu.h"
+
+/* Entries visited before the lock and the read section are left for a moment, so that slot changes
+ * and grace periods do not wait for a long range. */
+enum { STAGE2_BUDGET = 2048 };
+
+struct stage2_loop {
+	struct s2_thread *t;
+	unsigned left;
+};
+
+mmu_inline void stage2_enter(struct stage2_loop *loop)
+{
+	brlock_read_lock(&loop->t->s2->lock, &loop->t->reader);
+	rcu_enter();
+	loop->left = STAGE2_BUDGET;
+}
+
+mmu_inline void stage2_exit(struct stage2_loop *loop)
+{
+	rcu_exit();
+	brlock_read_unlock(&loop->t->reader);
+}
+
+/* walk_next with a budget: the entry at which it is used up is looked up again. */
+mmu_inline bool stage2_next(const struct format *f, struct stage2_loop *loop, struct walk_iter *it)
+{
+	if (!walk_next(f, it))
+		return false;
+	if (--loop->left)
+		return true;
+	stage2_exit(loop);
+	stage2_enter(loop);
+	walk_restart(it);
+	return walk_next(f, it);
+}
+
+mmu_inline void stage2_widen(const struct geometry *g, const struct walk_iter *it, uint64_t *start,
+			     uint64_t *end)
+{
+	uint64_t mask = geometry_size(g, it->at.level) - 1;
+
+	if ((it->gpa & ~mask) < *start)
+		*start = it->gpa & ~mask;
+	if ((it->gpa | mask) > *end - 1)
+		*end = (it->gpa | mask) + 1;
+}
+
+/* A table is frozen as a whole up to this level of its entry: freeing one is then bounded work
+ * (with 4 KiB pages: the 513 tables below 1 GiB). */
+enum { STAGE2_FREEZE_LEVEL = 3 };
+
+mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint64_t *start,
+			      uint64_t *end, bool *tables)
+{
+	const struct pgtable *pt = &t->s2->pt;
+	const struct geometry g = format_fold(f, &pt->geo);
+	struct stage2_loop loop = {.t = t};
+	struct walk_iter it;
+	bool met = false;
+
+	stage2_enter(&loop);
+	walk_begin(&it, pt, *start, *end, 1);
+	while (stage2_next(f, &loop, &it)) {
+		for (;;) {
+			enum entry_kind kind = it.at.kind;
+			unsigned level = it.at.level;
+
+			if (kind == ENTRY_FROZEN)
+				met = true; /* another's work: our flush covers it */
+			if (kind != ENTRY_LEAF &&
+			    !(kind == ENTRY_TABLE && level <= STAGE2_FREEZE_LEVEL &&
+			      walk_covers(f, &it)))
+				break;
+			if (!walk_freeze(f, pt, &it.at, t->owner)) {
+				count(&t->stats.retries, 1);
+				continue;
+			}
+			met = true;
+			if (kind == ENTRY_LEAF) {
+				count(&t->stats.leaves[level], -UINT64_C(1));
+				stage2_widen(&g, &it, start, end);
+			} else {
+				*tables = true;
+			}
+			break;
+		}
+	}
+	stage2_exit(&loop);
+	return met;
+}
+
+mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_t start,
+			    uint64_t end)
+{
+	const struct pgtable *pt = &t->s2->pt;
+	struct stage2_loop loop = {.t = t};
+	struct walk_iter it;
+
+	stage2_enter(&loop);
+	walk_begin(&it, pt, start, end, 1);
+	while (stage2_next(f, &loop, &it)) {
+		unsigned level = it.at.level;
+		bool table;
+		uint64_t pa;
+
+		if (it.at.kind != ENTRY_FROZEN || f->frozen_owner(it.at.value) != t->owner)
+			continue;
+		table = f->frozen_table(it.at.value, &pa);
+		/* Nobody else changes our frozen entry; should it happen, the tree below is lost
+		 * rather than freed twice. */
+		if (!walk_replace(f, pt, &it.at, 0) || !table)
+			continue;
+
+		/* Unlinked, and a grace period old: it is ours alone. Freeing is a callback. */
+		stage2_exit(&loop);
+		struct walk_count found = {0};
+
+		walk_free_tree(f, pt, env_from_pa(pt->env, pa), level - 1, &found);
+		for (unsigned l = 1; l < level; l++)
+			count(&t->stats.leaves[l], -found.leaves[l]);
+		count(&t->stats.tables, -found.tables);
+		count(&t->stats.deferred_frees, found.tables);
+		stage2_enter(&loop);
+		walk_restart(&it);
+	}
+	stage2_exit(&loop);
+}
+
+/* Clears W of one leaf. */
+mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t,
+				     struct walk_entry *w)
+{
+	while (w->kind == ENTRY_LEAF && f->perm(w->value) & S2_W) {
+		uint64_t value = f->set_perm(w->value, f->perm(w->value) & ~(uint32_t)S2_W);
+
+		if (walk_replace(f, &t->s2->pt, w, value))
+			return;
+		count(&t->stats.retries, 1);
+	}
+}
+
+mmu_inline bool stage2_protect(const struct format *f, struct s2_thread *t, uint64_t *start,
+			       uint64_t *end)
+{
+	const struct pgtable *pt = &t->s2->pt;
+	const struct geometry g = format_fold(f, &pt->geo);
+	struct stage2_loop loop = {.t = t};
+	struct walk_iter it;
+	bool met = false;
+
+	stage2_enter(&loop);
+	walk_begin(&it, pt, *start, *end, 1);
+	while (stage2_next(f, &loop, &it)) {
+		if (it.at.kind == ENTRY_NONE || it.at.kind == ENTRY_TABLE)
+			continue;
+		/* Read-only already, or frozen: who made it so may not have flushed yet. */
+		met = true;
+		if (it.at.kind == ENTRY_FROZEN)
+			continue;
+		stage2_widen(&g, &it, start, end);
+		stage2_protect_entry(f, t, &it.at);
+	}
+	stage2_exit(&loop);
+	return met;
+}
+
+/* The 64 pages of a dirty word lie in one table, or under one leaf: one walk serves them. Returns
+ * the level of what was met: the flush must cover all of a larger leaf. */
+mmu_inline unsigned stage2_protect_word(const struct format *f, struct s2_thread *t, uint64_t gpa,
+					uint64_t bits)
+{
+	const struct pgtable *pt = &t->s2->pt;
+	const struct geometry g = format_fold(f, &pt->geo);
+	unsigned shift = geometry_shift(&g, 1);
+	struct walk_entry w;
+	char *first;
+
+	rcu_enter();
+	w = walk_lookup(f, pt, gpa);
+	first = w.entry;
+	if (w.level > 1)
+		stage2_protect_entry(f, t, &w);
+	for (; w.level == 1 && bits; bits &= bits - 1) {
+		uint64_t page = gpa + ((uint64_t)__builtin_ctzll(bits) << 12);
+
+		w.entry = first + ((page >> shift) - (gpa >> shift)) * g.entry_size;
+		w.value = entry_load(&g, w.entry);
+		w.kind = f->kind(w.value, 1);
+		stage2_protect_entry(f, t, &w);
+	}
+	rcu_exit();
+	return w.level;
+}
+
+#endif

@@ -1,0 +1,28 @@
+/*
+ * The TLB clients of one instance. Each invalidation has a generation; the mutex makes generations
+ * reach every client in increasing order, so that acknowledging one acknowledges all before it.
+ */
+#ifndef MMU_TLB_H
+#define MMU_TLB_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+#include "mmu/second_stage.h"
+
+struct tlb {
+	pthread_mutex_t mutex; /* list of clients, generation, order of invalidate callbacks */
+	struct s2_tlb_client *clients;
+	uint64_t generation;
+};
+
+void tlb_init(struct tlb *tlb);
+void tlb_destroy(struct tlb *tlb);
+void tlb_add(struct tlb *tlb, struct s2_tlb_client *client);
+void tlb_remove(struct tlb *tlb, struct s2_tlb_client *client);
+
+/* Tells every client to forget [start, end), then waits until all have acknowledged. No lock of the
+ * core and no RCU read section is held by the caller. */
+void tlb_flush(struct tlb *tlb, uint64_t start, uint64_t end);
+
+#endif

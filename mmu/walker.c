@@ -1,0 +1,49 @@
+#include "mmu/walker.h"
+
+int pgtable_init(struct pgtable *pt, const struct geometry *geo, const struct s2_env *env)
+{
+	void *root = table_alloc(env, geometry_table_bytes(geo, geo->levels), geo->output_bits);
+
+	if (!root)
+		return -ENOMEM;
+	*pt = (struct pgtable){
+		.geo = *geo, .env = env, .root = root, .root_pa = env_to_pa(env, root)};
+	return 0;
+}
+
+/* Not on a hot path: one copy for all formats, with calls through the format. */
+void walk_free_tree(const struct format *f, const struct pgtable *pt, void *table, unsigned level,
+		    struct walk_count *count)
+{
+	const struct geometry *g = &pt->geo;
+	void *tables[MMU_MAX_LEVELS + 1];
+	size_t index[MMU_MAX_LEVELS + 1];
+	const unsigned top = level;
+
+	tables[level] = table;
+	index[level] = 0;
+	for (;;) {
+		uint64_t value, pa;
+		enum entry_kind kind;
+
+		if (index[level] == geometry_entries(g, level)) {
+			pt->env->free(pt->env->opaque, tables[level],
+				      geometry_table_bytes(g, level));
+			count->tables++;
+			if (level++ == top)
+				return;
+			continue;
+		}
+		value = entry_load(g, entry_at(g, tables[level], index[level]++));
+		kind = f->kind(value, level);
+		if (kind == ENTRY_LEAF)
+			count->leaves[level]++;
+		else if (kind == ENTRY_TABLE)
+			pa = f->table_addr(value);
+		if (kind == ENTRY_TABLE || (kind == ENTRY_FROZEN && f->frozen_table(value, &pa))) {
+			level--;
+			tables[level] = env_from_pa(pt->env, pa);
+			index[level] = 0;
+		}
+	}
+}

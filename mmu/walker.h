@@ -1,0 +1,217 @@
+/*
+ * Walking and changing a tree of tables, for any format: iterate, look up, install, freeze, thaw.
+ * No guest, no lock, no TLB, no statistics: policy is built on top (stage2_*.h, walk_range.h).
+ *
+ * All functions are always-inline over a constant `struct format` and so specialised by the
+ * compiler. They change entries by compare-and-exchange and may run concurrently; the caller keeps
+ * tables alive (an RCU read section, or being alone).
+ */
+#ifndef MMU_WALKER_H
+#define MMU_WALKER_H
+
+#include <errno.h>
+
+#include "mmu/entry.h"
+#include "mmu/format.h"
+#include "mmu/table_pool.h"
+
+struct pgtable {
+	struct geometry geo;
+	const struct s2_env *env;
+	void *root;
+	uint64_t root_pa;
+};
+
+/* 0 or -ENOMEM. */
+int pgtable_init(struct pgtable *pt, const struct geometry *geo, const struct s2_env *env);
+
+/* One entry on the way: where it stands and what was read there. */
+struct walk_entry {
+	void *entry;
+	uint64_t value;
+	unsigned level;
+	enum entry_kind kind;
+};
+
+/* The lowest entry that covers gpa: a leaf, nothing, or a frozen one. gpa is within the input
+ * width. */
+mmu_inline struct walk_entry walk_lookup(const struct format *f, const struct pgtable *pt,
+					 uint64_t gpa)
+{
+	const struct geometry g = format_fold(f, &pt->geo);
+	struct walk_entry w = {.level = g.levels};
+	void *table = pt->root;
+
+	for (;;) {
+		w.entry = entry_at(&g, table, geometry_index(&g, w.level, gpa));
+		w.value = entry_load(&g, w.entry);
+		w.kind = f->kind(w.value, w.level);
+		if (w.kind != ENTRY_TABLE)
+			return w;
+		table = env_from_pa(pt->env, f->table_addr(w.value));
+		w.level--;
+	}
+}
+
+/*
+ * Iterator over the entries that cover [start, end), in address order, a table's entry before what
+ * is below it. Explicit state: a loop may stop anywhere, leave its read section and go on after
+ * walk_restart.
+ *
+ *	for (walk_begin(&it, pt, start, end, min_level); walk_next(f, &it);)
+ *
+ * `at` is up to date after it.at.value is replaced by a successful change: the walk goes down into
+ * what now stands there (and not below min_level). end 0 means the end of the input space.
+ */
+struct walk_iter {
+	const struct pgtable *pt;
+	uint64_t gpa;  /* first address in [start, end) that the entry covers */
+	uint64_t last; /* last address of the range */
+	unsigned min_level;
+	bool fresh; /* begin again at the root, for gpa */
+	struct walk_entry at;
+	void *table[MMU_MAX_LEVELS + 1];
+};
+
+mmu_inline void walk_begin(struct walk_iter *it, const struct pgtable *pt, uint64_t start,
+			   uint64_t end, unsigned min_level)
+{
+	it->pt = pt;
+	it->gpa = start;
+	it->last = end - 1;
+	if (it->last > geometry_max(&pt->geo))
+		it->last = geometry_max(&pt->geo);
+	it->min_level = min_level;
+	it->fresh = true;
+}
+
+/* The tables may have changed or gone: the present entry is looked up again, from the root. */
+mmu_inline void walk_restart(struct walk_iter *it)
+{
+	it->fresh = true;
+}
+
+mmu_inline bool walk_load(const struct format *f, const struct geometry *g, struct walk_iter *it)
+{
+	unsigned level = it->at.level;
+
+	it->at.entry = entry_at(g, it->table[level], geometry_index(g, level, it->gpa));
+	it->at.value = entry_load(g, it->at.entry);
+	it->at.kind = f->kind(it->at.value, level);
+	return true;
+}
+
+/* Steps over the present entry and all below it. */
+mmu_inline bool walk_skip(const struct format *f, struct walk_iter *it)
+{
+	const struct geometry g = format_fold(f, &it->pt->geo);
+	uint64_t size = geometry_size(&g, it->at.level);
+	uint64_t covered = it->gpa | (size - 1);
+
+	if (covered >= it->last)
+		return false;
+	it->gpa = covered + 1;
+	while (it->at.level < g.levels && geometry_index(&g, it->at.level, it->gpa) == 0)
+		it->at.level++;
+	return walk_load(f, &g, it);
+}
+
+mmu_inline bool walk_next(const struct format *f, struct walk_iter *it)
+{
+	const struct geometry g = format_fold(f, &it->pt->geo);
+
+	if (it->fresh) {
+		if (it->gpa > it->last)
+			return false;
+		it->fresh = false;
+		it->at.level = g.levels;
+		it->table[g.levels] = it->pt->root;
+		return walk_load(f, &g, it);
+	}
+	if (it->at.kind == ENTRY_TABLE && it->at.level > it->min_level) {
+		unsigned level = --it->at.level;
+
+		it->table[level] = env_from_pa(it->pt->env, f->table_addr(it->at.value));
+		return walk_load(f, &g, it);
+	}
+	return walk_skip(f, it);
+}
+
+/* The part of the range that the present entry covers lies wholly inside it. */
+mmu_inline bool walk_covers(const struct format *f, const struct walk_iter *it)
+{
+	const struct geometry g = format_fold(f, &it->pt->geo);
+	uint64_t size = geometry_size(&g, it->at.level);
+
+	return !(it->gpa & (size - 1)) && (it->gpa | (size - 1)) <= it->last;
+}
+
+/* Replaces w's value; on failure w holds what stands there now. */
+mmu_inline bool walk_replace(const struct format *f, const struct pgtable *pt, struct walk_entry *w,
+			     uint64_t value)
+{
+	const struct geometry g = format_fold(f, &pt->geo);
+	bool done = entry_cas(&g, w->entry, &w->value, value);
+
+	if (done)
+		w->value = value;
+	w->kind = f->kind(w->value, w->level);
+	return done;
+}
+
+/*
+ * Puts `leaf`, an entry of level `goal`, where w stands (level >= goal), with the tables between.
+ * They are built aside and appear with one compare-and-exchange: all or nothing. If w is a larger
+ * leaf, it is split on the way and the rest of it stays mapped as it was.
+ * 0; -EAGAIN (lost a race: w is fresh); -ENOMEM (the pool holds fewer than w->level - goal).
+ */
+mmu_inline int walk_install(const struct format *f, const struct pgtable *pt,
+			    struct table_pool *pool, struct walk_entry *w, uint64_t gpa,
+			    unsigned goal, uint64_t leaf)
+{
+	const struct geometry g = format_fold(f, &pt->geo);
+	const bool split = w->kind == ENTRY_LEAF;
+	void *table[MMU_MAX_LEVELS + 1];
+	uint64_t value = leaf;
+
+	if (pool->count < w->level - goal)
+		return -ENOMEM;
+	for (unsigned level = goal; level < w->level; level++) {
+		uint64_t base = f->leaf_addr(w->value, w->level) |
+				(gpa & (geometry_size(&g, w->level) - 1) &
+				 ~(geometry_size(&g, level + 1) - 1));
+
+		table[level] = table_pool_get(pool);
+		for (size_t i = 0; split && i < geometry_entries(&g, level); i++)
+			entry_store(
+				&g, entry_at(&g, table[level], i),
+				f->resize(w->value, base + i * geometry_size(&g, level), level));
+		entry_store(&g, entry_at(&g, table[level], geometry_index(&g, level, gpa)), value);
+		value = f->make_table(&g, env_to_pa(pt->env, table[level]));
+	}
+	if (value && walk_replace(f, pt, w, value))
+		return 0;
+	for (unsigned level = goal; level < w->level; level++)
+		table_pool_put(pool, table[level]);
+	return -EAGAIN;
+}
+
+/* Freezes w for owner. false: lost a race, w is fresh. */
+mmu_inline bool walk_freeze(const struct format *f, const struct pgtable *pt, struct walk_entry *w,
+			    unsigned owner)
+{
+	return walk_replace(f, pt, w, f->freeze(w->value, w->level, owner));
+}
+
+/* What was below an entry, per kind. */
+struct walk_count {
+	uint64_t leaves[MMU_MAX_LEVELS + 1];
+	uint64_t tables;
+};
+
+/* Gives back `table` (whose entries are of `level`) and every table below, frozen ones included.
+ * Nobody else sees them any more. Calls env->free; adds what was there to *count. */
+void walk_free_tree(const struct format *f, const struct pgtable *pt, void *table, unsigned level,
+		    struct walk_count *count);
+
+#endif

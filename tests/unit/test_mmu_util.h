@@ -1,0 +1,117 @@
+/*
+ * What the tests of the MMU core share: checks that count, a seed that can be given as an argument,
+ * and an environment that counts tables and fails on demand.
+ */
+#ifndef TEST_MMU_UTIL_H
+#define TEST_MMU_UTIL_H
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "mmu/second_stage.h"
+
+static atomic_ulong test_checks, test_failures;
+
+/* A failed check is printed (the first twenty of them) and makes the test fail; it goes on. */
+#define CHECK(cond, ...)                                                                           \
+	do {                                                                                       \
+		atomic_fetch_add_explicit(&test_checks, 1, memory_order_relaxed);                  \
+		if (!(cond)) {                                                                     \
+			if (atomic_fetch_add(&test_failures, 1) < 20) {                            \
+				fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);         \
+				fprintf(stderr, __VA_ARGS__);                                      \
+				fputc('\n', stderr);                                               \
+			}                                                                          \
+		}                                                                                  \
+	} while (0)
+
+static inline int test_result(const char *what)
+{
+	printf("%s: %lu checks, %lu failures\n", what, atomic_load(&test_checks),
+	       atomic_load(&test_failures));
+	return atomic_load(&test_failures) || !atomic_load(&test_checks);
+}
+
+/* xorshift64*: small, seeded, the same everywhere */
+static inline uint64_t test_random(uint64_t *state)
+{
+	uint64_t x = *state;
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	*state = x;
+	return x * UINT64_C(0x2545f4914f6cdd1d);
+}
+
+static inline uint64_t test_seed(int argc, char **argv)
+{
+	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
+
+	printf("seed %" PRIu64 " (give it as the argument to repeat)\n", seed);
+	return seed ? seed * UINT64_C(0x9e3779b97f4a7c15) | 1 : 1;
+}
+
+/* Environment: counts what is allocated, fails the n-th allocation from now when told, and can make
+ * table addresses differ from pointers. */
+struct test_env {
+	struct s2_env env;
+	atomic_long live, bytes;
+	atomic_long fail_after; /* 0: the next one fails; negative: none does */
+	uint64_t offset;	/* pa = pointer + offset */
+};
+
+static inline void *test_env_alloc(void *opaque, size_t bytes)
+{
+	struct test_env *te = opaque;
+	void *table;
+
+	if (atomic_load(&te->fail_after) >= 0 && atomic_fetch_sub(&te->fail_after, 1) == 0) {
+		atomic_store(&te->fail_after, 0);
+		return NULL;
+	}
+	table = aligned_alloc(bytes, bytes);
+	if (!table)
+		return NULL;
+	atomic_fetch_add(&te->live, 1);
+	atomic_fetch_add(&te->bytes, (long)bytes);
+	return memset(table, 0, bytes);
+}
+
+static inline void test_env_free(void *opaque, void *table, size_t bytes)
+{
+	struct test_env *te = opaque;
+
+	memset(table, 0xa5, bytes); /* whoever still looks finds nonsense */
+	atomic_fetch_sub(&te->live, 1);
+	atomic_fetch_sub(&te->bytes, (long)bytes);
+	free(table);
+}
+
+static inline uint64_t test_env_to_pa(void *opaque, const void *table)
+{
+	return (uint64_t)(uintptr_t)table + ((struct test_env *)opaque)->offset;
+}
+
+static inline void *test_env_from_pa(void *opaque, uint64_t pa)
+{
+	return (void *)(uintptr_t)(pa - ((struct test_env *)opaque)->offset);
+}
+
+static inline void test_env_init(struct test_env *te, uint64_t offset)
+{
+	*te = (struct test_env){.env = {.opaque = te,
+					.alloc = test_env_alloc,
+					.free = test_env_free,
+					.to_pa = test_env_to_pa,
+					.from_pa = test_env_from_pa},
+				.fail_after = -1,
+				.offset = offset};
+}
+
+#endif
