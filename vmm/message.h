@@ -1,0 +1,13 @@
+/*
+ * What ferry tells its user while a guest runs: one line on stderr, "ferry: TEXT". Any thread.
+ */
+#ifndef VMM_MESSAGE_H
+#define VMM_MESSAGE_H
+
+#include <stdbool.h>
+
+void message(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* The terminal is raw: lines need a carriage return. */
+void message_set_raw(bool raw);
+
+#endif
