@@ -1,0 +1,40 @@
+/*
+ * Character back ends: where the bytes of a guest's serial line go to and come from.
+ *
+ *   none     output is dropped, nothing comes in
+ *   stdio    this terminal, raw, with C-a as escape key; or pipes and files on standard input and
+ * output pty      a pseudo-terminal; its path is said at start file     output only; a byte is in
+ * the file when the guest has sent it socket   a unix stream socket; one client at a time, which
+ * may come and go
+ *
+ * A slow reader makes the guest wait: no byte is lost on stdio, pty and socket while somebody is
+ * connected. With nobody at the other end (a pty that is not open, a socket without client) output
+ * is dropped, as on a cable that is not plugged in. End of input is ignored.
+ */
+#ifndef VMM_CHARDEV_H
+#define VMM_CHARDEV_H
+
+#include "devices/device.h"
+#include "vmm/config.h"
+#include "vmm/loop.h"
+
+struct chardev_env {
+	struct loop *loop;
+	const char *name; /* "serial0", for messages; lives as long as the back end */
+	bool quiet;	  /* no friendly messages */
+	/* The user (escape key) or the terminal (hang-up) ends the run with this exit code; loop's
+	 * thread. */
+	void (*quit)(void *opaque, int code);
+	void *opaque;
+};
+
+/* Loop's thread, before other threads are made (signals). The device calls chardev->ops from then
+ * on. */
+int chardev_create(struct chardev **out, const struct serial_config *config,
+		   const struct chardev_env *env, struct error *err);
+/* After the vCPUs have stopped. Waits for a slow reader to take what the guest has sent, as long as
+ * it takes something every few seconds; puts the terminal back, removes the socket. NULL is fine.
+ */
+void chardev_destroy(struct chardev *chr);
+
+#endif
