@@ -76,15 +76,20 @@ static void rtc(struct aml *a, const struct acpi_board *b)
 	aml_name(a, "_CRS");
 	crs = aml_resources(a);
 	aml_io(a, 0x70, 2);
-	aml_irq(a, b->rtc_irq);
+	aml_irq(a, b->rtc_irq, false);
 	aml_resources_end(a, crs);
 	aml_end(a, mark);
 }
 
 static void serial(struct aml *a, const struct acpi_board *b, unsigned i)
 {
+	bool shared = false;
 	size_t mark, crs;
 	char name[5];
+	unsigned k;
+
+	for (k = 0; k < b->serial_count; k++)
+		shared |= k != i && b->serial[k].irq == b->serial[i].irq;
 
 	snprintf(name, sizeof(name), "COM%u", (i + 1) % 10);
 	mark = device(a, name, "PNP0501");
@@ -93,7 +98,7 @@ static void serial(struct aml *a, const struct acpi_board *b, unsigned i)
 	aml_name(a, "_CRS");
 	crs = aml_resources(a);
 	aml_io(a, b->serial[i].port, 8);
-	aml_irq(a, b->serial[i].irq);
+	aml_irq(a, b->serial[i].irq, shared);
 	aml_resources_end(a, crs);
 	aml_end(a, mark);
 }
@@ -106,14 +111,14 @@ static void keyboard(struct aml *a)
 	crs = aml_resources(a);
 	aml_io(a, 0x60, 1);
 	aml_io(a, 0x64, 1);
-	aml_irq(a, 1);
+	aml_irq(a, 1, false);
 	aml_resources_end(a, crs);
 	aml_end(a, mark);
 
 	mark = device(a, "MOU", "PNP0F13");
 	aml_name(a, "_CRS");
 	crs = aml_resources(a);
-	aml_irq(a, 12);
+	aml_irq(a, 12, false);
 	aml_resources_end(a, crs);
 	aml_end(a, mark);
 }

@@ -245,14 +245,15 @@ void aml_io(struct aml *a, uint16_t base, uint8_t len)
 	put(a, d, sizeof(d));
 }
 
-void aml_irq(struct aml *a, uint8_t irq)
+/* 6.4.2.1: without the flags byte an IRQ is edge, active high, exclusive. */
+void aml_irq(struct aml *a, uint8_t irq, bool shared)
 {
-	uint8_t d[3] = {RES_IRQ};
+	uint8_t d[4] = {(uint8_t)(RES_IRQ + shared), 0, 0, 0x11 /* shared, edge */};
 
 	if (irq > 15)
 		a->bad = true;
 	put_le16(d + 1, (uint16_t)(1u << (irq & 15)));
-	put(a, d, sizeof(d));
+	put(a, d, shared ? 4 : 3);
 }
 
 void aml_memory32(struct aml *a, uint32_t base, uint32_t len)

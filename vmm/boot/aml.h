@@ -37,7 +37,7 @@ void aml_eisaid(struct aml *a, const char *id);
 /* A ResourceTemplate (6.4): a buffer of descriptors, closed by aml_resources_end. */
 size_t aml_resources(struct aml *a);
 void aml_io(struct aml *a, uint16_t base, uint8_t len);	       /* ports, 16 bits decoded */
-void aml_irq(struct aml *a, uint8_t irq);		       /* edge, active high, not shared */
+void aml_irq(struct aml *a, uint8_t irq, bool shared);	       /* edge, active high */
 void aml_memory32(struct aml *a, uint32_t base, uint32_t len); /* read-write, fixed */
 void aml_resources_end(struct aml *a, size_t mark);
 
