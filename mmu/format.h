@@ -40,7 +40,7 @@ struct format {
 	/* Valid -> frozen -> flush -> new is needed when an entry's size or address changes. */
 	bool break_before_make;
 	/* Constants that the compiler may fold; 0: the geometry says (chosen at run time). */
-	uint8_t page_shift, index_bits, entry_size;
+	uint8_t page_shift, index_bits, root_bits, entry_size;
 
 	/* 0, or -EINVAL with the rule that was broken in *why. */
 	int (*geometry)(struct geometry *out, const struct format_config *config, const char **why);
@@ -90,6 +90,8 @@ mmu_inline struct geometry format_fold(const struct format *f, const struct geom
 		folded.page_shift = f->page_shift;
 	if (f->index_bits)
 		folded.index_bits = f->index_bits;
+	if (f->root_bits)
+		folded.root_bits = f->root_bits;
 	if (f->entry_size)
 		folded.entry_size = f->entry_size;
 	return folded;

@@ -8,6 +8,7 @@
 #include "mmu/dirty.h"
 #include "mmu/internal.h"
 #include "mmu/range.h"
+#include "mmu/rcu.h"
 
 static const struct {
 	const struct stage2_ops *ops;
@@ -44,7 +45,7 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	if (!s2)
 		return -ENOMEM;
 	memset(s2, 0, sizeof(*s2));
-	if (pgtable_init(&s2->pt, &geo, env)) {
+	if (rcu_init() || pgtable_init(&s2->pt, &geo, env)) {
 		free(s2);
 		return -ENOMEM;
 	}

@@ -66,8 +66,9 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 /* No thread and no TLB client is registered any more. */
 void s2_destroy(struct s2 *s2);
 
-/* A thread's registration (RCU, table cache, counters). Init, use and exit on that thread itself;
- * `name` is kept by reference and shown in statistics. -ENOMEM; -EUSERS: 512 are registered. */
+/* A thread's registration (table cache, counters, place in the lock). Used by one thread at a time;
+ * which one may change while no call is open. `name` is kept by reference and shown in statistics.
+ * -ENOMEM; -EUSERS: 512 are registered. */
 int s2_thread_init(struct s2_thread **out, struct s2 *s2, const char *name);
 void s2_thread_exit(struct s2_thread *t);
 

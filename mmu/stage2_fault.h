@@ -25,16 +25,18 @@ mmu_inline bool stage2_translate(const struct format *f, struct s2_thread *t, ui
 {
 	const struct pgtable *pt = &t->s2->pt;
 	struct walk_entry w;
+	bool hit;
 
 	if (gpa > geometry_max(&pt->geo))
 		return false;
 	rcu_enter();
 	w = walk_lookup(f, pt, gpa);
+	hit = w.kind == ENTRY_LEAF && !(access & ~f->perm(w.value));
+	/* Inside the read section, so that nothing must be kept across its end (which may call). */
+	if (hit)
+		stage2_xlat(f, pt, &w, gpa, out);
 	rcu_exit();
-	if (w.kind != ENTRY_LEAF || access & ~f->perm(w.value))
-		return false;
-	stage2_xlat(f, pt, &w, gpa, out);
-	return true;
+	return hit;
 }
 
 /* The largest level whose leaf around gpa lies inside the slot, is congruent in gpa and hpa, and is

@@ -125,7 +125,7 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 		stage2_exit(&loop);
 		struct walk_count found = {0};
 
-		walk_free_tree(f, pt, env_from_pa(pt->env, pa), level - 1, &found);
+		walk_free_tree(f, pt, pgtable_at(pt, pa), level - 1, &found);
 		for (unsigned l = 1; l < level; l++)
 			count(&t->stats.leaves[l], -found.leaves[l]);
 		count(&t->stats.tables, -found.tables);

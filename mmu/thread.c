@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "mmu/internal.h"
-#include "mmu/rcu.h"
 
 /* With threads_mutex held. */
 static int owner_take(struct s2 *s2, unsigned *owner)
@@ -47,7 +46,6 @@ int s2_thread_init(struct s2_thread **out, struct s2 *s2, const char *name)
 		return err;
 	}
 	brlock_slot_add(&s2->lock, &t->reader);
-	rcu_thread_register();
 	*out = t;
 	return 0;
 }
@@ -66,7 +64,6 @@ void s2_thread_exit(struct s2_thread *t)
 	struct s2 *s2 = t->s2;
 	struct s2_thread **link = &s2->threads;
 
-	rcu_thread_unregister();
 	brlock_slot_remove(&s2->lock, &t->reader);
 	table_pool_drain(&t->pool);
 	pthread_mutex_lock(&s2->threads_mutex);

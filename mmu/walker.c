@@ -6,8 +6,11 @@ int pgtable_init(struct pgtable *pt, const struct geometry *geo, const struct s2
 
 	if (!root)
 		return -ENOMEM;
-	*pt = (struct pgtable){
-		.geo = *geo, .env = env, .root = root, .root_pa = env_to_pa(env, root)};
+	*pt = (struct pgtable){.geo = *geo,
+			       .env = env,
+			       .root = root,
+			       .root_pa = env_to_pa(env, root),
+			       .identity = !env->from_pa};
 	return 0;
 }
 
@@ -42,7 +45,7 @@ void walk_free_tree(const struct format *f, const struct pgtable *pt, void *tabl
 			pa = f->table_addr(value);
 		if (kind == ENTRY_TABLE || (kind == ENTRY_FROZEN && f->frozen_table(value, &pa))) {
 			level--;
-			tables[level] = env_from_pa(pt->env, pa);
+			tables[level] = pgtable_at(pt, pa);
 			index[level] = 0;
 		}
 	}

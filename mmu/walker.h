@@ -20,7 +20,15 @@ struct pgtable {
 	const struct s2_env *env;
 	void *root;
 	uint64_t root_pa;
+	bool identity; /* table addresses are pointers */
 };
+
+mmu_inline void *pgtable_at(const struct pgtable *pt, uint64_t pa)
+{
+	if (__builtin_expect(pt->identity, 1))
+		return (void *)(uintptr_t)pa;
+	return env_from_pa(pt->env, pa);
+}
 
 /* 0 or -ENOMEM. */
 int pgtable_init(struct pgtable *pt, const struct geometry *geo, const struct s2_env *env);
@@ -48,7 +56,7 @@ mmu_inline struct walk_entry walk_lookup(const struct format *f, const struct pg
 		w.kind = f->kind(w.value, w.level);
 		if (w.kind != ENTRY_TABLE)
 			return w;
-		table = env_from_pa(pt->env, f->table_addr(w.value));
+		table = pgtable_at(pt, f->table_addr(w.value));
 		w.level--;
 	}
 }
@@ -131,7 +139,7 @@ mmu_inline bool walk_next(const struct format *f, struct walk_iter *it)
 	if (it->at.kind == ENTRY_TABLE && it->at.level > it->min_level) {
 		unsigned level = --it->at.level;
 
-		it->table[level] = env_from_pa(it->pt->env, f->table_addr(it->at.value));
+		it->table[level] = pgtable_at(it->pt, f->table_addr(it->at.value));
 		return walk_load(f, &g, it);
 	}
 	return walk_skip(f, it);

@@ -158,6 +158,7 @@ static const struct format ept_format = {
 	.break_before_make = false,
 	.page_shift = 12,
 	.index_bits = 9,
+	.root_bits = 9,
 	.entry_size = 8,
 	.geometry = ept_geometry,
 	.kind = ept_kind,
