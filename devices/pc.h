@@ -83,9 +83,10 @@ int lapic_wrmsr(struct device *lapic, unsigned vcpu, uint32_t msr, uint64_t valu
 void lapic_init_vcpu(struct device *lapic, unsigned vcpu);
 /* The vCPU's TSC was moved (IA32_TSC written, TSC_ADJUST, resume): recompute an armed deadline. */
 void lapic_tsc_changed(struct device *lapic, unsigned vcpu);
-/* A message (address/data as in PCI MSI, SDM 11.11): IOAPIC and later MSI-X use it. Any thread. */
-void lapic_msi(struct device *lapic, uint64_t addr, uint32_t data);
-/* EOI of a level interrupt is told to the IOAPIC. */
+/* A message (address/data as in PCI MSI, SDM 11.11): IOAPIC and later MSI-X use it. Any thread. Returns how
+ * many APICs accepted it. */
+int lapic_msi(struct device *lapic, uint64_t addr, uint32_t data);
+/* EOI of a level interrupt is told to the IOAPIC (ioapic_create does this). */
 void lapic_set_eoi(struct device *lapic, void (*eoi)(void *opaque, uint8_t vector), void *opaque);
 
 /* IOAPIC, 24 pins, at FEC00000h. Inputs are ioapic_line(); messages go to lapic_msi. */
