@@ -37,6 +37,9 @@ int vm_boot(struct vm *vm, struct error *err)
 
 	board_reset(&vm->board);
 	x86_state_reset(&bsp, true);
+	ret = board_pc_describe(&vm->board, &vm->board_host, &vm->memory, &vm->boot_board, err);
+	if (ret)
+		return ret;
 	ret = boot_load(vm->image, &vm->memory, &vm->boot_board, &bsp, err);
 	return ret ? ret : vcpus_reset(vm, &bsp, err);
 }

@@ -37,7 +37,7 @@ static int open_serials(struct vm *vm, struct error *err)
 
 static int create_board(struct vm *vm, struct error *err)
 {
-	struct board_host host = {
+	vm->board_host = (struct board_host){
 		.vcpus = vm->vcpu_count,
 		.serials = vm->config->serial_count,
 		.debug_exit = (uint16_t)vm->config->debug_exit,
@@ -49,8 +49,8 @@ static int create_board(struct vm *vm, struct error *err)
 		.tsc = &vm->tsc,
 	};
 
-	memcpy(host.serial, vm->serial, sizeof(host.serial));
-	return board_pc_create(&vm->board, &host, err);
+	memcpy(vm->board_host.serial, vm->serial, sizeof(vm->serial));
+	return board_pc_create(&vm->board, &vm->board_host, err);
 }
 
 static void written(void *opaque, uint64_t hpa, uint64_t len)

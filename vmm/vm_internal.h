@@ -33,11 +33,12 @@ struct vm {
 	struct loop *loop;
 	struct guest_memory memory;
 	struct boot_image *image;
-	struct boot_e820 e820[8];
-	struct boot_board boot_board;
+
 	const struct engine_ops *engine_ops;
 	struct engine *engine;
 	struct board board;
+	struct board_host board_host;
+	struct boot_board boot_board;
 	struct cpu_bus bus;
 	struct cpu_pins pins;
 	struct machine_sink sink;

@@ -7,7 +7,9 @@
 
 #include "cpu/engine.h"
 #include "devices/pc.h"
+#include "vmm/boot/boot.h"
 #include "vmm/error.h"
+#include "vmm/memory.h"
 
 enum { BOARD_SERIAL_MAX = 4, BOARD_DEVICE_MAX = 24 };
 
@@ -35,10 +37,15 @@ struct board {
 	struct isa_irq {
 		struct irq_line pic, ioapic;
 	} isa[16];
+	struct boot_e820 e820[8];
 };
 
 /* pc-1.0 (docs/memory-map-pc.md). 0 or -errno with a text; on failure nothing is left. */
 int board_pc_create(struct board *board, const struct board_host *host, struct error *err);
+/* What a kernel is told of the memory (struct boot_board), and the ACPI tables in it: written anew
+ * before each boot. `boot` points into the board afterwards. */
+int board_pc_describe(struct board *board, const struct board_host *host,
+		      struct guest_memory *memory, struct boot_board *boot, struct error *err);
 void board_destroy(struct board *board);
 void board_reset(struct board *board); /* vCPUs are stopped */
 

@@ -1,9 +1,12 @@
 #include "vmm/board/pc.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vmm/board/board.h"
+#include "vmm/boot/acpi.h"
+#include "vmm/boot/layout.h"
 
 static const struct {
 	uint16_t port;
@@ -137,6 +140,56 @@ int board_pc_create(struct board *board, const struct board_host *host, struct e
 	if (ret)
 		board_destroy(board);
 	return ret;
+}
+
+static unsigned memory_map(struct board *b, const struct guest_memory *m)
+{
+	const uint64_t low_end = 0x9fc00,
+		       one_mib = 1 << 20; /* an EBDA's kilobyte as firmware leaves it */
+	unsigned n = 0;
+
+	b->e820[n++] = (struct boot_e820){0, low_end, BOOT_E820_RAM};
+	b->e820[n++] = (struct boot_e820){low_end, 0xa0000 - low_end, BOOT_E820_RESERVED};
+	b->e820[n++] = (struct boot_e820){BOOT_ACPI, BOOT_ACPI_SIZE, BOOT_E820_RESERVED};
+	b->e820[n++] = (struct boot_e820){one_mib, m->low - one_mib, BOOT_E820_RAM};
+	if (m->size > m->low)
+		b->e820[n++] = (struct boot_e820){4ull << 30, m->size - m->low, BOOT_E820_RAM};
+	return n;
+}
+
+int board_pc_describe(struct board *board, const struct board_host *host,
+		      struct guest_memory *memory, struct boot_board *boot, struct error *err)
+{
+	struct acpi_board acpi = {
+		.vcpus = host->vcpus,
+		.lapic = PC_LAPIC_BASE,
+		.ioapic = PC_IOAPIC_BASE,
+		.pm_base = PC_ACPI_PM_PORT,
+		.sci = PC_SCI_IRQ,
+		.serial_count = host->serials,
+		.rtc_irq = PC_RTC_IRQ,
+		.pvpanic = PC_PVPANIC_PORT,
+		.debug_exit = host->debug_exit,
+	};
+	uint8_t *tables;
+	size_t len;
+	int ret;
+
+	for (unsigned i = 0; i < host->serials; i++) {
+		acpi.serial[i].port = serials[i].port;
+		acpi.serial[i].irq = serials[i].irq;
+	}
+	ret = acpi_build(&acpi, BOOT_ACPI, BOOT_ACPI_SIZE, &tables, &len, err);
+	if (ret)
+		return ret;
+	ret = memory_write(memory, NULL, BOOT_ACPI, tables, len);
+	free(tables);
+	if (ret)
+		return error_set(err, ret,
+				 "--memory: too little for the ACPI tables; give at least 1M");
+	*boot = (struct boot_board){
+		.e820 = board->e820, .e820_count = memory_map(board, memory), .rsdp = BOOT_ACPI};
+	return 0;
 }
 
 void board_destroy(struct board *board)
