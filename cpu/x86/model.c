@@ -156,6 +156,17 @@ static void caches(const struct x86_cpuid_context *ctx, uint32_t subleaf, uint32
 	out[2] = c[subleaf].sets - 1;
 }
 
+static uint64_t gcd(uint64_t a, uint64_t b)
+{
+	while (b) {
+		uint64_t r = a % b;
+
+		a = b;
+		b = r;
+	}
+	return a;
+}
+
 void x86_cpuid(const struct x86_cpuid_context *ctx, unsigned vcpu, uint32_t leaf, uint32_t subleaf,
 	       uint32_t out[4])
 {
@@ -194,12 +205,15 @@ void x86_cpuid(const struct x86_cpuid_context *ctx, unsigned vcpu, uint32_t leaf
 		}
 		break;
 	case 0xb: topology(ctx, vcpu, subleaf, out); break;
-	case 0x15:
-		/* TSC = crystal * ebx / eax; both in units that divide evenly or to 1 kHz. */
-		out[0] = (uint32_t)(ctx->crystal_hz / 1000);
-		out[1] = (uint32_t)(ctx->tsc_hz / 1000);
+	case 0x15: {
+		/* TSC = crystal * ebx / eax, in lowest terms: Linux multiplies in 32 bits of kHz. */
+		uint64_t d = gcd(ctx->tsc_hz, ctx->crystal_hz);
+
+		out[0] = (uint32_t)(ctx->crystal_hz / d);
+		out[1] = (uint32_t)(ctx->tsc_hz / d);
 		out[2] = (uint32_t)ctx->crystal_hz;
 		break;
+	}
 	case 0x16: out[0] = out[1] = (uint32_t)(ctx->tsc_hz / 1000000); break;
 	case 0x40000000:
 		out[0] = hyper_max;
