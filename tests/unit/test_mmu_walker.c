@@ -1,0 +1,195 @@
+/*
+ * Description: the walker against a flat model: random ranges are mapped and unmapped exactly, with
+ * leaves of all sizes, and an independent decoder reads the same out of the tables. The iterator
+ * visits what the decoder sees, whatever the places where it restarts.
+ */
+#include "mmu/format/ept.h"
+#include "mmu/walk_range.h"
+#include "tests/unit/ept_decoder.h"
+#include "tests/unit/test_mmu_util.h"
+
+enum { PAGE = 4096, PAGES = 3 << 18 }; /* 3 GiB */
+#define BASE (UINT64_C(510) << 30)     /* crosses an entry of level 4 (512 GiB) */
+
+static uint64_t model[PAGES]; /* address | perm, 0: nothing */
+static struct test_env te;
+static struct pgtable pt;
+static struct table_pool pool;
+static const struct ept_memory *mem;
+static uint64_t eptp;
+
+static const void *to_table(void *opaque, uint64_t pa)
+{
+	return test_env_from_pa(opaque, pa);
+}
+
+static void check_page(uint64_t i)
+{
+	struct ept_result r = ept_decode(mem, eptp, BASE + i * PAGE + 5);
+	struct walk_entry w = walk_lookup(&ept_format, &pt, BASE + i * PAGE + 5);
+
+	CHECK(r.outcome != EPT_MISCONFIG, "page %" PRIu64 ": %s", i, r.why);
+	CHECK(w.value == r.entry, "page %" PRIu64 ": %" PRIx64, i, r.entry);
+	if (!model[i]) {
+		CHECK(r.outcome == EPT_VIOLATION && w.kind == ENTRY_NONE, "page %" PRIu64, i);
+		return;
+	}
+	CHECK(r.outcome == EPT_TRANSLATED && w.kind == ENTRY_LEAF, "page %" PRIu64, i);
+	CHECK(r.address == (model[i] & ~7ull) + 5, "page %" PRIu64 ": %" PRIx64, i, r.address);
+	CHECK((r.r | r.w << 1 | r.x << 2) == (int)(model[i] & 7), "page %" PRIu64, i);
+	CHECK(w.level == 1 + (unsigned)(__builtin_ctzll(r.size) - 12) / 9, "page %" PRIu64, i);
+}
+
+/* The iterator over a range, restarting at random: entries rise without gap or overlap, leaves are
+ * what the model says. Returns leaves seen. */
+static void iterate(uint64_t *seed, uint64_t first, uint64_t n)
+{
+	uint64_t start = BASE + first * PAGE, end = start + n * PAGE, next = start, mapped = 0,
+		 want = 0;
+	struct walk_iter it;
+
+	for (walk_begin(&it, &pt, start, end, 1); walk_next(&ept_format, &it);) {
+		uint64_t size = geometry_size(&pt.geo, it.at.level), to;
+
+		if (test_random(seed) % 64 == 0) {
+			uint64_t at = it.gpa;
+
+			walk_restart(&it);
+			CHECK(walk_next(&ept_format, &it) && it.gpa == at, "restart");
+			CHECK(it.at.level == pt.geo.levels, "restart begins at the root");
+		}
+		if (it.at.kind == ENTRY_TABLE)
+			continue;
+		size = geometry_size(&pt.geo, it.at.level);
+		CHECK(it.gpa == next, "%" PRIx64 " after %" PRIx64, it.gpa, next);
+		to = geometry_next(&pt.geo, it.at.level, it.gpa, end);
+		CHECK(walk_covers(&ept_format, &it) == (to - it.gpa == size), "covers");
+		if (it.at.kind == ENTRY_LEAF)
+			mapped += (to - it.gpa) / PAGE;
+		next = to;
+	}
+	CHECK(next == end, "the walk ended at %" PRIx64 " not %" PRIx64, next, end);
+	for (uint64_t i = first; i < first + n; i++)
+		want += model[i] != 0;
+	CHECK(mapped == want, "%" PRIu64 " pages mapped, not %" PRIu64, mapped, want);
+}
+
+static void random_range(uint64_t *seed, uint64_t *first, uint64_t *n)
+{
+	static const uint64_t grain[] = {1, 512, 512, 1 << 18, 1 << 18};
+	uint64_t g = grain[test_random(seed) % 5];
+
+	*first = test_random(seed) % (PAGES / g) * g;
+	*n = (1 + test_random(seed) % (g == 1 ? 3000 : g == 512 ? 600 : 3)) * g;
+	if (test_random(seed) % 4 == 0)
+		*n = 1 + test_random(seed) % *n; /* an end that is aligned to nothing */
+	if (*n > PAGES - *first)
+		*n = PAGES - *first;
+}
+
+static void map(uint64_t *seed, uint64_t *counts)
+{
+	uint64_t first, n, done, hpa, taken = 0;
+	uint32_t perm = (uint32_t[]){1, 3, 4, 5, 7}[test_random(seed) % 5];
+	unsigned max_level = 1 + (unsigned)(test_random(seed) % 4);
+	int err;
+
+	random_range(seed, &first, &n);
+	/* congruent to 1 GiB, 2 MiB or 4 KiB */
+	hpa = BASE + first * PAGE +
+	      (1ull << (uint64_t[]){30, 30, 21, 12}[test_random(seed) % 4]) * 7;
+	while (taken < n && !model[first + taken])
+		taken++;
+	err = walk_map(&ept_format, &pt, &pool, BASE + first * PAGE, BASE + (first + n) * PAGE, hpa,
+		       perm, max_level, &done);
+	done = (done - BASE) / PAGE - first;
+	CHECK(err == (taken < n ? -EEXIST : 0), "map: %d", err);
+	/* It stops where something is, or before a leaf that would cover it. */
+	CHECK(done <= taken && (err || done == n), "%" PRIu64 " of %" PRIu64, done, taken);
+	for (uint64_t i = 0; i < done; i++)
+		model[first + i] = (hpa + i * PAGE) | perm;
+	counts[err ? 1 : 0]++;
+}
+
+static void unmap(uint64_t *seed, struct walk_count *gone)
+{
+	uint64_t first, n;
+
+	random_range(seed, &first, &n);
+	CHECK(walk_unmap(&ept_format, &pt, &pool, BASE + first * PAGE, BASE + (first + n) * PAGE,
+			 gone) == 0,
+	      "unmap");
+	memset(&model[first], 0, n * sizeof(*model));
+}
+
+/* One leaf of each size for certain. */
+static void each_size(struct walk_count *gone)
+{
+	uint64_t at = BASE + (UINT64_C(1) << 30), end = at + (UINT64_C(1) << 30);
+
+	for (unsigned level = 1; level <= 3; level++) {
+		uint64_t to = at + geometry_size(&pt.geo, level), before = gone->leaves[level];
+
+		CHECK(!walk_map(&ept_format, &pt, &pool, at, to, at, 7, level, NULL), "map");
+		CHECK(walk_lookup(&ept_format, &pt, at).level == level, "level %u", level);
+		CHECK(!walk_unmap(&ept_format, &pt, &pool, at, end, gone), "unmap");
+		CHECK(gone->leaves[level] == before + 1, "level %u", level);
+	}
+}
+
+static void run(unsigned levels, uint64_t offset, uint64_t *seed)
+{
+	const struct format_config config = {.levels = levels};
+	struct ept_memory memory = {.table = to_table, .opaque = &te, .maxphyaddr = 52};
+	struct walk_count gone = {0}, rest = {0};
+	uint64_t counts[2] = {0}, before;
+	struct geometry geo;
+	const char *why;
+
+	test_env_init(&te, offset);
+	CHECK(ept_geometry(&geo, &config, &why) == 0, "%s", why);
+	CHECK(pgtable_init(&pt, &geo, &te.env) == 0, "init");
+	pool = (struct table_pool){.env = &te.env, .bytes = PAGE, .output_bits = 52};
+	mem = &memory;
+	eptp = ept_root(&geo, pt.root_pa, false);
+	memset(model, 0, sizeof(model));
+	each_size(&gone);
+	for (int step = 0; step < 250; step++) {
+		uint64_t first, n;
+
+		if (test_random(seed) % 2)
+			map(seed, counts);
+		else
+			unmap(seed, &gone);
+		for (int i = 0; i < 100; i++)
+			check_page(test_random(seed) % PAGES);
+		random_range(seed, &first, &n);
+		iterate(seed, first, n);
+		for (int i = 0; i < 20; i++) { /* the edges of what may have changed */
+			check_page(first);
+			check_page(first + n - 1);
+			random_range(seed, &first, &n);
+		}
+	}
+	for (uint64_t i = 0; i < PAGES; i += 7)
+		check_page(i);
+	before = (uint64_t)atomic_load(&te.live) - pool.count;
+	table_pool_drain(&pool);
+	walk_free_tree(&ept_format, &pt, pt.root, geo.levels, &rest);
+	CHECK(rest.tables == before, "%" PRIu64 " tables of %" PRIu64, rest.tables, before);
+	CHECK(atomic_load(&te.live) == 0, "%ld tables leaked", atomic_load(&te.live));
+	printf("%u levels: %" PRIu64 " maps, %" PRIu64 " refused; unmapped %" PRIu64 "/%" PRIu64
+	       "/%" PRIu64 " leaves and %" PRIu64 " tables\n",
+	       levels, counts[0], counts[1], gone.leaves[1], gone.leaves[2], gone.leaves[3],
+	       gone.tables);
+	CHECK(counts[0] && counts[1] && gone.leaves[1] && gone.leaves[2] && gone.leaves[3], "idle");
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed = test_seed(argc, argv);
+
+	run(4, 0, &seed);
+	run(5, UINT64_C(1) << 50, &seed);
+	return test_result("walker");
+}
