@@ -77,4 +77,6 @@ unit: $(patsubst %.c,$(O)/%,$(UNIT_SRC))
 clean:
 	$(Q)rm -rf $(BUILD)
 
+include tests/tests.mk
+
 -include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CLI_SRC) $(UNIT_SRC)))

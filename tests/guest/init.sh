@@ -32,15 +32,14 @@ if [ -n "$test" ]; then
 	$end -f
 fi
 
-# Without an init that could be signalled, these act at once.
-for name in poweroff reboot halt; do
-	rm -f /bin/$name
-	printf '#!/bin/sh\nsync\nexec busybox %s -f "$@"\n' $name >/bin/$name
-	chmod +x /bin/$name
-done
+# What busybox's halt, poweroff and reboot tell the first process.
+trap 'sync; halt -f' USR1
+trap 'sync; poweroff -f' USR2
+trap 'sync; reboot -f' TERM
 hostname ferry
 echo "This is a guest of ferry: Linux $(uname -r), $(nproc) CPU(s). poweroff ends it."
 cd /root || exit
 while :; do
-	setsid cttyhack sh
+	setsid cttyhack sh </dev/console &
+	wait $!
 done

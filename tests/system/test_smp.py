@@ -1,0 +1,84 @@
+"""Several processors at once: the self-checking stress suite, its negative controls, stress-ng."""
+import os
+import re
+
+from ferrytest import (Failure, check, each, guest_program, initramfs, limit, linux_test, needs_ferry, slow)
+
+SECONDS = int(os.environ.get("STRESS_SECONDS", "300"))
+
+
+def report(out):
+    """The lines "STRESS name checks=N errors=N" as {name: (checks, errors)}."""
+    return {m[0]: (int(m[1]), int(m[2]))
+            for m in re.findall(r"^STRESS (\S+) checks=(\d+) errors=(\d+)", out, re.M)}
+
+
+def stress(seconds, cpus, names="", **options):
+    code, out = linux_test("smpstress", f"{seconds} {names}".strip(), cpus, timeout=seconds * 2 + 240, **options)
+    results = report(out)
+    check(results, f"smpstress reported nothing:\n{out[-3000:]}")
+    return code, out, results
+
+
+def all_green(code, out, results, count):
+    red = [n for n, (checks, errors) in results.items() if errors or not checks]
+    check(code == 0 and not red, f"red: {', '.join(red) or 'exit code %d' % code}\n{out[-4000:]}")
+    check(len(results) == count, f"{len(results)} of {count} tests reported")
+    for bad in ("BUG:", "WARNING: CPU", "Call Trace", "segfault", "rcu_sched", "lockup"):
+        check(bad not in out, f"the kernel says {bad!r}:\n{out[-4000:]}")
+    print(f"note: {sum(c for c, _ in results.values())} checks")
+
+
+COUNT = 20
+
+
+@limit(600)
+@each(cpus=[2, 4])
+def test_stress(cpus):
+    all_green(*stress(40, cpus), COUNT)
+
+
+@slow
+@each(suite=["bookworm", "trixie"], cpus=[2, 4, 8])
+@limit(3 * SECONDS + 600)
+def test_stress_long(suite, cpus):
+    all_green(*stress(SECONDS, cpus, suite=suite), COUNT)
+
+
+@needs_ferry
+@limit(400)
+@each(off=["remote-flush", "remote-code"])
+def test_negative_control(off):
+    """With one duty of the engine switched off the suite must turn red, or its green means nothing."""
+    names = "code-same code-alias code-kernel code-remap"
+    try:
+        code, _, results = stress(20, 2, names, env={"FERRY_TEST_DISABLE": off})
+    except Failure:
+        print("note: the guest did not survive it")  # red enough
+        return
+    red = {n: e for n, (_, e) in results.items() if e}
+    check(code != 0 and red, f"without {off} the stress suite stays green: it proves nothing")
+    print("note: red as it should be: " + ", ".join(f"{n} {e} errors" for n, e in red.items()))
+
+
+def stress_ng(seconds, cpus, names=""):
+    code, out = linux_test("stressng.sh", f"{seconds} {names}".strip(), cpus, memory=768, timeout=1500,
+                           image="stress-ng")
+    ok = re.findall(r"^stressng: (\S+) ok", out, re.M)
+    check(code == 0 and "FAILED" not in out, out[-4000:])
+    check(ok, f"no stressor ran:\n{out[-2000:]}")
+    print(f"note: {len(ok)} stressors ok")
+    return ok
+
+
+@limit(600)
+def test_stress_ng():
+    """Debian's stress-ng --verify, a few seconds for each stressor."""
+    stress_ng(2, 2, "cpu matrix vm mmap fork pthread mutex switch pipe sigsegv atomic memcpy")
+
+
+@slow
+@limit(2400)
+@each(cpus=[2, 4])
+def test_stress_ng_long(cpus):
+    stress_ng(20, cpus)

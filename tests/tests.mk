@@ -1,0 +1,103 @@
+# Guests, tests, benchmarks: included by the Makefile.
+#
+#   SUITE=bookworm|trixie   the kernel of `make run`
+#   ARGS=...                more options for ferry run, or for tests/run.py
+#   T=PATTERN               only the tests with this in their name
+#   N=20                    how often `make boots` boots each kernel
+#   MINUTES=5               how long `make stress` runs
+
+SUITE ?= bookworm
+T ?=
+N ?= 20
+MINUTES ?= 5
+export BUILD
+G := $(BUILD)/guest
+GUEST_CC ?= gcc
+GUEST_CFLAGS := -std=gnu17 -O2 -g -Wall -Wextra -Werror -D_GNU_SOURCE
+RUN_TESTS := python3 tests/run.py
+UNIT_BIN = $(patsubst %.c,$(O)/%,$(UNIT_SRC))
+INITRAMFS := tests/guest/initramfs.py
+INITRAMFS_DEPS := $(INITRAMFS) tests/guest/init.sh
+STRESS_SRC := $(wildcard tests/guest/linux/smpstress.c tests/guest/linux/stress_*.c)
+GUEST_BIN := $(addprefix $(G)/bin/,smpstress user32 pvpanic ubench)
+
+$(G)/bin/smpstress: $(STRESS_SRC) tests/guest/linux/stress.h
+$(G)/bin/pvpanic: tests/guest/linux/pvpanic.c
+$(G)/bin/ubench: tests/bench/ubench.c
+$(G)/bin/smpstress $(G)/bin/pvpanic $(G)/bin/ubench:
+	$(call say,GUEST,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -static -pthread -o $@ $(filter %.c,$^)
+
+# Without a C library, so that no 32-bit one has to be installed.
+$(G)/bin/user32: tests/guest/linux/user32.c
+	$(call say,GUEST,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -m32 -fno-pic -ffreestanding -fno-stack-protector -nostdlib -static \
+		-o $@ $<
+
+# shell: what `make run` boots; test: our programs; bench: as little as possible; panic: with the kernel's pvpanic driver;
+# stress-ng: Debian's, with the libraries that it needs.
+$(G)/shell.cpio: tests/guest/linux/bootcheck.sh $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ --add $<
+$(G)/test.cpio: $(GUEST_BIN) tests/guest/linux/bootcheck.sh $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(GUEST_BIN) tests/guest/linux/bootcheck.sh,--add $(f))
+$(G)/bench.cpio: $(G)/bin/ubench $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ --add $<
+$(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/pvpanic --add tests/guest/linux/panic.sh \
+		--modules "$$(tests/guest/kernel.sh bookworm modules)" --module pvpanic --module pvpanic-mmio
+$(G)/stress-ng.cpio: tests/guest/linux/stressng.sh $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ --add $< --elf "$$(command -v stress-ng)"
+
+.PHONY: guest deps run test check boots stress soak test-sanitizers bench lint
+
+deps:
+	$(Q).ci/deps.sh all
+
+guest: $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio stress-ng.cpio)
+	$(Q)for suite in bookworm trixie; do tests/guest/kernel.sh $$suite >/dev/null || exit; done
+
+run:
+	$(Q).ci/deps.sh run
+	$(Q)$(MAKE) --no-print-directory all $(G)/shell.cpio
+	$(Q)kernel=$$(tests/guest/kernel.sh $(SUITE)) && exec $(O)/ferry run --initrd $(G)/shell.cpio \
+		--append "console=ttyS0 quiet" $(ARGS) "$$kernel"
+
+test check:
+	$(Q).ci/deps.sh test
+	$(Q)$(MAKE) --no-print-directory all unit guest
+	$(Q)$(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) --system $(ARGS) $(T)
+
+# Every kernel with every number of processors, N times.
+boots: all guest
+	$(Q)$(RUN_TESTS) --system --repeat $(N) $(ARGS) boot.shell
+
+stress: all guest
+	$(Q)STRESS_SECONDS=$$(($(MINUTES) * 60)) $(RUN_TESTS) --system --only-slow $(ARGS) smp.
+
+soak: all guest
+	$(Q)$(MAKE) --no-print-directory boots stress
+
+# Unit tests with sanitizers: memory and undefined behaviour, then data races. (Address space layout
+# randomisation off for the second: older thread sanitizers die of its width.)
+test-sanitizers:
+	$(Q).ci/deps.sh build
+	$(Q)$(MAKE) --no-print-directory SAN=address,undefined sanitized
+	$(Q)$(MAKE) --no-print-directory SAN=thread RUN_TESTS="setarch -R $(RUN_TESTS)" sanitized
+.PHONY: sanitized
+sanitized: unit
+	$(Q)TIMEOUT_SCALE=5 $(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
+
+bench: all guest
+	$(Q).ci/deps.sh test
+	$(Q)tests/bench/bench.py $(ARGS)
+
+lint:
+	$(Q).ci/deps.sh test
+	$(Q).ci/lint.sh
