@@ -122,6 +122,8 @@ static int create(struct vm *vm, struct error *err)
 static void destroy(struct vm *vm)
 {
 	vcpus_end(vm);
+	if (vm->roundtrip_timer)
+		loop_timers(vm->loop)->destroy(vm->roundtrip_timer);
 	board_destroy(&vm->board);
 	for (unsigned i = 0; i < BOARD_SERIAL_MAX; i++)
 		chardev_destroy(vm->serial[i]);
@@ -149,6 +151,8 @@ int vm_run(const struct run_config *config, struct vm_result *result, struct err
 	pthread_cond_init(&vm->changed, NULL);
 	vm->cpuid.model = config->cpu_model ? x86_model_find(config->cpu_model) : &x86_models[0];
 	ret = create(vm, err);
+	if (!ret && testing_number("roundtrip") > 0)
+		ret = lifecycle_start_roundtrips(vm, testing_number("roundtrip"));
 	if (!ret) {
 		loop_clock_resume(vm->loop);
 		vcpus_resume(vm);
