@@ -46,15 +46,14 @@ struct run_config {
 	bool quiet;
 };
 
-/* ---- the schema: how a field of any described structure is parsed, checked and printed ---------
- */
+/* ---- the schema: how a field is parsed, checked, printed and explained ------------------ */
 
 enum config_type {
 	CONFIG_STRING, /* char *, owned */
 	CONFIG_BOOL,   /* bool */
 	CONFIG_SIZE,   /* uint64_t bytes: K, M, G, T; a plain number is MiB */
 	CONFIG_UINT,   /* uint32_t, decimal or 0x */
-	CONFIG_CHOICE, /* uint32_t, index in `choices` */
+	CONFIG_CHOICE, /* uint32_t, index of a `word` */
 	CONFIG_SERIAL, /* struct serial_config[CONFIG_MAX_SERIAL], its count right behind */
 };
 
@@ -62,10 +61,11 @@ struct config_field {
 	const char *name; /* "reset_limit", stable: scripts and streams see it */
 	enum config_type type;
 	size_t offset;
-	uint64_t min, max;	    /* of numbers and sizes; of strings: the longest, 0: any */
-	const char *const *choices; /* ends with NULL */
-	const char *initial;	    /* parsed by config_init; NULL: zero */
-	const char *help;	    /* a phrase without a full stop */
+	uint64_t min, max; /* of numbers and sizes; of strings: the longest, 0: any */
+	/* Words that a value may be (CHOICE: by index) or begin with (SERIAL); NULL at the end. */
+	const char *(*word)(unsigned index);
+	const char *initial; /* parsed by config_init; NULL: zero */
+	const char *help;    /* a phrase without a full stop */
 	/* A further check of the value's text; 0 or -EINVAL with a text that follows the value. */
 	int (*check)(const char *text, struct error *err);
 };
