@@ -14,8 +14,7 @@ static struct stream *to_stream(struct chardev *chr)
 	return (struct stream *)chr->opaque;
 }
 
-/* ---- out: device -> world
- * ------------------------------------------------------------------------- */
+/* ---- out: device -> world --------------------------------------------------------------- */
 
 static size_t stream_write(struct chardev *chr, const uint8_t *data, size_t len)
 {
@@ -140,8 +139,7 @@ static void flush_at_end(struct stream *s)
 	}
 }
 
-/* ---- in: world -> device
- * ---------------------------------------------------------------------------- */
+/* ---- in: world -> device ---------------------------------------------------------------- */
 
 static void deliver(struct stream *s)
 {
@@ -221,8 +219,7 @@ static void stream_attach(struct chardev *chr, const struct chardev_client *clie
 	stream_poke(s);
 }
 
-/* ---- life
- * -------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------- */
 
 static void in_event(void *arg, uint32_t events)
 {

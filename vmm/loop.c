@@ -43,7 +43,7 @@ struct loop {
 	struct guest_timers timers;
 };
 
-/* ---- work ------------------------------------------------------------------------------------ */
+/* ---- work ------------------------------------------------------------------------------- */
 
 static void wake(struct loop *loop)
 {
@@ -271,8 +271,7 @@ int loop_stop_on_signals(struct loop *loop)
 	return 0;
 }
 
-/* ---- guest time
- * ---------------------------------------------------------------------------------- */
+/* ---- guest time ------------------------------------------------------------------------- */
 
 const struct clock_source *loop_clock(struct loop *loop)
 {
@@ -313,8 +312,7 @@ static void run_timers(void *arg, uint32_t events)
 	guest_timers_run(arg);
 }
 
-/* ---- the loop
- * ------------------------------------------------------------------------------------ */
+/* ---- the loop --------------------------------------------------------------------------- */
 
 void loop_stop(struct loop *loop, int code)
 {

@@ -30,7 +30,7 @@ int loop_run(struct loop *loop);
  */
 void loop_stop(struct loop *loop, int code);
 
-/* ---- work ------------------------------------------------------------------------------------ */
+/* ---- work ------------------------------------------------------------------------------- */
 
 /* A piece of work that lives in its owner: posting never fails, posting twice runs it once. Before
  * its memory goes, loop_work_cancel() it (loop's thread). */

@@ -79,8 +79,7 @@ void guest_clock_init(struct guest_clock *clock)
 	clock->source = (struct clock_source){clock_now, clock_wall, clock};
 }
 
-/* ---- the heap
- * ------------------------------------------------------------------------------------- */
+/* ---- the heap --------------------------------------------------------------------------- */
 
 static void heap_put(struct guest_timers *timers, unsigned at, struct vtimer *timer)
 {
@@ -137,8 +136,7 @@ static void heap_remove(struct guest_timers *timers, struct vtimer *timer)
 	heap_down(timers, last->index);
 }
 
-/* ---- timers
- * ---------------------------------------------------------------------------------------- */
+/* ---- timers ----------------------------------------------------------------------------- */
 
 /* Sets the timerfd to the earliest deadline. A timer that moves later leaves it alone: the loop
  * then wakes once too early, which is cheaper than a system call for each of a guest's timer

@@ -1,0 +1,162 @@
+#include <errno.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/exit_codes.h"
+#include "vmm/host.h"
+#include "vmm/message.h"
+#include "vmm/runtime.h"
+#include "vmm/vm.h"
+
+static const struct suboption memory_suboptions[] = {{"overcommit", "overcommit"}, {NULL, NULL}};
+
+static const struct option options[] = {
+	OPTION("initrd", 'i', "FILE", "initrd", .group = "Guest", .completion = COMPLETE_FILES),
+	OPTION("append", 0, "TEXT", "append"),
+	OPTION("memory", 'm', "SIZE[,overcommit]", "memory", .group = "Machine",
+	       .suboptions = memory_suboptions),
+	OPTION("cpus", 'c', "N", "cpus"),
+	OPTION("cpu", 0, "MODEL", "cpu_model"),
+	OPTION("engine", 0, "auto|kvm|soft", "engine"),
+	OPTION("serial", 0, "stdio|pty|file=PATH|socket=PATH|none", "serial", .group = "Devices",
+	       .completion = COMPLETE_FILES),
+	OPTION("net", 0, "none", "net"),
+	OPTION("debug-exit", 0, "PORT", "debug_exit"),
+	OPTION("reset-limit", 0, "N", "reset_limit"),
+	OPTION("name", 0, "NAME", "name", .group = "Run"),
+	OPTION("pidfile", 0, "FILE", "pidfile", .completion = COMPLETE_FILES),
+	OPTION("quiet", 'q', NULL, "quiet"),
+	OPTION("help", 'h', NULL, NULL),
+	{.name = NULL},
+};
+
+static const struct hint hints[] = {
+	{"kernel", "the kernel needs no option: ferry run [options] KERNEL"},
+	{"k", "the kernel needs no option: ferry run [options] KERNEL"},
+	{"smp", "use --cpus N"},
+	{"vcpus", "use --cpus N"},
+	{"mem", "use --memory SIZE"},
+	{"ram", "use --memory SIZE"},
+	{"params", "use --append TEXT"},
+	{"p", "use --append TEXT"},
+	{"cmdline", "use --append TEXT"},
+	{"nographic", "it is not needed: the serial line is on the terminal"},
+	{"display", "it is not needed: there is no display"},
+	{"enable-kvm", "use --engine auto (the default)"},
+	{"accel", "use --engine auto, kvm or soft"},
+	{"machine", "use --engine to choose what executes the guest"},
+	{"no-reboot", "use --reset-limit 0"},
+	{"isa-debug-exit", "use --debug-exit PORT"},
+	{"device", "there are no other devices yet"},
+	{"disk", "disks come with the next version"},
+	{"drive", "disks come with the next version"},
+	{"hda", "disks come with the next version"},
+	{"network", "use --net; only none is there yet"},
+	{"netdev", "use --net; only none is there yet"},
+	{"nic", "use --net; only none is there yet"},
+	{"daemonize", "running in the background comes with the next version"},
+	{"detach", "running in the background comes with the next version"},
+	{"d", "running in the background comes with the next version"},
+	{"version", "use: ferry version"},
+	{NULL, NULL},
+};
+
+static const struct example examples[] = {
+	{"a kernel and an initramfs, console on this terminal",
+	 "ferry run bzImage --initrd initrd.img --append console=ttyS0"},
+	{"two processors, 1 GiB, the console in a file, another line on a socket",
+	 "ferry run -c 2 -m 1G --serial file=boot.log --serial socket=agent.sock bzImage"},
+	{"a test kernel that reports by exit code",
+	 "ferry run --debug-exit 0xf4 --reset-limit 0 --serial none test.elf"},
+	{NULL, NULL},
+};
+
+static void say_engine(const struct host_engine *engine)
+{
+	message("engine %s: %s", engine->engine == ENGINE_KVM ? "kvm" : "soft", engine->reason);
+}
+
+/* Everything that other processes see of this machine: the name, the pidfile. */
+struct presence {
+	struct runtime runtime;
+	struct runtime_name name;
+	struct pidfile pidfile;
+};
+
+static int appear(struct presence *presence, const struct run_config *config, struct error *err)
+{
+	int ret;
+
+	*presence =
+		(struct presence){.runtime.dir_fd = -1, .name.lock_fd = -1, .pidfile.dir_fd = -1};
+	ret = runtime_open(&presence->runtime, err);
+	if (!ret)
+		ret = runtime_claim(&presence->name, &presence->runtime, config->name, err);
+	if (!ret && config->pidfile)
+		ret = pidfile_write(&presence->pidfile, config->pidfile, err);
+	return ret;
+}
+
+static void disappear(struct presence *presence)
+{
+	pidfile_remove(&presence->pidfile);
+	runtime_release(&presence->name);
+	runtime_close(&presence->runtime);
+}
+
+static int run(void *opaque)
+{
+	struct run_config *config = opaque;
+	struct presence presence;
+	struct vm_result result;
+	struct host_engine engine;
+	struct error err = {""};
+	int ret;
+
+	if (!config->serial_count)
+		config_parse(config_find(run_config_fields, "serial"), config, "stdio", NULL);
+	if (config_check(config, &err))
+		return complain(EXIT_USAGE, &err);
+	if (host_choose_engine(config->engine, &engine, &err))
+		return complain(EXIT_START, &err);
+	ret = appear(&presence, config, &err);
+	if (!ret) {
+		if (!config->quiet)
+			say_engine(&engine);
+		ret = vm_run(config, &result, &err);
+	}
+	disappear(&presence);
+	if (ret)
+		return complain(EXIT_START, &err);
+	if (result.end == VM_END_ENGINE)
+		return complain(EXIT_ENGINE, &err);
+	return exit_code_of(&result);
+}
+
+const struct verb verb_run = {
+	.name = "run",
+	.summary = "start a virtual machine and stay with it",
+	.operands = "KERNEL",
+	.description =
+		"Starts a virtual machine in this process, in the foreground, until the guest "
+		"switches itself off. The first serial line is the terminal, which is raw "
+		"meanwhile: "
+		"every key, Ctrl-C too, goes to the guest. C-a is the escape key: C-a x ends the "
+		"guest, C-a h helps, C-a C-a sends one C-a.\n"
+		"Options may stand before or after the kernel, their values behind a space or '='. "
+		"Of "
+		"an option that is given twice the last one counts; --serial adds a line each "
+		"time.\n"
+		"A slow reader of a serial line makes the guest wait. With nobody connected to a "
+		"pty "
+		"or socket, output is dropped.",
+	.options = options,
+	.hints = hints,
+	.examples = examples,
+	.exit_codes = true,
+	.fields = run_config_fields,
+	.size = sizeof(struct run_config),
+	.operand_field = "kernel",
+	.operand_completion = COMPLETE_FILES,
+	.run = run,
+};
