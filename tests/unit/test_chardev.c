@@ -387,7 +387,10 @@ static void test_socket(void)
 	chr = begin(SERIAL_SOCKET, path);
 	end(chr);
 	close(open(path, O_CREAT | O_WRONLY, 0600));
+	CHECK(loop_create(&loop, NULL) == 0);
+	env.loop = loop;
 	CHECK(chardev_create(&other, &config, &env, &err) == -EEXIST && strstr(err.text, "sock"));
+	loop_destroy(loop);
 	unlink(path);
 	*strrchr(path, '/') = 0;
 	rmdir(path);
