@@ -54,19 +54,18 @@ static unsigned chip_best(const struct pic_chip *c, uint8_t mask)
 /* The IRQ that this chip asks for, -1: none. */
 static int chip_request(const struct pic_chip *c, bool master)
 {
-	unsigned want = chip_best(c, c->irr & (uint8_t)~c->imr), have;
+	unsigned want = chip_best(c, c->irr & (uint8_t)~c->imr);
+	unsigned irq = (c->lowest + 1 + want) & 7;
 	uint8_t served = c->isr;
 
 	if (want == 8)
 		return -1;
 	if (c->special_mask)
 		served &= (uint8_t)~c->imr;
-	/* Special fully nested: the slave being served may ask again for a higher one of its own.
-	 */
-	if (c->fully_nested && master)
+	/* Special fully nested: a slave in service may ask again, for a higher one of its own. */
+	if (c->fully_nested && master && irq == CASCADE_IRQ)
 		served &= (uint8_t) ~(1u << CASCADE_IRQ);
-	have = chip_best(c, served);
-	return want < have ? (int)((c->lowest + 1 + want) & 7) : -1;
+	return want < chip_best(c, served) ? (int)irq : -1;
 }
 
 static void chip_set_line(struct pic_chip *c, unsigned irq, bool level)
