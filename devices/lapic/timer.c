@@ -112,7 +112,7 @@ void lapic_timer_lvt(struct lapic *l, uint32_t old)
 		lapic_timer_stop(l);
 }
 
-/* The deadline is reached, or the count is 0. */
+/* The deadline is reached, or the count is 0. now: used by the periodic mode only. */
 static void lapic_timer_fire(struct lapic *l, uint64_t now)
 {
 	struct lapic_after after = {0}; /* stays empty: the timer's delivery is fixed */
@@ -153,18 +153,18 @@ void lapic_timer_callback(void *opaque)
 	pthread_mutex_unlock(&l->lock);
 }
 
+/* A deadline in the past takes no way around the event loop's thread. */
 static void lapic_deadline_arm(struct lapic *l)
 {
-	struct lapics *set = l->set;
-	uint64_t now = lapic_now(l);
-	uint64_t at = set->tsc.deadline(set->tsc.opaque, l->vcpu, l->tsc_deadline);
+	const struct tsc_source *tsc = &l->set->tsc;
+	uint64_t at;
 
-	if (at <= now) {
-		/* Past: no way around the event loop's thread. */
-		lapic_timer_fire(l, now);
+	if (tsc->read(tsc->opaque, l->vcpu) >= l->tsc_deadline) {
+		lapic_timer_fire(l, 0);
 		return;
 	}
-	lapic_arm(l, at);
+	at = tsc->deadline(tsc->opaque, l->vcpu, l->tsc_deadline);
+	lapic_arm(l, at ? at : 1);
 }
 
 void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc)
