@@ -256,6 +256,7 @@ static int i8042_post_load(void *object, const char **why)
 
 	if (k->out_count > OUT_SIZE) {
 		*why = "more bytes than the output queue holds";
+		k->out_count = 0;
 		return -EINVAL;
 	}
 	pthread_mutex_lock(&k->lock);

@@ -428,7 +428,12 @@ static int ch_post_load(void *object, const char **why)
 		*why = "no such step of an access";
 	else if (c->ticks > UINT64_MAX / 4 || c->start_ns > UINT64_MAX / 4)
 		*why = "a time out of range";
-	return *why ? -EINVAL : 0;
+	if (!*why)
+		return 0;
+	/* A refused machine is thrown away, but until then its timer may run: nothing to divide by
+	 * 0. */
+	*c = (struct pit_channel){.access = 3, .reload = 65536};
+	return -EINVAL;
 }
 
 static int pit_post_load(void *object, const char **why)

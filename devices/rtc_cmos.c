@@ -333,8 +333,13 @@ static int rtc_post_load(void *object, const char **why)
 		 r->phase_ns > UINT64_MAX / 4 || r->seen_ns > UINT64_MAX / 4 ||
 		 r->timer_ns > UINT64_MAX / 4)
 		*why = "a time out of range";
-	if (*why)
+	if (*why) {
+		/* Thrown away soon; until then its timer may still run. */
+		r->index = 0;
+		r->base_time = r->offset = 0;
+		r->phase_ns = r->seen_ns = r->timer_ns = 0;
 		return -EINVAL;
+	}
 	pthread_mutex_lock(&r->lock);
 	irq_set(&r->line, r->cmos[REG_C] & C_IRQF);
 	r->timers.set(r->timer, r->timer_ns);

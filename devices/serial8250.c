@@ -425,6 +425,8 @@ static int serial_post_load(void *object, const char **why)
 		*why = "reserved bits are set";
 	else if (s->rx_count > serial_depth(s) || s->tx_count > serial_depth(s))
 		*why = "more bytes than the FIFO holds";
+	if (*why)
+		s->rx_count = s->tx_count = 0; /* the back end may still call */
 	else
 		serial_update(s);
 	pthread_mutex_unlock(&s->lock);
