@@ -25,6 +25,7 @@ static const struct option options[] = {
 	OPTION("reset-limit", 0, "N", "reset_limit"),
 	OPTION("name", 0, "NAME", "name", .group = "Run"),
 	OPTION("pidfile", 0, "FILE", "pidfile", .completion = COMPLETE_FILES),
+	OPTION("stats", 0, "FILE", "stats", .completion = COMPLETE_FILES),
 	OPTION("quiet", 'q', NULL, "quiet"),
 	OPTION("help", 'h', NULL, NULL),
 	{.name = NULL},

@@ -101,6 +101,8 @@ const struct config_field run_config_fields[] = {
 	      .help = "network of the guest; only none is there yet"),
 	FIELD("pidfile", CONFIG_STRING, pidfile, .check = check_not_empty,
 	      .help = "write the process id to this file, remove it at the end"),
+	FIELD("stats", CONFIG_STRING, stats, .check = check_not_empty,
+	      .help = "at the end, write what was counted (faults, kicks, exits...) to this file as JSON"),
 	FIELD("quiet", CONFIG_BOOL, quiet, .help = "say nothing on stderr but errors"),
 	{.name = NULL},
 };

@@ -43,6 +43,7 @@ struct run_config {
 				 NO_RESET_LIMIT */
 	uint32_t net;	      /* enum net_kind */
 	char *pidfile;
+	char *stats; /* file for the counters at the end */
 	bool quiet;
 };
 

@@ -18,6 +18,13 @@ static const char *find(const char *name)
 	return NULL;
 }
 
+bool testing_active(void)
+{
+	const char *list = getenv("FERRY_TEST");
+
+	return list && *list;
+}
+
 bool testing_has(const char *name)
 {
 	return find(name) != NULL;

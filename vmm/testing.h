@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+bool testing_active(void);
 bool testing_has(const char *name);
 long testing_number(const char *name); /* 0: not there */
 

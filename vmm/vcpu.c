@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vmm/message.h"
 #include "vmm/vm_internal.h"
 
 static void kick_all(struct vm *vm)
@@ -137,7 +138,7 @@ static void handle_exit(struct vcpu *v, const struct cpu_exit *exit)
 	switch (exit->reason) {
 	case CPU_EXIT_KICK: break;
 	case CPU_EXIT_SHUTDOWN:
-		fprintf(stderr, "ferry: vCPU %u: triple fault at RIP %#llx: reset\r\n", v->index,
+		message("vCPU %u: triple fault at RIP %#llx: reset", v->index,
 			(unsigned long long)exit->rip);
 		vm_event(vm, VM_EVENT_TRIPLE_FAULT, v->index);
 		break;

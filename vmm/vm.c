@@ -7,6 +7,7 @@
 
 #include "vmm/board/pc.h"
 #include "vmm/chardev.h"
+#include "vmm/message.h"
 #include "vmm/testing.h"
 #include "vmm/vm_internal.h"
 
@@ -87,7 +88,6 @@ static int create(struct vm *vm, struct error *err)
 	const struct run_config *config = vm->config;
 	const struct boot_request request = {
 		.kernel = config->kernel, .initrd = config->initrd, .cmdline = config->append};
-	char size[32];
 	int ret;
 
 	ret = boot_open(&vm->image, &request, err);
@@ -111,12 +111,20 @@ static int create(struct vm *vm, struct error *err)
 		ret = create_board(vm, err);
 	if (!ret)
 		ret = vcpus_start(vm, err);
-	if (!ret)
-		ret = vm_boot(vm, err);
-	if (ret)
-		return ret;
-	config_size_text(config->memory, size, sizeof(size));
-	return 0;
+	return ret ? ret : vm_boot(vm, err);
+}
+
+static void say_start(const struct vm *vm)
+{
+	char size[32];
+
+	if (vm->config->quiet)
+		return;
+	config_size_text(vm->config->memory, size, sizeof(size));
+	message("%u vCPU%s (%s), %s, board %s: %s", vm->vcpu_count, vm->vcpu_count > 1 ? "s" : "",
+		vm->cpuid.model->name, size, vm->board.name, boot_describe(vm->image));
+	if (testing_active())
+		message("FERRY_TEST is set: this run tests ferry itself");
 }
 
 static void destroy(struct vm *vm)
@@ -154,6 +162,7 @@ int vm_run(const struct run_config *config, struct vm_result *result, struct err
 	if (!ret && testing_number("roundtrip") > 0)
 		ret = lifecycle_start_roundtrips(vm, testing_number("roundtrip"));
 	if (!ret) {
+		say_start(vm);
 		loop_clock_resume(vm->loop);
 		vcpus_resume(vm);
 		vm->result = (struct vm_result){.end = VM_END_STOPPED};
@@ -162,6 +171,8 @@ int vm_run(const struct run_config *config, struct vm_result *result, struct err
 			vm->result.code = (uint32_t)ret;
 		vcpus_park(vm);
 		*result = vm->result;
+		if (config->stats)
+			vm_stats_write(vm, config->stats);
 		if (result->end == VM_END_ENGINE && err)
 			*err = vm->engine_error;
 		ret = 0;

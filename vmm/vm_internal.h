@@ -89,6 +89,9 @@ void vcpu_pins_init(struct vm *vm);						/* fills vm->pins */
 void dispatch_init(struct vm *vm); /* fills bus, tsc, msr_ops, cpuid */
 uint64_t vm_tsc(const struct vm *vm, unsigned vcpu);
 
+/* ---- stats.c ---- */
+void vm_stats_write(struct vm *vm, const char *path); /* parked; a failure is a message */
+
 /* ---- lifecycle.c ---- */
 void vm_event(struct vm *vm, enum vm_event event, uint32_t code); /* any thread; never blocks */
 void lifecycle_init(struct vm *vm);				  /* fills sink and event_work */
