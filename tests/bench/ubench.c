@@ -1,7 +1,8 @@
 /*
- * ubench [NAME]...: small loads, each timed by the guest's own CLOCK_MONOTONIC, in one static program.
- * Prints "UBENCH name seconds"; the amount of work is fixed, so that lower is better. The results are
- * checked: a load that computes something else than it should ends the program with code 1.
+ * ubench [NAME]...: small loads, each timed by the guest's own CLOCK_MONOTONIC, in one static
+ * program. Prints "UBENCH name seconds"; the amount of work is fixed, so that lower is better. The
+ * results are checked: a load that computes something else than it should ends the program with
+ * code 1.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -65,10 +66,22 @@ static void fp(void)
 		fail("floating point");
 }
 
-static NOINLINE unsigned long f0(unsigned long v) { return v + 1; }
-static NOINLINE unsigned long f1(unsigned long v) { return v ^ 0x55; }
-static NOINLINE unsigned long f2(unsigned long v) { return v * 3; }
-static NOINLINE unsigned long f3(unsigned long v) { return v >> 1; }
+static NOINLINE unsigned long f0(unsigned long v)
+{
+	return v + 1;
+}
+static NOINLINE unsigned long f1(unsigned long v)
+{
+	return v ^ 0x55;
+}
+static NOINLINE unsigned long f2(unsigned long v)
+{
+	return v * 3;
+}
+static NOINLINE unsigned long f3(unsigned long v)
+{
+	return v >> 1;
+}
 
 static void indirect(void)
 {
@@ -85,7 +98,8 @@ enum { WALK = 32 << 20 };
 
 static void sequential(void)
 {
-	uint64_t *p = mmap(NULL, WALK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	uint64_t *p = mmap(NULL, WALK, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	uint64_t sum = 0;
 
 	for (unsigned round = 0; round < 40; round++)
@@ -104,7 +118,8 @@ static void chase(void)
 	struct line {
 		struct line *next;
 		char pad[56];
-	} *lines = mmap(NULL, WALK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	} *lines = mmap(NULL, WALK, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	struct line *p = lines;
 
 	/* A full cycle: steps by an odd number modulo a power of two, far apart. */
@@ -122,7 +137,8 @@ static void faults_of(unsigned rounds)
 	enum { SIZE = 4 << 20 };
 
 	for (unsigned round = 0; round < rounds; round++) {
-		char *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		char *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			       0);
 
 		madvise(p, SIZE, MADV_NOHUGEPAGE);
 		for (size_t i = 0; i < SIZE; i += 4096)
@@ -146,7 +162,8 @@ static int reap(pid_t pid)
 {
 	int status;
 
-	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status)
+									       : -1;
 }
 
 static void forks(void)
@@ -212,7 +229,8 @@ static void locked(void)
 		fail("locked add");
 }
 
-/* SHA-256's shape: 32-bit rotations and additions, four lanes in vector registers by the compiler. */
+/* SHA-256's shape: 32-bit rotations and additions, four lanes in vector registers by the compiler.
+ */
 typedef uint32_t v4 __attribute__((vector_size(16)));
 
 static void vector(void)
@@ -254,7 +272,8 @@ static void parallel(void *(*part)(void *), unsigned long work)
 	if (n > 64)
 		n = 64;
 	for (long i = 0; i < n; i++)
-		if (pthread_create(&threads[i], NULL, part, (void *)(uintptr_t)(work / (unsigned long)n)))
+		if (pthread_create(&threads[i], NULL, part,
+				   (void *)(uintptr_t)(work / (unsigned long)n)))
 			fail("pthread_create");
 	for (long i = 0; i < n; i++)
 		pthread_join(threads[i], NULL);
@@ -274,13 +293,20 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } loads[] = {
-	{"integer", alu},	    {"floating-point", fp},
-	{"indirect-calls", indirect}, {"sequential-read", sequential},
-	{"pointer-chase", chase},   {"page-faults", faults},
-	{"getpid", calls},	    {"fork", forks},
-	{"fork-exec", execs},	    {"pipe-ping-pong", pipes},
-	{"locked-add", locked},	    {"vector", vector},
-	{"parallel-compute", parallel_compute}, {"parallel-faults", parallel_faults},
+	{"integer", alu},
+	{"floating-point", fp},
+	{"indirect-calls", indirect},
+	{"sequential-read", sequential},
+	{"pointer-chase", chase},
+	{"page-faults", faults},
+	{"getpid", calls},
+	{"fork", forks},
+	{"fork-exec", execs},
+	{"pipe-ping-pong", pipes},
+	{"locked-add", locked},
+	{"vector", vector},
+	{"parallel-compute", parallel_compute},
+	{"parallel-faults", parallel_faults},
 };
 
 int main(int argc, char **argv)

@@ -28,8 +28,8 @@ VMM = os.environ.get("VMM", "ferry")
 GUEST = os.path.join(BUILD, "guest")
 SCALE = float(os.environ.get("TIMEOUT_SCALE", "1"))
 
-# Exit codes of `ferry run` (docs: ferry-run(1)).
-EXIT_POWEROFF = 0
+# Exit codes of `ferry run` (vmm/exit_codes.h).
+EXIT_POWEROFF, EXIT_START, EXIT_USAGE, EXIT_RESET_LIMIT, EXIT_PANIC, EXIT_SIGNAL = 0, 1, 2, 4, 6, 128
 
 
 class Failure(Exception):

@@ -1,9 +1,5 @@
 """Stock Debian kernels boot to a shell, and to a machine that the kernel has no complaint about."""
-import os
-import tempfile
-
-from ferrytest import (VMM, Failure, Guest, check, each, initramfs, kernel, limit, linux_test, needs_ferry,
-                       slow)
+from ferrytest import VMM, Guest, check, each, initramfs, kernel, limit, linux_test
 
 
 def boot(suite, cpus):

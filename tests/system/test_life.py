@@ -6,8 +6,8 @@ import signal
 import tempfile
 import time
 
-from ferrytest import (EXIT_POWEROFF, PROMPT, VMM, Failure, Guest, SCALE, Skip, check, each, ferry, initramfs, kernel,
-                       limit, linux_test, modules, multiboot_elf, needs_ferry)
+from ferrytest import (EXIT_PANIC, EXIT_POWEROFF, EXIT_RESET_LIMIT, EXIT_SIGNAL, EXIT_START, PROMPT, Failure,
+                       Guest, check, each, ferry, initramfs, kernel, linux_test, multiboot_elf, needs_ferry)
 
 
 def shell_guest(**options):
@@ -86,7 +86,7 @@ def test_reset_limit():
         code = guest.wait(180)
         runs = guest.stdout().count("ferry: init")
         check(runs == 3, f"{runs} boots with a reset limit of 2{guest.tail()}")
-        check(code not in (0, 1, 2) and code > 0, f"exit code {code}{guest.tail()}")
+        check(code == EXIT_RESET_LIMIT, f"exit code {code}{guest.tail()}")
 
 
 @needs_ferry
@@ -97,7 +97,7 @@ def test_panic(how):
                terminal=False, reset_limit=0) as guest:
         code = guest.wait(120)
         check("panic" in guest.stderr().lower(), f"stderr does not speak of a panic{guest.tail()}")
-        check(code not in (0, 1, 2) and code > 0, f"exit code {code}{guest.tail()}")
+        check(code == EXIT_PANIC, f"exit code {code}{guest.tail()}")
 
 
 @needs_ferry
@@ -110,7 +110,7 @@ def test_triple_fault():
             exit_code = guest.wait(30)
             check("triple fault" in guest.stderr().lower(), f"stderr does not name it{guest.tail()}")
             check(re.search(r"(?i)rip\W+(0x)?0*10001[0-9a-f]", guest.stderr()), f"no RIP{guest.tail()}")
-            check(exit_code not in (0, 1, 2) and exit_code > 0, f"exit code {exit_code}{guest.tail()}")
+            check(exit_code == EXIT_RESET_LIMIT, f"exit code {exit_code}{guest.tail()}")
 
 
 def test_idle():
@@ -168,7 +168,8 @@ def test_nothing_left(way):
         else:
             os.kill(guest.pid, getattr(signal, way))
         code = guest.wait(30)
-        check((code == 0) == (way == "poweroff"), f"exit code {code}")
+        should = EXIT_POWEROFF if way == "poweroff" else EXIT_SIGNAL + signal.SIGTERM
+        check(code == should, f"exit code {code} instead of {should}")
         check(not os.listdir(guest.runtime), f"left behind: {os.listdir(guest.runtime)}")
         try:
             os.killpg(guest.pid, 0)
@@ -197,6 +198,6 @@ def test_name_in_use():
     with shell_guest() as guest:
         code, _, err = ferry("run", "--name", "test", "--initrd", initramfs("shell"), kernel(),
                              env={"FERRY_RUNTIME_DIR": guest.runtime})
-        check(code not in (0, None) and "test" in err, f"{code}: {err}")
+        check(code == EXIT_START and "test" in err, f"{code}: {err}")
         check(guest.run("echo alive").strip() == "alive", "the first one")
         check(guest.poweroff() == 0, "exit code")

@@ -1,4 +1,5 @@
-/* Writes "crashed" to the pvpanic port, as the kernel's driver does (docs/specs/pvpanic of QEMU). */
+/* Writes "crashed" to the pvpanic port, as the kernel's driver does (docs/specs/pvpanic of QEMU).
+ */
 #include <stdio.h>
 #include <sys/io.h>
 #include <unistd.h>

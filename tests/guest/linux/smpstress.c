@@ -1,7 +1,7 @@
 /*
- * smpstress SECONDS [NAME]...: runs the stress suite (or the named tests), each for its share of the
- * time, and prints "STRESS name checks=N errors=N" for each. Exit code 1 if one of them is red. A test
- * that hangs is red too.
+ * smpstress SECONDS [NAME]...: runs the stress suite (or the named tests), each for its share of
+ * the time, and prints "STRESS name checks=N errors=N" for each. Exit code 1 if one of them is red.
+ * A test that hangs is red too.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -166,7 +166,8 @@ static void *watchdog(void *unused)
 	for (;;) {
 		sleep(1);
 		if (!atomic_load(&finished) && now() > current.until + GRACE) {
-			printf("STRESS %s checks=%lu errors=1 (hangs)\n", current.name, current.checks);
+			printf("STRESS %s checks=%lu errors=1 (hangs)\n", current.name,
+			       current.checks);
 			fflush(stdout);
 			_exit(1);
 		}
@@ -219,7 +220,8 @@ int main(int argc, char **argv)
 		atomic_store(&finished, true);
 		if (!current.checks)
 			wrong(&current, "checked nothing");
-		printf("STRESS %s checks=%lu errors=%lu\n", current.name, current.checks, current.errors);
+		printf("STRESS %s checks=%lu errors=%lu\n", current.name, current.checks,
+		       current.errors);
 		red += current.errors != 0;
 	}
 	printf("smpstress: %u tests on %u processors, %u red\n", count, processors(), red);

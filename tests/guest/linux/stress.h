@@ -1,7 +1,7 @@
 /*
- * The SMP stress suite: each file of it checks one promise that several processors make to a program.
- * A check is exact: it counts what must never happen, or compares sums that must agree. It runs until
- * its time is over and is red if it checked nothing.
+ * The SMP stress suite: each file of it checks one promise that several processors make to a
+ * program. A check is exact: it counts what must never happen, or compares sums that must agree. It
+ * runs until its time is over and is red if it checked nothing.
  */
 #ifndef STRESS_H
 #define STRESS_H
@@ -13,8 +13,8 @@
 
 struct run {
 	const char *name;
-	unsigned threads;	  /* as many as processors, at least 2 */
-	double until;		  /* CLOCK_MONOTONIC seconds */
+	unsigned threads; /* as many as processors, at least 2 */
+	double until;	  /* CLOCK_MONOTONIC seconds */
 	_Atomic unsigned long checks;
 	_Atomic unsigned long errors;
 };
@@ -29,7 +29,8 @@ bool going(struct run *r);
 void checked(struct run *r, unsigned long n);
 /* Counts an error; the first ones of a test are printed. */
 void wrong(struct run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Runs fn(r, index, arg) in n threads, thread i on processor i modulo their number, and waits for all. */
+/* Runs fn(r, index, arg) in n threads, thread i on processor i modulo their number, and waits for
+ * all. */
 void in_parallel(struct run *r, unsigned n, void (*fn)(struct run *r, unsigned index, void *arg),
 		 void *arg);
 void pin(unsigned index);

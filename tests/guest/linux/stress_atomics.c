@@ -24,7 +24,7 @@ static struct atomics {
 	uint64_t bits_won, ticket_sum, token_sum;
 } a __attribute__((aligned(64)));
 
-#define LOCKED_ADD(suffix, reg, type, p) \
+#define LOCKED_ADD(suffix, reg, type, p)                                                           \
 	asm volatile("lock add" suffix " %1, %0" : "+m"(*(p)) : reg((type)1) : "memory", "cc")
 
 /* cmpxchg loop by hand: the compiler may not choose another instruction. */
@@ -94,10 +94,22 @@ static void one_round(unsigned index, uint64_t *token, uint64_t *tickets, unsign
 		asm volatile("lock incl %0" : "+m"(a.mix32) : : "memory", "cc");
 		asm volatile("lock notl %0" : "+m"(a.not32) : : "memory", "cc");
 		asm volatile("lock decl %0" : "+m"(a.mix32) : : "memory", "cc");
-		asm volatile("lock xorq %1, %0" : "+m"(a.mix64) : "r"(1ul << index) : "memory", "cc");
-		asm volatile("lock orq %1, %0" : "+m"(a.mix64) : "r"(1ul << (32 + index)) : "memory", "cc");
-		asm volatile("lock xorq %1, %0" : "+m"(a.mix64) : "r"(1ul << index) : "memory", "cc");
-		asm volatile("lock andq %1, %0" : "+m"(a.mix64) : "r"(~(1ul << (32 + index))) : "memory", "cc");
+		asm volatile("lock xorq %1, %0"
+			     : "+m"(a.mix64)
+			     : "r"(1ul << index)
+			     : "memory", "cc");
+		asm volatile("lock orq %1, %0"
+			     : "+m"(a.mix64)
+			     : "r"(1ul << (32 + index))
+			     : "memory", "cc");
+		asm volatile("lock xorq %1, %0"
+			     : "+m"(a.mix64)
+			     : "r"(1ul << index)
+			     : "memory", "cc");
+		asm volatile("lock andq %1, %0"
+			     : "+m"(a.mix64)
+			     : "r"(~(1ul << (32 + index)))
+			     : "memory", "cc");
 		asm volatile("lock subq %1, %0" : "+m"(a.mix64) : "er"(0ul) : "memory", "cc");
 	}
 	for (unsigned i = 0; i < BITS; i++)
@@ -181,8 +193,12 @@ struct place {
 };
 
 static const struct place places[] = {
-	{1, "offset 1"},	  {6, "8 bytes crossed"},     {13, "16 bytes crossed"},
-	{61, "cache line crossed"}, {4096 - 1, "page crossed, 1 byte"}, {4096 - 4, "page crossed, half"},
+	{1, "offset 1"},
+	{6, "8 bytes crossed"},
+	{13, "16 bytes crossed"},
+	{61, "cache line crossed"},
+	{4096 - 1, "page crossed, 1 byte"},
+	{4096 - 4, "page crossed, half"},
 	{4096 - 7, "page crossed, 7 bytes"},
 };
 enum { PLACES = sizeof(places) / sizeof(places[0]), AREA = 4 * 4096 };
@@ -203,7 +219,8 @@ static void unaligned_worker(struct run *r, unsigned index, void *arg)
 		meet(&u.meeting);
 		if (u.stop)
 			return;
-		/* For each place: added up to by lock add and xadd, then by cmpxchg; tokens swapped through it. */
+		/* For each place: added up to by lock add and xadd, then by cmpxchg; tokens swapped
+		 * through it. */
 		for (unsigned n = 0; n < PLACES; n++) {
 			uint64_t token = 1ul << index, sum = 0;
 
@@ -220,7 +237,8 @@ static void unaligned_worker(struct run *r, unsigned index, void *arg)
 
 				expect(r, places[n].what, *place(n, 0), each * 0x0101010101010102);
 				expect(r, places[n].what, *place(n, 1), each);
-				expect(r, places[n].what, *place(n, 2) + u.token_sum, (1ul << r->threads) - 1);
+				expect(r, places[n].what, *place(n, 2) + u.token_sum,
+				       (1ul << r->threads) - 1);
 				checked(r, 3);
 				u.token_sum = 0;
 				/* Places overlap with their neighbours. */

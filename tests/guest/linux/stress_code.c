@@ -63,7 +63,8 @@ static void write_stub(char *p, uint32_t v, uint32_t version)
 
 		p[0] = (char)0xb8;
 		memcpy(p + 1, &half, 4);
-		memcpy(p + 5, "\xeb\x01\xcc\x83\xc0\x4d\xc3", 7); /* jmp +1; int3; add eax, 77; ret */
+		memcpy(p + 5, "\xeb\x01\xcc\x83\xc0\x4d\xc3",
+		       7); /* jmp +1; int3; add eax, 77; ret */
 	}
 }
 
@@ -73,11 +74,13 @@ static void write_version(uint32_t version)
 
 	for (unsigned page = 0; page < PAGES; page++)
 		for (unsigned n = 0; n < stubs_of(page); n++)
-			write_stub((direct ? c.write : c.image) + stub(page, n), value(version, page, n), version);
+			write_stub((direct ? c.write : c.image) + stub(page, n),
+				   value(version, page, n), version);
 	if (c.how == KERNEL && pwrite(c.file, c.image, PAGES * PAGE, 0) != PAGES * PAGE)
 		abort();
 	if (c.how == REMAP) {
-		/* New pages at the old address: the old ones are gone, their physical pages reused. */
+		/* New pages at the old address: the old ones are gone, their physical pages reused.
+		 */
 		if (mmap(c.run, PAGES * PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != c.run)
 			abort();
@@ -92,13 +95,18 @@ static void call_all(struct run *r, unsigned index, uint32_t version)
 	for (unsigned k = 0; k < CALLS; k++)
 		for (unsigned page = 0; page < PAGES; page++)
 			for (unsigned n = 0; n < stubs_of(page); n++) {
-				uint32_t (*f)(void) = (uint32_t(*)(void))(uintptr_t)(c.run + stub(page, n));
+				uint32_t (*f)(void) =
+					(uint32_t(*)(void))(uintptr_t)(c.run + stub(page, n));
 				uint32_t got = f(), should = value(version, page, n);
 
 				if (got != should)
-					wrong(r, "processor %u, version %u, page %u, stub %u: %s code (%#x, not %#x)",
+					wrong(r,
+					      "processor %u, version %u, page %u, stub %u: %s code "
+					      "(%#x, not %#x)",
 					      index, version, page, n,
-					      got == value(version - 1, page, n) ? "old" : "foreign", got, should);
+					      got == value(version - 1, page, n) ? "old"
+										 : "foreign",
+					      got, should);
 			}
 }
 

@@ -91,7 +91,8 @@ void stress_mutex(struct run *r)
 	pthread_cond_init(&m.changed, NULL);
 	in_parallel(r, 2 * r->threads, mutex_worker, NULL);
 	if (m.counter[0] != m.taken || m.own_counter != m.taken)
-		wrong(r, "%lu sections entered, counted %lu and %lu", m.taken, m.counter[0], m.own_counter);
+		wrong(r, "%lu sections entered, counted %lu and %lu", m.taken, m.counter[0],
+		      m.own_counter);
 	if (m.consumed > m.produced)
 		wrong(r, "%lu made, %lu taken", m.produced, m.consumed);
 }

@@ -1,7 +1,7 @@
 /*
- * Memory ordering of x86 (SDM vol. 3A, 8.2.3): litmus tests. Each is run many times on two (or four)
- * processors that start together; what the manual forbids must never be seen. Clocks: what one
- * processor read, another never undercuts later.
+ * Memory ordering of x86 (SDM vol. 3A, 8.2.3): litmus tests. Each is run many times on two (or
+ * four) processors that start together; what the manual forbids must never be seen. Clocks: what
+ * one processor read, another never undercuts later.
  */
 #include <stdio.h>
 #include <string.h>
@@ -18,8 +18,8 @@ static struct meeting litmus_meeting;
 static volatile bool litmus_stop;
 static unsigned long weak; /* the reordering that x86 allows, seen for real */
 
-#define MFENCE asm volatile("mfence" : : : "memory")
-#define LOCKED asm volatile("lock addl $0, (%%rsp)" : : : "memory", "cc")
+#define MFENCE	asm volatile("mfence" : : : "memory")
+#define LOCKED	asm volatile("lock addl $0, (%%rsp)" : : : "memory", "cc")
 #define NOTHING asm volatile("" : : : "memory")
 
 enum test { SB, SB_FENCE, SB_LOCKED, SB_XCHG, MP, LB, CORR, IRIW, TESTS };
@@ -37,9 +37,21 @@ static void one_side(enum test test, unsigned side)
 		uint32_t a = 0, b = 0;
 
 		switch (test) {
-		case SB: mine[p] = 1; NOTHING; a = other[p]; break;
-		case SB_FENCE: mine[p] = 1; MFENCE; a = other[p]; break;
-		case SB_LOCKED: mine[p] = 1; LOCKED; a = other[p]; break;
+		case SB:
+			mine[p] = 1;
+			NOTHING;
+			a = other[p];
+			break;
+		case SB_FENCE:
+			mine[p] = 1;
+			MFENCE;
+			a = other[p];
+			break;
+		case SB_LOCKED:
+			mine[p] = 1;
+			LOCKED;
+			a = other[p];
+			break;
 		case SB_XCHG:
 			a = 1;
 			asm volatile("xchg %0, %1" : "+r"(a), "+m"(mine[p]) : : "memory");
@@ -56,7 +68,11 @@ static void one_side(enum test test, unsigned side)
 				b = x[p];
 			}
 			break;
-		case LB: a = other[p]; NOTHING; mine[p] = 1; break;
+		case LB:
+			a = other[p];
+			NOTHING;
+			mine[p] = 1;
+			break;
 		case CORR:
 			if (side == 0) {
 				x[p] = 1;
@@ -99,7 +115,8 @@ static void judge(struct run *r, enum test test)
 		case LB: bad = a0 == 1 && a1 == 1; break;
 		case CORR: bad = a1 > b1; break;
 		case IRIW:
-			bad = seen[2][0][i] == 1 && seen[2][1][i] == 0 && seen[3][0][i] == 1 && seen[3][1][i] == 0;
+			bad = seen[2][0][i] == 1 && seen[2][1][i] == 0 && seen[3][0][i] == 1 &&
+			      seen[3][1][i] == 0;
 			break;
 		case TESTS: break;
 		}
@@ -150,8 +167,12 @@ static uint64_t clock_value(unsigned which)
 	struct timespec t;
 
 	if (which == 2) {
-		/* rdtscp waits for earlier loads; the fences keep it between the two accesses to latest[]. */
-		asm volatile("mfence\n\tlfence\n\trdtsc\n\tlfence" : "=a"(low), "=d"(high), "=c"(aux) : : "memory");
+		/* rdtscp waits for earlier loads; the fences keep it between the two accesses to
+		 * latest[]. */
+		asm volatile("mfence\n\tlfence\n\trdtsc\n\tlfence"
+			     : "=a"(low), "=d"(high), "=c"(aux)
+			     :
+			     : "memory");
 		return (uint64_t)high << 32 | low;
 	}
 	clock_gettime(which ? CLOCK_MONOTONIC_RAW : CLOCK_MONOTONIC, &t);
@@ -170,8 +191,10 @@ static void clock_worker(struct run *r, unsigned index, void *arg)
 				uint64_t t = clock_value(which);
 
 				if (t < before)
-					wrong(r, "%s went back by %lu on processor %u", clocks[which], before - t, index);
-				while (before < t && !atomic_compare_exchange_weak(&latest[which], &before, t))
+					wrong(r, "%s went back by %lu on processor %u",
+					      clocks[which], before - t, index);
+				while (before < t &&
+				       !atomic_compare_exchange_weak(&latest[which], &before, t))
 					;
 			}
 		checked(r, 300);

@@ -1,4 +1,5 @@
-/* fork, exec and their page tables: a child has its own copy of everything, a new program only its own. */
+/* fork, exec and their page tables: a child has its own copy of everything, a new program only its
+ * own. */
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@ static int exit_code(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
 }
 
-/* The child: each page still holds the parent's value at the time of fork; then it writes its own. */
+/* The child: each page still holds the parent's value at the time of fork; then it writes its own.
+ */
 static int child_check(volatile uint32_t *area, uint32_t value)
 {
 	for (unsigned round = 0; round < 2; round++) {
@@ -102,8 +104,9 @@ static void exec_worker(struct run *r, unsigned index, void *arg)
 
 		snprintf(a, sizeof(a), "%u", n % 1000);
 		snprintf(b, sizeof(b), "%u", index);
-		char *argv[] = {(char *)program, program == self_path ? "--child" : a, program == self_path ? a : b,
-				program == self_path ? b : NULL, NULL};
+		char *argv[] = {(char *)program, program == self_path ? "--child" : a,
+				program == self_path ? a : b, program == self_path ? b : NULL,
+				NULL};
 		if (n % 2) {
 			pid = fork();
 			if (pid == 0) {
@@ -132,7 +135,8 @@ void stress_user32(struct run *r)
 	static char path[512];
 	const char *slash = strrchr(self_path, '/');
 
-	snprintf(path, sizeof(path), "%.*suser32", slash ? (int)(slash - self_path + 1) : 0, self_path);
+	snprintf(path, sizeof(path), "%.*suser32", slash ? (int)(slash - self_path + 1) : 0,
+		 self_path);
 	if (access(path, X_OK)) {
 		wrong(r, "%s is not there", path);
 		return;

@@ -17,11 +17,11 @@ extern char stepped_loop[], stepped_break[], stepped_end[];
 asm(".text\n.globl stepped, stepped_loop, stepped_break, stepped_end\n"
     "stepped:\n"
     "stepped_loop:\n"
-    "	mov $39, %eax\n"	/* getpid: a step over a system call */
+    "	mov $39, %eax\n" /* getpid: a step over a system call */
     "	syscall\n"
     "	pushfq\n	pop %rax\n"
     "	mov $3, %ecx\n	lea traced_buffer(%rip), %rdi\n	mov $0x77, %al\n"
-    "	rep stosb\n"		/* one step per byte, or fewer on the last */
+    "	rep stosb\n" /* one step per byte, or fewer on the last */
     "	xor %edx, %edx\n"
     "stepped_break:\n"
     "	inc %rdx\n"
@@ -96,7 +96,8 @@ static bool breakpoint(struct run *r, pid_t pid)
 		if (!resume(r, pid, PTRACE_SINGLESTEP) || ptrace(PTRACE_GETREGS, pid, NULL, &regs))
 			return false;
 		if (regs.rdx != 1)
-			wrong(r, "the instruction under a breakpoint did not run (rdx %llu)", regs.rdx);
+			wrong(r, "the instruction under a breakpoint did not run (rdx %llu)",
+			      regs.rdx);
 		if (k < 2)
 			ptrace(PTRACE_POKETEXT, pid, stepped_break, (old & ~0xffl) | 0xcc);
 	}

@@ -1,6 +1,6 @@
 /*
- * Mappings that one processor takes away while others use them. When munmap, mprotect or madvise has
- * returned, nobody may reach the old page any more, whatever his TLB remembers.
+ * Mappings that one processor takes away while others use them. When munmap, mprotect or madvise
+ * has returned, nobody may reach the old page any more, whatever his TLB remembers.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -63,8 +63,8 @@ static void fill(uint64_t version)
 		*word(page) = version;
 }
 
-/* Thread 0 takes mappings away; the others read all the time. how: 0 munmap, 1 mremap, 2 MADV_DONTNEED,
- * 3 MAP_FIXED over it. */
+/* Thread 0 takes mappings away; the others read all the time. how: 0 munmap, 1 mremap, 2
+ * MADV_DONTNEED, 3 MAP_FIXED over it. */
 static void unmap_worker(struct run *r, unsigned index, void *arg)
 {
 	bool dontneed = arg != NULL;
@@ -81,7 +81,8 @@ static void unmap_worker(struct run *r, unsigned index, void *arg)
 			if (how == 0)
 				munmap(s.area, PAGES * PAGE);
 			else if (how == 1)
-				moved = mremap(s.area, PAGES * PAGE, PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+				moved = mremap(s.area, PAGES * PAGE, PAGES * PAGE,
+					       MREMAP_MAYMOVE | MREMAP_FIXED,
 					       s.area + 2 * PAGES * PAGE);
 			else if (how == 2)
 				madvise(s.area, PAGES * PAGE, MADV_DONTNEED);
@@ -92,8 +93,9 @@ static void unmap_worker(struct run *r, unsigned index, void *arg)
 				for (unsigned i = 0; i < 300; i++)
 					__builtin_ia32_pause();
 			}
-			if (how != 2 && mmap(s.area, PAGES * PAGE, PROT_READ | PROT_WRITE,
-					     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != s.area)
+			if (how != 2 &&
+			    mmap(s.area, PAGES * PAGE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != s.area)
 				wrong(r, "mmap failed");
 			atomic_store(&s.dead, version);
 			if (moved != MAP_FAILED) {
@@ -117,7 +119,8 @@ static void unmap_worker(struct run *r, unsigned index, void *arg)
 		}
 		/* Untouched new pages read as 0. */
 		if (value && value <= dead)
-			wrong(r, "page %u: version %lu was read after %lu had been taken away", page, value, dead);
+			wrong(r, "page %u: version %lu was read after %lu had been taken away",
+			      page, value, dead);
 		atomic_fetch_add_explicit(&s.writes, 1, memory_order_relaxed);
 	}
 }
@@ -129,7 +132,8 @@ static void unmapping(struct run *r, bool dontneed)
 	memset(&s, 0, sizeof(s));
 	s.area = space;
 	catch_faults();
-	mmap(s.area, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	mmap(s.area, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+	     -1, 0);
 	in_parallel(r, r->threads, unmap_worker, dontneed ? &s : NULL);
 	if (!s.writes)
 		wrong(r, "no read ever succeeded");
@@ -148,7 +152,8 @@ void stress_dontneed(struct run *r)
 	unmapping(r, true);
 }
 
-/* Thread 0 makes pages read-only: from then on they stand still, though the others write all the time. */
+/* Thread 0 makes pages read-only: from then on they stand still, though the others write all the
+ * time. */
 static void protect_worker(struct run *r, unsigned index, void *arg)
 {
 	uint64_t copy[PAGES][64];
@@ -164,7 +169,8 @@ static void protect_worker(struct run *r, unsigned index, void *arg)
 				__builtin_ia32_pause();
 			for (unsigned page = 0; page < PAGES; page++)
 				if (memcmp(copy[page], s.area + page * PAGE, sizeof(copy[page])))
-					wrong(r, "page %u was written while it was read-only", page);
+					wrong(r, "page %u was written while it was read-only",
+					      page);
 			checked(r, PAGES);
 			mprotect(s.area, PAGES * PAGE, PROT_READ | PROT_WRITE);
 			for (unsigned i = 0; i < 1000; i++)
@@ -190,7 +196,8 @@ void stress_mprotect(struct run *r)
 {
 	memset(&s, 0, sizeof(s));
 	catch_faults();
-	s.area = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	s.area = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		      0);
 	in_parallel(r, r->threads, protect_worker, NULL);
 	if (!s.writes || !s.faults)
 		wrong(r, "%lu writes, %lu faults: nothing was tried", s.writes, s.faults);

@@ -1,4 +1,5 @@
-/* Signals: interrupted programs go on with the registers they had; queued signals all arrive, once. */
+/* Signals: interrupted programs go on with the registers they had; queued signals all arrive, once.
+ */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,39 +17,47 @@ static void on_timer(int sig)
 {
 	(void)sig;
 	atomic_fetch_add(&handled, 1);
-	asm volatile("xor %%eax, %%eax\n\txor %%ecx, %%ecx\n\txor %%edx, %%edx\n\txor %%esi, %%esi\n\t"
-		     "xor %%edi, %%edi\n\txor %%r8d, %%r8d\n\txor %%r9d, %%r9d\n\txor %%r10d, %%r10d\n\t"
-		     "xor %%r11d, %%r11d\n\tpxor %%xmm0, %%xmm0\n\tpxor %%xmm7, %%xmm7\n\tpxor %%xmm15, %%xmm15\n\t"
-		     "fninit\n\tfldpi\n\tfldl2e\n\tfldz"
-		     : : : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "xmm7", "xmm15",
-		     "memory", "cc", "st", "st(1)", "st(2)");
+	asm volatile(
+		"xor %%eax, %%eax\n\txor %%ecx, %%ecx\n\txor %%edx, %%edx\n\txor %%esi, %%esi\n\t"
+		"xor %%edi, %%edi\n\txor %%r8d, %%r8d\n\txor %%r9d, %%r9d\n\txor %%r10d, %%r10d\n\t"
+		"xor %%r11d, %%r11d\n\tpxor %%xmm0, %%xmm0\n\tpxor %%xmm7, %%xmm7\n\tpxor %%xmm15, "
+		"%%xmm15\n\t"
+		"fninit\n\tfldpi\n\tfldl2e\n\tfldz"
+		:
+		:
+		: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "xmm7",
+		  "xmm15", "memory", "cc", "st", "st(1)", "st(2)");
 }
 
 /*
- * Holds a pattern in 13 general registers, three vector registers and the carry flag through a loop of
- * `n` steps; returns a sum over all of them, which does not depend on n.
+ * Holds a pattern in 13 general registers, three vector registers and the carry flag through a loop
+ * of `n` steps; returns a sum over all of them, which does not depend on n.
  */
 uint64_t hold_registers(uint64_t pattern, uint64_t n);
 asm(".text\n.globl hold_registers\nhold_registers:\n"
     "	push %rbx\n	push %rbp\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
     "	lea 1(%rdi), %rax\n	lea 2(%rdi), %rbx\n	lea 3(%rdi), %rcx\n	lea 4(%rdi), %rdx\n"
     "	lea 5(%rdi), %rbp\n	lea 6(%rdi), %r8\n	lea 7(%rdi), %r9\n	lea 8(%rdi), %r10\n"
-    "	lea 9(%rdi), %r11\n	lea 10(%rdi), %r12\n	lea 11(%rdi), %r13\n	lea 12(%rdi), %r14\n"
+    "	lea 9(%rdi), %r11\n	lea 10(%rdi), %r12\n	lea 11(%rdi), %r13\n	lea 12(%rdi), "
+    "%r14\n"
     "	lea 13(%rdi), %r15\n"
     "	movq %rdi, %xmm0\n	movq %rax, %xmm7\n	movq %rbx, %xmm15\n"
     "	stc\n"
     "1:	jnc 2f\n"
-    "	lea -1(%rsi), %rsi\n"		/* lea and jrcxz-like tests keep the carry */
+    "	lea -1(%rsi), %rsi\n" /* lea and jrcxz-like tests keep the carry */
     "	xchg %rcx, %rsi\n	jrcxz 3f\n	xchg %rcx, %rsi\n"
     "	jmp 1b\n"
-    "2:	xor %eax, %eax\n	jmp 4f\n"	/* the carry was lost */
+    "2:	xor %eax, %eax\n	jmp 4f\n" /* the carry was lost */
     "3:	xchg %rcx, %rsi\n"
-    "	add %rbx, %rax\n	add %rcx, %rax\n	add %rdx, %rax\n	add %rdi, %rax\n	add %rbp, %rax\n"
-    "	add %r8, %rax\n	add %r9, %rax\n	add %r10, %rax\n	add %r11, %rax\n	add %r12, %rax\n"
+    "	add %rbx, %rax\n	add %rcx, %rax\n	add %rdx, %rax\n	add %rdi, "
+    "%rax\n	add %rbp, %rax\n"
+    "	add %r8, %rax\n	add %r9, %rax\n	add %r10, %rax\n	add %r11, %rax\n	add %r12, "
+    "%rax\n"
     "	add %r13, %rax\n	add %r14, %rax\n	add %r15, %rax\n"
     "	movq %xmm0, %rcx\n	add %rcx, %rax\n	movq %xmm7, %rcx\n	add %rcx, %rax\n"
     "	movq %xmm15, %rcx\n	add %rcx, %rax\n"
-    "4:	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbp\n	pop %rbx\n	ret\n");
+    "4:	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbp\n	pop "
+    "%rbx\n	ret\n");
 
 static void timer_worker(struct run *r, unsigned index, void *arg)
 {
@@ -59,7 +68,8 @@ static void timer_worker(struct run *r, unsigned index, void *arg)
 
 	(void)arg;
 	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-	if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &every, NULL)) {
+	if (timer_create(CLOCK_MONOTONIC, &event, &timer) ||
+	    timer_settime(timer, 0, &every, NULL)) {
 		wrong(r, "no timer: %s", strerror(errno));
 		return;
 	}
@@ -69,7 +79,8 @@ static void timer_worker(struct run *r, unsigned index, void *arg)
 		uint64_t should = 17 * pattern + 91 + 3;
 
 		if (got != should)
-			wrong(r, "registers changed under a signal: sum %#lx instead of %#lx", got, should);
+			wrong(r, "registers changed under a signal: sum %#lx instead of %#lx", got,
+			      should);
 		checked(r, 1);
 		pattern = pattern * 5 + 3;
 	}

@@ -1,7 +1,7 @@
 /*
- * A 32-bit program without a C library: user32 A B ends with (31 A + B) % 200 + 10, by system calls of
- * both kinds, with a thread area in %gs, 64-bit arithmetic, x87 and string instructions on the way.
- * Another code says what went wrong: 1..9.
+ * A 32-bit program without a C library: user32 A B ends with (31 A + B) % 200 + 10, by system calls
+ * of both kinds, with a thread area in %gs, 64-bit arithmetic, x87 and string instructions on the
+ * way. Another code says what went wrong: 1..9.
  */
 #include <stdint.h>
 
@@ -9,8 +9,8 @@
 enum { SYS_exit = 1, SYS_getpid = 20, SYS_set_thread_area = 243, AT_SYSINFO = 32 };
 struct user_desc {
 	uint32_t entry_number, base_addr, limit;
-	uint32_t seg_32bit : 1, contents : 2, read_exec_only : 1, limit_in_pages : 1, not_present : 1,
-		useable : 1;
+	uint32_t seg_32bit : 1, contents : 2, read_exec_only : 1, limit_in_pages : 1,
+		not_present : 1, useable : 1;
 };
 struct auxv {
 	uint32_t type, value;
@@ -30,7 +30,10 @@ static long fast_call(long number, long a)
 {
 	long result;
 
-	asm volatile("call *%2" : "=a"(result) : "0"(number), "m"(vsyscall), "b"(a) : "memory", "ecx", "edx");
+	asm volatile("call *%2"
+		     : "=a"(result)
+		     : "0"(number), "m"(vsyscall), "b"(a)
+		     : "memory", "ecx", "edx");
 	return result;
 }
 
@@ -47,11 +50,14 @@ static int check(void)
 {
 	static uint32_t thread[4] = {0x11111111, 0x22222222, 0x33333333, 0x44444444};
 	static char from[300], to[300];
-	struct user_desc desc = {.entry_number = -1u, .base_addr = (uintptr_t)thread, .limit = 15,
-				 .seg_32bit = 1, .useable = 1};
+	struct user_desc desc = {.entry_number = -1u,
+				 .base_addr = (uintptr_t)thread,
+				 .limit = 15,
+				 .seg_32bit = 1,
+				 .useable = 1};
 	uint32_t word, count = sizeof(from);
 	uint64_t product = 0xfedcba9876543210u;
-	double x = 1.0;
+	volatile double x = 1.0;
 	void *src = from, *dst = to;
 	uint16_t gs;
 
@@ -99,4 +105,5 @@ static void __attribute__((noreturn, used)) start(long *stack)
 		call(SYS_exit, code, 0, 0);
 }
 
-asm(".globl _start\n_start:\n\tmovl %esp, %eax\n\tandl $-16, %esp\n\tsubl $12, %esp\n\tpushl %eax\n\tcall start\n");
+asm(".globl _start\n_start:\n\tmovl %esp, %eax\n\tandl $-16, %esp\n\tsubl $12, %esp\n\tpushl "
+    "%eax\n\tcall start\n");
