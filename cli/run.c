@@ -105,6 +105,19 @@ static void disappear(struct presence *presence)
 	runtime_close(&presence->runtime);
 }
 
+/* How a run ended, if not as its user would expect. */
+static void say_end(const struct run_config *config, const struct vm_result *result)
+{
+	if (result->end == VM_END_PANIC)
+		message("guest panic: the guest says that it has crashed");
+	else if (result->end == VM_END_RESET_LIMIT)
+		message("reset limit: the guest wants to reset once more than the %u times that "
+			"--reset-limit allows",
+			config->reset_limit);
+	else if (result->end == VM_END_STOPPED && result->code > EXIT_SIGNAL)
+		message("ended by signal %u", result->code - EXIT_SIGNAL);
+}
+
 static int run(void *opaque)
 {
 	struct run_config *config = opaque;
@@ -131,6 +144,7 @@ static int run(void *opaque)
 		return complain(EXIT_START, &err);
 	if (result.end == VM_END_ENGINE)
 		return complain(EXIT_ENGINE, &err);
+	say_end(config, &result);
 	return exit_code_of(&result);
 }
 

@@ -51,7 +51,7 @@ const char *suggest(const char *word, const char *(*candidate)(const void *table
 		unsigned d = distance(word, name);
 
 		/* An abbreviation is as good as one mistake. */
-		if (len >= 2 && !strncmp(word, name, len))
+		if (d && len >= 2 && !strncmp(word, name, len))
 			d = 1;
 		if (!best || d < best_distance) {
 			best = name;

@@ -340,7 +340,10 @@ int config_format(const struct config_field *field, const void *object, unsigned
 	case CONFIG_SIZE:
 		config_size_text(*(const uint64_t *)at, buf, len);
 		return (int)strlen(buf);
-	case CONFIG_UINT: return snprintf(buf, len, "%" PRIu32, *(const uint32_t *)at);
+	case CONFIG_UINT:
+		if (*(const uint32_t *)at < field->min)
+			return -1;
+		return snprintf(buf, len, "%" PRIu32, *(const uint32_t *)at);
 	case CONFIG_CHOICE: return snprintf(buf, len, "%s", field->word(*(const uint32_t *)at));
 	case CONFIG_SERIAL:
 		if (index >= list->count)

@@ -82,7 +82,7 @@ void config_free(const struct config_field *fields, void *object);
 int config_parse(const struct config_field *field, void *object, const char *text,
 		 struct error *err);
 /* Writes the value as config_parse would read it; returns its length as snprintf does. `index`
- * counts the elements of a list; beyond its end, and for NULL strings, "" and -1. */
+ * counts the elements of a list; beyond its end, and for what is not set, "" and -1. */
 int config_format(const struct config_field *field, const void *object, unsigned index, char *buf,
 		  size_t len);
 
