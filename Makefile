@@ -1,9 +1,28 @@
-# ferry: `make help` lists the targets.
+# ferry. `make help` prints the lines that begin with "#?".
 #
-#   BUILD=DIR   build somewhere else than ./build
-#   V=1         show the commands
-#   SAN=LIST    address,undefined or thread: build with sanitizers, in a folder of their own
-#   WERROR=0    do not stop at warnings
+#? make                  build ferry (build/release/ferry)
+#? make deps             install what building and testing need (Debian packages)
+#? make run              build, then boot a Debian kernel to a shell in this terminal
+#? make test             unit tests, guest tests, whole-programme tests
+#? make test-sanitizers  unit tests under the address, undefined and thread sanitizers
+#? make boots            boot both kernels N=20 times with 1, 2, 4 and 8 processors
+#? make stress           the stress suite for MINUTES=5
+#? make soak             boots and stress
+#? make bench            compare with QEMU's TCG
+#? make lint             what the continuous integration checks without running anything
+#? make man              man pages, in build/release/man
+#? make install          programme, man pages, shell completion: PREFIX=/usr/local, DESTDIR=
+#? make uninstall        remove them
+#? make clean            remove the build folder
+#?
+#?   BUILD=DIR     build somewhere else than ./build
+#?   V=1           show the commands
+#?   SAN=LIST      address,undefined or thread: build with sanitizers, in a folder of their own
+#?   WERROR=0      do not stop at warnings
+#?   T=PATTERN     tests: only those with this in their name
+#?   ARGS=...      more options for ferry run, or for tests/run.py
+#?   SUITE=NAME    the kernel of make run: bookworm or trixie
+#?   FERRY_CACHE   folder that keeps kernels and the built Unicorn (~/.cache/ferry)
 
 VERSION := 0.1
 CC ?= gcc
@@ -76,6 +95,40 @@ libmmu: $(O)/libmmu.a
 unit: $(patsubst %.c,$(O)/%,$(UNIT_SRC))
 clean:
 	$(Q)rm -rf $(BUILD)
+
+.PHONY: help man install uninstall
+help:
+	@sed -n 's/^#?//p' Makefile
+
+# The programme writes its own pages and completion, from the tables that its parser reads. A folder as
+# target: the names of the pages are known to the programme only.
+MAN := $(O)/man
+man: $(MAN)/.done
+$(MAN)/.done: $(O)/ferry
+	$(call say,MAN,$(MAN))
+	$(Q)rm -rf $(MAN) && mkdir -p $(MAN)
+	$(Q)for page in $$($(O)/ferry man); do $(O)/ferry man $$page >$(MAN)/$$page.1 || exit; done
+	$(Q)touch $@
+
+BASH_COMPLETION := $(PREFIX)/share/bash-completion/completions/ferry
+ZSH_COMPLETION := $(PREFIX)/share/zsh/site-functions/_ferry
+FISH_COMPLETION := $(PREFIX)/share/fish/vendor_completions.d/ferry.fish
+
+install: $(O)/ferry man
+	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
+	$(Q)install -D -m 755 $(O)/ferry "$(DESTDIR)$(PREFIX)/bin/ferry"
+	$(Q)install -d "$(DESTDIR)$(PREFIX)/share/man/man1"
+	$(Q)install -m 644 $(MAN)/*.1 "$(DESTDIR)$(PREFIX)/share/man/man1"
+	$(Q)install -d "$(dir $(DESTDIR)$(BASH_COMPLETION))" "$(dir $(DESTDIR)$(ZSH_COMPLETION))" \
+		"$(dir $(DESTDIR)$(FISH_COMPLETION))"
+	$(Q)$(O)/ferry completion bash >"$(DESTDIR)$(BASH_COMPLETION)"
+	$(Q)$(O)/ferry completion zsh >"$(DESTDIR)$(ZSH_COMPLETION)"
+	$(Q)$(O)/ferry completion fish >"$(DESTDIR)$(FISH_COMPLETION)"
+
+uninstall:
+	$(Q)rm -f "$(DESTDIR)$(PREFIX)/bin/ferry" "$(DESTDIR)$(BASH_COMPLETION)" \
+		"$(DESTDIR)$(ZSH_COMPLETION)" "$(DESTDIR)$(FISH_COMPLETION)" \
+		"$(DESTDIR)$(PREFIX)"/share/man/man1/ferry.1 "$(DESTDIR)$(PREFIX)"/share/man/man1/ferry-*.1
 
 include tests/tests.mk
 
