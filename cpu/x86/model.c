@@ -25,11 +25,13 @@ enum {
 	TSC = B(4),
 	MSR = B(5),
 	PAE = B(6),
+	MCE = B(7),
 	CX8 = B(8),
 	APIC = B(9),
 	SEP = B(11),
 	MTRR = B(12),
 	PGE = B(13),
+	MCA = B(14),
 	CMOV = B(15),
 	PAT = B(16),
 	PSE36 = B(17),
@@ -63,8 +65,8 @@ enum {
 #define HYPERVISOR B(31)
 
 #define BASE_EDX                                                                                   \
-	(FPU | DE | PSE | TSC | MSR | PAE | CX8 | APIC | SEP | MTRR | PGE | CMOV | PAT | PSE36 |   \
-	 CLFSH | MMX | FXSR | SSE | SSE2)
+	(FPU | DE | PSE | TSC | MSR | PAE | MCE | MCA | CX8 | APIC | SEP | MTRR | PGE | CMOV |     \
+	 PAT | PSE36 | CLFSH | MMX | FXSR | SSE | SSE2)
 #define V2_ECX (SSE3 | SSSE3 | CX16 | SSE41 | SSE42 | X2APIC | POPCNT | TSC_DEADLINE)
 
 /* ERMS is left out on purpose: an emulated REP MOVSB moves a byte where REP MOVSQ moves eight. No
@@ -199,14 +201,20 @@ void x86_cpuid(const struct x86_cpuid_context *ctx, unsigned vcpu, uint32_t leaf
 	case 6: out[0] = B(2); break; /* ARAT: the APIC timer never stops */
 	case 7:
 		if (subleaf == 0) {
+			out[0] = 2;
 			out[1] = m->leaf7_ebx;
 			out[2] = m->leaf7_ecx;
 			out[3] = m->leaf7_edx;
+		} else if (subleaf == 2) {
+			/* BHI_CTRL: a switch for branch histories that are not kept; without it
+			 * Linux clears them in a loop at each system call. */
+			out[3] = B(4);
 		}
 		break;
 	case 0xb: topology(ctx, vcpu, subleaf, out); break;
 	case 0x15: {
-		/* TSC = crystal * ebx / eax, in lowest terms: Linux multiplies in 32 bits of kHz. */
+		/* TSC = crystal * ebx / eax, in lowest terms: Linux multiplies in 32 bits of kHz.
+		 */
 		uint64_t d = gcd(ctx->tsc_hz, ctx->crystal_hz);
 
 		out[0] = (uint32_t)(ctx->crystal_hz / d);

@@ -11,6 +11,8 @@ enum {
 	MSR_UCODE_REV = 0x8b,
 	MSR_MTRRCAP = 0xfe,
 	MSR_ARCH_CAPABILITIES = 0x10a,
+	MSR_MCG_CAP = 0x179,
+	MSR_MCG_STATUS = 0x17a,
 	MSR_MTRR_BASE0 = 0x200,
 	MSR_MTRR_LAST = 0x20f,
 	MSR_MTRR_FIX64K = 0x250,
@@ -84,7 +86,9 @@ int x86_rdmsr(struct x86_state *s, const struct x86_msr_ops *ops, unsigned vcpu,
 	case MSR_ARCH_CAPABILITIES: *value = ARCH_CAPABILITIES; return 0;
 	case MSR_MTRRCAP: *value = 0x508; return 0; /* 8 variable, fixed, write-combining */
 	case MSR_UCODE_REV: *value = 1ull << 32; return 0;
-	case MSR_PLATFORM_ID: *value = 0; return 0;
+	case MSR_PLATFORM_ID:
+	case MSR_MCG_CAP: /* no banks: nothing of a machine that is not there can break */
+	case MSR_MCG_STATUS: *value = 0; return 0;
 	default: break;
 	}
 	m = mtrr(s, msr);
@@ -110,16 +114,18 @@ int x86_wrmsr(struct x86_state *s, const struct x86_msr_ops *ops, unsigned vcpu,
 		ops->tsc_moved(ops->opaque, vcpu);
 		return 0;
 	case MSR_SPEC_CTRL:
-		if (value & ~1ull) /* IBRS; STIBP and SSBD are not offered */
+		if (value & ~0x401ull) /* IBRS, BHI_DIS_S; STIBP and SSBD are not offered */
 			return 2;
 		s->spec_ctrl = value;
 		return 0;
 	case MSR_PRED_CMD: return value & ~1ull ? 2 : 0;
+	case MSR_MCG_STATUS: return value ? 2 : 0;
 	case MSR_FEAT_CTL: return 2; /* locked at reset */
 	case MSR_UCODE_REV:
 	case MSR_UCODE_WRITE: return 0;
 	case MSR_ARCH_CAPABILITIES:
 	case MSR_MTRRCAP:
+	case MSR_MCG_CAP:
 	case MSR_PLATFORM_ID: return 2;
 	default: break;
 	}
