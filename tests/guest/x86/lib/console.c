@@ -4,7 +4,7 @@
 
 #define COM1	   0x3f8
 #define DEBUG_EXIT 0xf4
-#define MAX_SHOWN  8 /* failed expectations printed per case */
+
 
 static u32 passed, failed, skipped;
 static const char *name;
@@ -174,10 +174,11 @@ static bool may_show(void)
 
 static bool fail(void)
 {
-	case_failures++;
-	if (case_failures == MAX_SHOWN + 1)
+	u64 shown = argument("show", 8); /* per case */
+
+	if (++case_failures == shown + 1)
 		printf("FAIL %s: .. and more\n", name);
-	return case_failures <= MAX_SHOWN;
+	return case_failures <= shown;
 }
 
 void expect_at(const char *what, u64 want, u64 got, const char *file, int line)

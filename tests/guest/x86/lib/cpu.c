@@ -51,6 +51,7 @@ void cpu_load_tables(struct cpu *c)
 	asm volatile("push %0; lea 1f(%%rip), %%rax; push %%rax; lretq; 1:" ::"i"(SEL_KCODE)
 		     : "rax", "memory");
 	asm volatile("mov %0, %%ss" ::"r"(SEL_KDATA));
+	asm volatile("lldt %w0" ::"r"(0)); /* reset leaves a limit of 64 KiB at 0 */
 	asm volatile("ltr %w0" ::"r"(SEL_TSS));
 	/* SSE state usable: the tests execute it, the runtime is built without. */
 	write_cr4(CR4_PAE | CR4_FXSR | CR4_XMM);
