@@ -58,9 +58,9 @@ struct verb {
 	bool hidden;	 /* not in help */
 
 	const struct config_field *fields;
-	size_t size;			  /* of the structure that they describe */
-	const char *operand_field;	  /* that the operand fills */
-	const char *const *operand_words; /* for completion */
+	size_t size;				 /* of the structure that they describe */
+	const char *operand_field;		 /* that the operand fills */
+	const char *(*operand_word)(unsigned i); /* for completion; NULL at the end */
 	enum completion operand_completion;
 	/* config: filled from the command line. Returns the exit code. */
 	int (*run)(void *config);

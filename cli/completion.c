@@ -20,11 +20,11 @@ static bool words(const struct verb *verb, const struct option *o, const char *s
 static const char bash_head[] =
 	"# bash completion of ferry; made by: ferry completion bash\n"
 	"_ferry()\n{\n"
-	"\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words= files=\n"
+	"\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words='' files=''\n"
 	"\tCOMPREPLY=()\n"
-	"\tif [[ $cur == = ]]; then\n\t\tcur=\n"
+	"\tif [[ $cur == = ]]; then\n\t\tcur=''\n"
 	"\telif [[ $prev == = ]]; then\n\t\tprev=${COMP_WORDS[COMP_CWORD-2]}\n"
-	"\t\t[[ $prev == -* ]] || { files=yes; prev=; }\n\tfi\n";
+	"\t\t[[ $prev == -* ]] || { files=yes; prev=''; }\n\tfi\n";
 static const char bash_tail[] =
 	"\tesac\n"
 	"\t[[ -n $words ]] && mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
@@ -51,10 +51,10 @@ static void bash_verb(const struct verb *verb)
 	for (const struct option *o = verb->options; o->name; o++)
 		printf("%s--%s", o == verb->options ? "" : " ", o->name);
 	puts("\"");
-	if (verb->operand_words) {
+	if (verb->operand_word) {
 		printf("\t\t\t[[ $cur == -* ]] || words=\"");
-		for (unsigned i = 0; verb->operand_words[i]; i++)
-			printf("%s%s", i ? " " : "", verb->operand_words[i]);
+		for (unsigned i = 0; verb->operand_word(i); i++)
+			printf("%s%s", i ? " " : "", verb->operand_word(i));
 		puts("\"");
 	}
 	if (verb->operand_completion == COMPLETE_FILES)
@@ -150,9 +150,9 @@ static void zsh(void)
 		for (const struct option *o = verb->options; o->name; o++)
 			zsh_option(verb, o);
 		fputs("\t\t'*:operand:", stdout);
-		for (unsigned w = 0; verb->operand_words && verb->operand_words[w]; w++)
-			printf("%s%s", w ? " " : "((", verb->operand_words[w]);
-		printf("%s'\n\t\t;;\n", verb->operand_words			     ? "))"
+		for (unsigned w = 0; verb->operand_word && verb->operand_word(w); w++)
+			printf("%s%s", w ? " " : "((", verb->operand_word(w));
+		printf("%s'\n\t\t;;\n", verb->operand_word			     ? "))"
 					: verb->operand_completion == COMPLETE_FILES ? "_files"
 										     : "");
 	}
@@ -194,16 +194,23 @@ static void fish(void)
 		if (verb->operand_completion == COMPLETE_FILES)
 			printf("complete -c ferry -n '__fish_seen_subcommand_from %s' -F\n",
 			       verb->name);
-		for (unsigned w = 0; verb->operand_words && verb->operand_words[w]; w++)
+		for (unsigned w = 0; verb->operand_word && verb->operand_word(w); w++)
 			printf("complete -c ferry -n '__fish_seen_subcommand_from %s' -a %s\n",
-			       verb->name, verb->operand_words[w]);
+			       verb->name, verb->operand_word(w));
 	}
 }
 
 /* ---- the verb --------------------------------------------------------------------------- */
 
-static const char *const shells[] = {"bash", "zsh", "fish", NULL};
-static void (*const scripts[])(void) = {bash, zsh, fish};
+static const struct shell {
+	const char *name;
+	void (*script)(void);
+} shells[] = {{"bash", bash}, {"zsh", zsh}, {"fish", fish}, {NULL, NULL}};
+
+static const char *shell_word(unsigned i)
+{
+	return shells[i].name;
+}
 
 struct completion_config {
 	char *shell;
@@ -227,9 +234,9 @@ static int run(void *config)
 	const struct completion_config *completion = config;
 	struct error err;
 
-	for (unsigned i = 0; completion->shell && shells[i]; i++) {
-		if (!strcmp(shells[i], completion->shell)) {
-			scripts[i]();
+	for (const struct shell *shell = shells; completion->shell && shell->name; shell++) {
+		if (!strcmp(shell->name, completion->shell)) {
+			shell->script();
 			return 0;
 		}
 	}
@@ -251,6 +258,6 @@ const struct verb verb_completion = {
 	.fields = fields,
 	.size = sizeof(struct completion_config),
 	.operand_field = "shell",
-	.operand_words = shells,
+	.operand_word = shell_word,
 	.run = run,
 };

@@ -122,6 +122,11 @@ static const struct option options[] = {
 	{.name = NULL},
 };
 
+static const char *verb_word(unsigned i)
+{
+	return verbs[i] && !verbs[i]->hidden ? verbs[i]->name : NULL; /* hidden ones come last */
+}
+
 static int run(void *config)
 {
 	const struct help_config *help = config;
@@ -150,5 +155,6 @@ const struct verb verb_help = {
 	.fields = fields,
 	.size = sizeof(struct help_config),
 	.operand_field = "topic",
+	.operand_word = verb_word,
 	.run = run,
 };
