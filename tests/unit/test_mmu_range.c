@@ -1,0 +1,300 @@
+/*
+ * Description: random faults, unmaps, write-protections, harvests, marks and slot changes on one
+ * thread; after each, a decoder reads the tables and compares with what the contract promises:
+ * every leaf follows its slot, W while tracking means a set dirty bit, harvests return exactly what
+ * was written, statistics count what is there, flushes cover what lost a permission.
+ */
+#include <errno.h>
+
+#include "tests/unit/ept_decoder.h"
+#include "tests/unit/test_mmu_util.h"
+
+#define K4   UINT64_C(0x1000)
+#define M2   UINT64_C(0x200000)
+#define GiB  UINT64_C(0x40000000)
+#define BASE (512 * GiB - 8 * M2) /* crosses an entry of level 4 */
+
+enum { PAGES = 16 * 512, SLOTS = 5 };
+
+static struct test_env te;
+static struct ept_memory mem = {.opaque = &te, .maxphyaddr = 48};
+static struct s2 *s2;
+static struct s2_thread *t;
+
+static struct s2_slot slot[SLOTS];
+static bool present[SLOTS];
+static bool tracking;
+static uint8_t dirty[PAGES];	   /* the model of the dirty bits */
+static uint8_t perm_before[PAGES]; /* what the decoder saw before an operation */
+static uint64_t hpa_before[PAGES];
+static uint8_t flushed[PAGES]; /* pages that the operation told the TLB client to forget */
+static uint64_t count[8];
+
+static const void *to_table(void *opaque, uint64_t pa)
+{
+	return test_env_from_pa(opaque, pa);
+}
+
+static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
+{
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (BASE + i * K4 >= start && (!end || BASE + i * K4 < end))
+			flushed[i] = 1;
+	}
+	s2_tlb_ack(opaque, generation);
+}
+
+static const struct s2_slot *slot_of(uint64_t gpa)
+{
+	for (int i = 0; i < SLOTS; i++) {
+		if (present[i] && gpa - slot[i].gpa < slot[i].size)
+			return &slot[i];
+	}
+	return NULL;
+}
+
+static uint8_t perm_at(uint64_t page, uint64_t *hpa)
+{
+	struct ept_result r = ept_decode(&mem, s2_root(s2), BASE + page * K4);
+
+	CHECK(r.outcome != EPT_MISCONFIG, "page %" PRIu64 ": %s", page, r.why);
+	*hpa = r.address;
+	return r.outcome == EPT_TRANSLATED ? (uint8_t)(r.r | r.w << 1 | r.x << 2) : 0;
+}
+
+static void before(void)
+{
+	for (uint64_t i = 0; i < PAGES; i++)
+		perm_before[i] = perm_at(i, &hpa_before[i]);
+	memset(flushed, 0, sizeof(flushed));
+}
+
+/* What must hold after any operation. */
+static void after(const char *what)
+{
+	struct ept_census c = {0};
+	struct s2_stats stats;
+
+	for (uint64_t i = 0; i < PAGES; i++) {
+		uint64_t gpa = BASE + i * K4, hpa;
+		uint8_t perm = perm_at(i, &hpa);
+		const struct s2_slot *s = slot_of(gpa);
+
+		CHECK(!perm || s, "%s: page %" PRIu64 " is mapped and in no slot", what, i);
+		if (perm && s) {
+			CHECK(hpa == gpa - s->gpa + s->hpa, "%s: page %" PRIu64, what, i);
+			CHECK((perm & 5) == 5, "%s: page %" PRIu64 ": %u", what, i, perm);
+			CHECK(!(perm & 2 && s->flags & S2_SLOT_READONLY), "%s: page %" PRIu64, what,
+			      i);
+			CHECK(!(perm & 2 && tracking) || dirty[i],
+			      "%s: page %" PRIu64 " is writable and clean", what, i);
+		}
+		/* A TLB may hold what was there: what it must not use any more was flushed. */
+		if (perm_before[i] & ~perm || (perm_before[i] && hpa != hpa_before[i]))
+			CHECK(flushed[i], "%s: page %" PRIu64 " was not flushed", what, i);
+	}
+	ept_census(&mem, s2_root(s2) & 0xffffffffff000, 4, &c);
+	s2_get_stats(s2, &stats);
+	for (int level = 1; level <= 3; level++)
+		CHECK(stats.pages[level] == c.leaves[level], "%s: level %d: %" PRIu64 " %" PRIu64,
+		      what, level, stats.pages[level], c.leaves[level]);
+	CHECK(stats.tables == c.tables, "%s: %" PRIu64 " tables", what, stats.tables);
+	CHECK(!c.marks, "%s: an entry stayed frozen", what);
+}
+
+static void random_range(uint64_t *seed, uint64_t *first, uint64_t *end)
+{
+	uint64_t grain = test_random(seed) % 2 ? 1 : 512;
+
+	*first = test_random(seed) % (PAGES / grain) * grain;
+	*end = *first + (1 + test_random(seed) % (grain == 1 ? 700 : 4)) * grain;
+	if (*end > PAGES)
+		*end = PAGES;
+}
+
+static void fault(uint64_t *seed)
+{
+	uint64_t page = test_random(seed) % PAGES, gpa = BASE + page * K4 + test_random(seed) % K4,
+		 hpa;
+	uint32_t access = (uint32_t[]){S2_R, S2_W, S2_X, S2_R | S2_W}[test_random(seed) % 4];
+	const struct s2_slot *s = slot_of(gpa);
+	bool had = !(access & ~(uint32_t)perm_at(page, &hpa));
+	struct s2_xlat x = {0}, y = {0};
+	bool hit = s2_translate(t, gpa, access, &y);
+	enum s2_result want, got = s2_fault(t, gpa, access, &x);
+
+	if (!s || (access & S2_W && s->flags & S2_SLOT_READONLY))
+		want = S2_EMULATE;
+	else
+		want = had ? S2_SPURIOUS : S2_FIXED;
+	CHECK(hit == had, "translate of page %" PRIu64, page);
+	CHECK(got == want, "page %" PRIu64 " access %u: %d not %d", page, access, got, want);
+	if (want == S2_EMULATE)
+		return;
+	CHECK(!(access & ~x.perm) && x.hpa == gpa - s->gpa + s->hpa, "%" PRIx64, x.hpa);
+	CHECK(!had || !memcmp(&x, &y, sizeof(x)), "page %" PRIu64, page);
+	CHECK(!tracking || x.level == 1 || got == S2_SPURIOUS, "a large leaf while tracking");
+	if (tracking && got == S2_FIXED && access & S2_W)
+		dirty[page] = 1;
+	CHECK(s2_translate(t, gpa, access, &y), "page %" PRIu64, page);
+	count[got]++;
+}
+
+static void unmap(uint64_t *seed, bool protect)
+{
+	uint64_t first, end, hpa;
+
+	random_range(seed, &first, &end);
+	if (protect)
+		CHECK(s2_write_protect(t, BASE + first * K4, BASE + end * K4) == 0, "protect");
+	else
+		CHECK(s2_unmap(t, BASE + first * K4, BASE + end * K4) == 0, "unmap");
+	for (uint64_t i = first; i < end; i++)
+		CHECK(!(perm_at(i, &hpa) & (protect ? 2 : 7)), "page %" PRIu64, i);
+	/* What lies around loses something only if a leaf reaches from there into the range. */
+	for (uint64_t i = 0; i < PAGES; i++)
+		CHECK(perm_at(i, &hpa) == perm_before[i] ||
+			      (i / 512 >= first / 512 && i / 512 <= (end - 1) / 512),
+		      "page %" PRIu64, i);
+}
+
+static void harvest(uint64_t *seed)
+{
+	static uint64_t bitmap[PAGES / 64 + 1];
+	uint64_t first, end;
+	int64_t want = 0, got;
+
+	random_range(seed, &first, &end);
+	first &= ~63ull;
+	memset(bitmap, 0xff, sizeof(bitmap));
+	got = s2_dirty_harvest(t, BASE + first * K4, end - first, bitmap);
+	for (uint64_t i = first; i < end; i++) {
+		bool bit = bitmap[(i - first) / 64] >> ((i - first) % 64) & 1;
+
+		CHECK(bit == dirty[i], "page %" PRIu64 ": %d", i, bit);
+		want += dirty[i];
+		dirty[i] = 0;
+	}
+	CHECK(got == want, "%" PRId64 " not %" PRId64, got, want);
+	if ((end - first) % 64)
+		CHECK(!(bitmap[(end - first) / 64] >> ((end - first) % 64)),
+		      "bits beyond the range");
+	CHECK(bitmap[(end - first + 63) / 64] == UINT64_MAX, "words beyond the range");
+	count[6] += (uint64_t)want;
+}
+
+static void mark(uint64_t *seed)
+{
+	uint64_t gpa = BASE + test_random(seed) % (PAGES * K4), len = test_random(seed) % (9 * K4);
+
+	s2_dirty_mark(t, gpa, len);
+	for (uint64_t i = 0; tracking && i < PAGES; i++) {
+		uint64_t page = BASE + i * K4;
+
+		if (len && page + K4 > gpa && page < gpa + len && slot_of(page))
+			dirty[i] = 1;
+	}
+}
+
+static void change_slot(uint64_t *seed)
+{
+	int i = (int)(test_random(seed) % SLOTS);
+	struct s2_slot *s = &slot[i];
+
+	if (present[i]) {
+		CHECK(s2_slot_remove(t, s->gpa) == 0, "remove");
+		for (uint64_t page = 0; page < PAGES; page++) {
+			if (BASE + page * K4 - s->gpa < s->size)
+				dirty[page] = 0;
+		}
+		present[i] = false;
+		return;
+	}
+	*s = (struct s2_slot){.gpa = BASE + test_random(seed) % PAGES * K4,
+			      .size = (1 + test_random(seed) % 2000) * K4,
+			      .page_size = test_random(seed) % 4 ? M2 : K4,
+			      .flags = test_random(seed) % 5 ? 0 : S2_SLOT_READONLY};
+	if (s->gpa + s->size > BASE + PAGES * K4)
+		s->size = BASE + PAGES * K4 - s->gpa;
+	s->hpa = (test_random(seed) % 4 ? s->gpa % M2 : 0) + (uint64_t)(i + 1) * GiB;
+	for (int j = 0; j < SLOTS; j++) {
+		if (present[j] && s->gpa < slot[j].gpa + slot[j].size &&
+		    slot[j].gpa < s->gpa + s->size) {
+			CHECK(s2_slot_add(t, s) == -EEXIST, "overlap");
+			return;
+		}
+	}
+	CHECK(s2_slot_add(t, s) == 0, "add");
+	present[i] = true;
+}
+
+static void track(void)
+{
+	uint64_t hpa;
+
+	if (tracking) {
+		CHECK(s2_dirty_start(t) == -EALREADY && s2_dirty_stop(t) == 0, "stop");
+	} else {
+		CHECK(s2_dirty_stop(t) == -EALREADY && s2_dirty_start(t) == 0, "start");
+		for (uint64_t i = 0; i < PAGES; i++)
+			CHECK(!(perm_at(i, &hpa) & 2), "page %" PRIu64 " is writable", i);
+	}
+	tracking = !tracking;
+	memset(dirty, 0, sizeof(dirty));
+	count[7]++;
+}
+
+int main(int argc, char **argv)
+{
+	struct s2_config config = {.format = S2_EPT4,
+				   .input_bits = 48,
+				   .hpa_bits = 48,
+				   .env = &te.env,
+				   .use_ad = true};
+	struct s2_tlb_client client = {.name = "test", .opaque = &client, .invalidate = invalidate};
+	uint64_t seed = test_seed(argc, argv);
+	struct s2_stats stats;
+	const char *why;
+
+	mem.table = to_table;
+	test_env_init(&te, 0);
+	if (s2_create(&s2, &config, &why) || s2_thread_init(&t, s2, "test"))
+		return 1;
+	s2_tlb_client_add(t, &client);
+	for (int step = 0; step < 1500; step++) {
+		uint64_t what = test_random(&seed) % 100;
+		const char *name = "faults";
+
+		before();
+		if (what < 62)
+			for (int i = 0; i < 40; i++)
+				fault(&seed);
+		else if (what < 70)
+			name = "unmap", unmap(&seed, false);
+		else if (what < 74)
+			name = "protect", unmap(&seed, true);
+		else if (what < 84)
+			name = "harvest", harvest(&seed);
+		else if (what < 90)
+			name = "mark", mark(&seed);
+		else if (what < 97)
+			name = "slot", change_slot(&seed);
+		else
+			name = "track", track();
+		after(name);
+	}
+	s2_get_stats(s2, &stats);
+	printf("%" PRIu64 " fixed, %" PRIu64 " spurious, %" PRIu64 " splits, %" PRIu64
+	       " flushes, %" PRIu64 " tables freed late, %" PRIu64 " dirty pages, %" PRIu64
+	       " times tracking on or off\n",
+	       count[S2_FIXED], count[S2_SPURIOUS], stats.splits, stats.invalidations,
+	       stats.deferred_frees, count[6], count[7]);
+	CHECK(count[S2_FIXED] && count[S2_SPURIOUS] && stats.splits && stats.deferred_frees &&
+		      count[6],
+	      "something never happened");
+	s2_tlb_client_remove(t, &client);
+	s2_thread_exit(t);
+	s2_destroy(s2);
+	CHECK(atomic_load(&te.live) == 0, "%ld tables leaked", atomic_load(&te.live));
+	return test_result("range");
+}
