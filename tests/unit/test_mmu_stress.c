@@ -1,0 +1,467 @@
+/*
+ * Description: 2 to 8 threads at once: vCPUs with software TLBs, a device mapper that acknowledges
+ * late, changers that unmap, protect and move slots, a migrator that starts tracking under load,
+ * harvests, and at the end compares what it copied with memory.
+ *
+ * Oracles. (1) A TLB entry filled before an unmap began is not used after it returned (numbers per
+ * page: begun, done); the same for W and write-protection. (2) While a slot stands still, its pages
+ * translate to where it lies now. (3) Every write is in the migrator's copy: no lost dirty bit.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include "tests/unit/ept_decoder.h"
+#include "tests/unit/test_mmu_util.h"
+
+#define K4   UINT64_C(0x1000)
+#define M2   UINT64_C(0x200000)
+#define GiB  UINT64_C(0x40000000)
+#define BASE (512 * GiB - 2 * M2)
+#define MOVE (BASE + RAM * K4) /* the slot that moves */
+
+enum { RAM = 4 * 512, MOVING = 512, PAGES = RAM + MOVING, PLACES = 4, MAX_THREADS = 8, QUEUE = 64 };
+
+static struct s2 *s2;
+static struct test_env te;
+static atomic_uint memory[PAGES]; /* by gpa page, as only RAM is compared: what was written */
+static unsigned copy[RAM];
+static atomic_ulong unmap_begun[PAGES], unmap_done[PAGES], protect_begun[PAGES],
+	protect_done[PAGES];
+static atomic_ulong version; /* of the moving slot's place; odd: it moves */
+static atomic_bool stop, park;
+static atomic_int parked, running;
+static atomic_ulong fills, faults, retries, uses, unmaps, protects, moves, harvested, rounds,
+	emulated;
+
+static uint64_t place(unsigned long v)
+{
+	return (16 + (v / 2) % PLACES) * GiB + (v / 2 % 3 == 2 ? K4 : 0);
+}
+
+/* ---- a TLB and its queue of invalidations ---- */
+
+struct tlb_entry {
+	bool valid;
+	uint64_t hpa;
+	uint32_t perm;
+	unsigned long unmap, protect;
+};
+
+struct cpu {
+	struct s2_tlb_client client;
+	struct s2_thread *t;
+	uint64_t seed;
+	struct tlb_entry tlb[PAGES];
+	pthread_mutex_t mutex;
+	struct {
+		uint64_t start, end;
+	} queue[QUEUE];
+	unsigned queued;
+	bool all;
+	uint64_t generation;
+	atomic_bool pending;
+};
+
+static _Thread_local struct cpu *self;
+
+static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
+{
+	struct cpu *c = opaque;
+
+	pthread_mutex_lock(&c->mutex);
+	if (c->queued == QUEUE) {
+		c->all = true;
+	} else {
+		c->queue[c->queued].start = start;
+		c->queue[c->queued++].end = end;
+	}
+	c->generation = generation;
+	atomic_store(&c->pending, true);
+	pthread_mutex_unlock(&c->mutex);
+}
+
+static void serve(struct cpu *c)
+{
+	uint64_t generation;
+
+	if (!atomic_load(&c->pending))
+		return;
+	pthread_mutex_lock(&c->mutex);
+	for (unsigned i = 0; i < c->queued; i++) {
+		for (uint64_t page = 0; page < PAGES; page++) {
+			uint64_t gpa = BASE + page * K4;
+
+			if (gpa >= c->queue[i].start && gpa < c->queue[i].end)
+				c->tlb[page].valid = false;
+		}
+	}
+	if (c->all)
+		memset(c->tlb, 0, sizeof(c->tlb));
+	c->queued = 0;
+	c->all = false;
+	generation = c->generation;
+	atomic_store(&c->pending, false);
+	pthread_mutex_unlock(&c->mutex);
+	s2_tlb_ack(&c->client, generation);
+}
+
+/* Serves the waiting thread's own queue meanwhile: two vCPUs may unmap at the same time. */
+static void wait_acked(void *opaque, uint64_t generation)
+{
+	struct cpu *c = opaque;
+
+	while (!s2_tlb_acked(&c->client, generation)) {
+		if (self)
+			serve(self);
+		sched_yield();
+	}
+}
+
+static void park_here(struct cpu *c)
+{
+	if (!atomic_load(&park))
+		return;
+	atomic_fetch_add(&parked, 1);
+	while (atomic_load(&park)) {
+		if (c)
+			serve(c);
+		sched_yield();
+	}
+	atomic_fetch_sub(&parked, 1);
+}
+
+/* ---- operations that anybody may do ---- */
+
+static void random_range(uint64_t *seed, uint64_t *first, uint64_t *end)
+{
+	switch (test_random(seed) % 4) {
+	case 0: /* a large leaf or a table as a whole */
+		*first = test_random(seed) % (PAGES / 512) * 512;
+		*end = *first + 512;
+		break;
+	case 1:
+		*first = 0;
+		*end = PAGES;
+		break;
+	default: *first = test_random(seed) % PAGES; *end = *first + 1 + test_random(seed) % 64;
+	}
+	if (*end > PAGES)
+		*end = PAGES;
+}
+
+static void change(struct s2_thread *t, uint64_t *seed, bool protect)
+{
+	atomic_ulong *begun = protect ? protect_begun : unmap_begun;
+	atomic_ulong *done = protect ? protect_done : unmap_done;
+	unsigned long number[PAGES];
+	uint64_t first, end;
+
+	random_range(seed, &first, &end);
+	for (uint64_t i = first; i < end; i++)
+		number[i] = atomic_fetch_add(&begun[i], 1) + 1;
+	if (protect)
+		CHECK(!s2_write_protect(t, BASE + first * K4, BASE + end * K4), "protect");
+	else
+		CHECK(!s2_unmap(t, BASE + first * K4, BASE + end * K4), "unmap");
+	for (uint64_t i = first; i < end; i++) {
+		unsigned long old = atomic_load(&done[i]);
+
+		while (old < number[i] && !atomic_compare_exchange_weak(&done[i], &old, number[i]))
+			;
+	}
+	atomic_fetch_add(protect ? &protects : &unmaps, 1);
+}
+
+/* Translates as a client or a device does. false: no slot (the moving one, while it moves). */
+static bool translate(struct s2_thread *t, struct cpu *c, uint64_t page, uint32_t access,
+		      struct s2_xlat *x)
+{
+	uint64_t gpa = BASE + page * K4;
+
+	while (!s2_translate(t, gpa, access, x)) {
+		enum s2_result r = s2_fault(t, gpa, access, x);
+
+		atomic_fetch_add_explicit(&faults, 1, memory_order_relaxed);
+		if (r == S2_FIXED || r == S2_SPURIOUS)
+			return true;
+		if (r == S2_EMULATE) {
+			atomic_fetch_add_explicit(&emulated, 1, memory_order_relaxed);
+			CHECK(page >= RAM, "page %" PRIu64 " of RAM has no slot", page);
+			return false;
+		}
+		CHECK(r == S2_RETRY, "page %" PRIu64 ": result %d", page, r);
+		atomic_fetch_add_explicit(&retries, 1, memory_order_relaxed);
+		if (c)
+			serve(c);
+		sched_yield();
+	}
+	return true;
+}
+
+/* ---- threads ---- */
+
+static void use(struct cpu *c, uint64_t page, bool write)
+{
+	struct tlb_entry *e = &c->tlb[page];
+	unsigned long v;
+
+	if (!e->valid || (write && !(e->perm & S2_W))) {
+		struct s2_xlat x;
+
+		e->valid = false;
+		if (!translate(c->t, c, page, write ? S2_W : S2_R, &x))
+			return;
+		*e = (struct tlb_entry){.valid = true, .hpa = x.hpa, .perm = x.perm};
+		/* after the translation: an operation with a higher number began later */
+		e->unmap = atomic_load(&unmap_begun[page]);
+		e->protect = atomic_load(&protect_begun[page]);
+		atomic_fetch_add_explicit(&fills, 1, memory_order_relaxed);
+	}
+	CHECK(atomic_load(&unmap_done[page]) <= e->unmap, "page %" PRIu64 " used after unmap",
+	      page);
+	CHECK(!write || atomic_load(&protect_done[page]) <= e->protect,
+	      "page %" PRIu64 " written after write-protection", page);
+	v = atomic_load(&version);
+	if (page < RAM)
+		CHECK(e->hpa == page * K4, "page %" PRIu64 " -> %" PRIx64, page, e->hpa);
+	else if (v % 2 == 0)
+		CHECK(e->hpa == place(v) + (page - RAM) * K4, "page %" PRIu64 " -> %" PRIx64, page,
+		      e->hpa);
+	if (write)
+		atomic_fetch_add_explicit(&memory[page], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&uses, 1, memory_order_relaxed);
+}
+
+static void *run_cpu(void *arg)
+{
+	struct cpu *c = arg;
+
+	self = c;
+	CHECK(!s2_thread_init(&c->t, s2, "vcpu"), "init");
+	s2_tlb_client_add(c->t, &c->client);
+	atomic_fetch_add(&running, 1);
+	while (!atomic_load(&stop)) {
+		/* a little locality, so that TLB entries live long enough to be wrong */
+		uint64_t at = test_random(&c->seed) % PAGES;
+
+		park_here(c);
+		for (int i = 0; i < 64; i++) {
+			serve(c);
+			use(c, (at + test_random(&c->seed) % 8) % PAGES,
+			    test_random(&c->seed) % 3 == 0);
+		}
+		if (test_random(&c->seed) % 64 == 0)
+			change(c->t, &c->seed, test_random(&c->seed) % 2);
+	}
+	s2_tlb_client_remove(c->t, &c->client);
+	s2_thread_exit(c->t);
+	return NULL;
+}
+
+/* A client without `wait`, which acknowledges when it comes round; and a device without a TLB. */
+static void *run_device(void *arg)
+{
+	struct cpu *c = arg;
+	struct s2_xlat x;
+
+	CHECK(!s2_thread_init(&c->t, s2, "device"), "init");
+	c->client.wait = NULL;
+	s2_tlb_client_add(c->t, &c->client);
+	atomic_fetch_add(&running, 1);
+	while (!atomic_load(&stop)) {
+		park_here(c);
+		serve(c);
+		for (int i = 0; i < 8; i++) {
+			uint64_t page = test_random(&c->seed) % RAM;
+
+			use(c, test_random(&c->seed) % RAM, false);
+			if (!translate(c->t, c, page, S2_W, &x))
+				continue;
+			CHECK(x.hpa == page * K4, "page %" PRIu64, page);
+			atomic_fetch_add(&memory[page], 1);
+			s2_dirty_mark(c->t, BASE + page * K4 + 77, 1);
+		}
+		sched_yield();
+	}
+	s2_tlb_client_remove(c->t, &c->client);
+	s2_thread_exit(c->t);
+	return NULL;
+}
+
+static void move(struct s2_thread *t)
+{
+	struct s2_slot s = {.gpa = MOVE, .size = MOVING * K4, .page_size = M2};
+
+	atomic_fetch_add(&version, 1);
+	CHECK(!s2_slot_remove(t, MOVE), "remove");
+	s.hpa = place(atomic_load(&version) + 1);
+	CHECK(!s2_slot_add(t, &s), "add");
+	atomic_fetch_add(&version, 1);
+	atomic_fetch_add(&moves, 1);
+}
+
+/* The first changer moves the slot, too. */
+static void *run_changer(void *arg)
+{
+	struct cpu *c = arg;
+
+	CHECK(!s2_thread_init(&c->t, s2, "changer"), "init");
+	atomic_fetch_add(&running, 1);
+	while (!atomic_load(&stop)) {
+		park_here(NULL);
+		switch (test_random(&c->seed) % 4) {
+		case 0:
+			if (c->client.opaque) {
+				move(c->t);
+				break;
+			}
+			/* fall through */
+		case 1: change(c->t, &c->seed, true); break;
+		default: change(c->t, &c->seed, false);
+		}
+		for (int i = 0; i < 3; i++)
+			sched_yield();
+	}
+	s2_thread_exit(c->t);
+	return NULL;
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void harvest(struct s2_thread *t)
+{
+	uint64_t bitmap[RAM / 64];
+	int64_t n = s2_dirty_harvest(t, BASE, RAM, bitmap);
+
+	CHECK(n >= 0, "harvest: %" PRId64, n);
+	for (uint64_t i = 0; i < RAM; i++) {
+		if (bitmap[i / 64] >> (i % 64) & 1) {
+			copy[i] = atomic_load(&memory[i]);
+			n--;
+		}
+	}
+	CHECK(n == 0, "the count is the number of bits");
+	atomic_fetch_add(&harvested, 1);
+}
+
+static void check_tables(int threads)
+{
+	struct ept_memory mem = {.opaque = &te, .maxphyaddr = 52};
+	struct ept_census c = {0};
+	struct s2_stats stats;
+
+	(void)threads;
+	mem.table = (const void *(*)(void *, uint64_t))test_env_from_pa;
+	ept_census(&mem, s2_root(s2) & 0xffffffffff000, 4, &c);
+	s2_get_stats(s2, &stats);
+	CHECK(stats.tables == c.tables, "%" PRIu64 " tables, not %" PRIu64, stats.tables, c.tables);
+	for (int level = 1; level <= 3; level++)
+		CHECK(stats.pages[level] == c.leaves[level], "level %d: %" PRIu64 " not %" PRIu64,
+		      level, stats.pages[level], c.leaves[level]);
+	CHECK(c.marks == 0, "%" PRIu64 " entries stayed frozen", c.marks);
+}
+
+static void stress(int threads, uint64_t ms, uint64_t *seed)
+{
+	static struct cpu cpus[MAX_THREADS];
+	const struct s2_slot ram = {.gpa = BASE, .size = RAM * K4, .page_size = M2};
+	const struct s2_slot moving = {
+		.gpa = MOVE, .size = MOVING * K4, .page_size = M2, .hpa = place(0)};
+	struct s2_config config = {.format = S2_EPT4, .input_bits = 48, .env = &te.env};
+	int vcpus = threads > 2 ? threads / 2 : 1, others = threads - vcpus - 1;
+	uint64_t end = now_ms() + ms;
+	pthread_t thread[MAX_THREADS];
+	struct s2_thread *t;
+
+	test_env_init(&te, 0);
+	atomic_store(&version, 0);
+	atomic_store(&stop, false);
+	atomic_store(&running, 0);
+	memset(cpus, 0, sizeof(cpus));
+	CHECK(!s2_create(&s2, &config, NULL) && !s2_thread_init(&t, s2, "migrator"), "create");
+	CHECK(!s2_slot_add(t, &ram) && !s2_slot_add(t, &moving), "slots");
+	for (int i = 0; i < threads - 1; i++) {
+		struct cpu *c = &cpus[i];
+		bool changer = i >= vcpus && (i - vcpus) % 2 == 0;
+
+		c->client = (struct s2_tlb_client){
+			.opaque = c, .invalidate = invalidate, .wait = wait_acked};
+		if (changer && i != vcpus)
+			c->client.opaque = NULL; /* does not move the slot */
+		c->seed = test_random(seed) | 1;
+		pthread_mutex_init(&c->mutex, NULL);
+		pthread_create(&thread[i], NULL,
+			       i < vcpus ? run_cpu
+			       : changer ? run_changer
+					 : run_device,
+			       c);
+	}
+	while (atomic_load(&running) < threads - 1)
+		sched_yield();
+
+	while (now_ms() < end) {
+		uint64_t until = now_ms() + 20;
+
+		/* large leaves come back */
+		while (now_ms() < until) {
+			if (!others)
+				change(t, seed, test_random(seed) % 2);
+			sched_yield();
+		}
+		CHECK(!s2_dirty_start(t), "start");
+		for (uint64_t i = 0; i < RAM; i++)
+			copy[i] = atomic_load(&memory[i]);
+		for (until = now_ms() + 60; now_ms() < until;) {
+			harvest(t);
+			if (!others)
+				change(t, seed, test_random(seed) % 2);
+			sched_yield();
+		}
+		atomic_store(&park, true);
+		while (atomic_load(&parked) < threads - 1)
+			sched_yield();
+		harvest(t);
+		for (uint64_t i = 0; i < RAM; i++)
+			CHECK(copy[i] == atomic_load(&memory[i]),
+			      "page %" PRIu64 ": a write is lost: %u %u", i, copy[i],
+			      atomic_load(&memory[i]));
+		check_tables(threads);
+		CHECK(!s2_dirty_stop(t), "stop");
+		atomic_store(&park, false);
+		while (atomic_load(&parked))
+			sched_yield();
+		atomic_fetch_add(&rounds, 1);
+	}
+	atomic_store(&stop, true);
+	for (int i = 0; i < threads - 1; i++)
+		pthread_join(thread[i], NULL);
+	check_tables(threads);
+	s2_thread_exit(t);
+	s2_destroy(s2);
+	CHECK(atomic_load(&te.live) == 0, "%ld tables leaked", atomic_load(&te.live));
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed = test_seed(argc, argv), ms = argc > 2 ? strtoull(argv[2], NULL, 0) : 700;
+
+	for (int threads = 2; threads <= MAX_THREADS; threads += threads < 4 ? 1 : 2)
+		stress(threads, ms, &seed);
+	printf("%lu rounds, %lu harvests, %lu unmaps, %lu protects, %lu slot moves, %lu uses, %lu "
+	       "TLB "
+	       "fills, %lu faults, %lu retries, %lu in no slot\n",
+	       atomic_load(&rounds), atomic_load(&harvested), atomic_load(&unmaps),
+	       atomic_load(&protects), atomic_load(&moves), atomic_load(&uses), atomic_load(&fills),
+	       atomic_load(&faults), atomic_load(&retries), atomic_load(&emulated));
+	CHECK(atomic_load(&rounds) && atomic_load(&unmaps) && atomic_load(&protects) &&
+		      atomic_load(&moves) && atomic_load(&fills),
+	      "something never happened");
+	return test_result("stress");
+}
