@@ -14,7 +14,9 @@ static uint16_t machine(struct blob file)
 {
 	const uint8_t *p = file.data + 18;
 
-	return file.data[EI_DATA] == 2 ? (uint16_t)(p[0] << 8 | p[1]) : get_le16(p);
+	if (file.data[EI_DATA] == 2)
+		return (uint16_t)(p[0] << 8 | p[1]);
+	return get_le16(p);
 }
 
 const char *elf_machine_name(struct blob file)
