@@ -66,7 +66,7 @@ static const struct example examples[] = {
 	{"a kernel and an initramfs, console on this terminal",
 	 "ferry run bzImage --initrd initrd.img --append console=ttyS0"},
 	{"two processors, 1 GiB, the console in a file, another line on a socket",
-	 "ferry run -c 2 -m 1G --serial file=boot.log --serial socket=agent.sock bzImage"},
+	 "ferry run -c 2 -m 1G --serial file=boot.log --serial socket=x.sock bzImage"},
 	{"a test kernel that reports by exit code",
 	 "ferry run --debug-exit 0xf4 --reset-limit 0 --serial none test.elf"},
 	{NULL, NULL},

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,11 +163,59 @@ static int lock(int dir_fd, const char *name, long *holder)
 	}
 }
 
+/* Every lock file that nobody holds: what killed machines have left. A machine that is just
+ * starting may find its own file locked for that moment: see wait_for_sweeper(). */
+static void sweep(int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((entry = readdir(dir))) {
+		size_t len = strlen(entry->d_name);
+		char name[64];
+		long holder;
+
+		if (len < 6 || len - 5 >= sizeof(name) || strcmp(entry->d_name + len - 5, ".lock"))
+			continue;
+		snprintf(name, sizeof(name), "%.*s", (int)(len - 5), entry->d_name);
+		if (config_check_name(name, NULL))
+			continue;
+		fd = lock(dir_fd, name, &holder);
+		if (fd < 0)
+			continue;
+		(void)!ftruncate(fd, 0);
+		remove_others(dir_fd, name);
+		unlinkat(dir_fd, entry->d_name, 0);
+		close(fd);
+	}
+	closedir(dir);
+}
+
+/* A lock without a living holder is another process's sweep, over in no time. */
+static bool wait_for_sweeper(long holder, unsigned *turns)
+{
+	if ((holder && (!kill((pid_t)holder, 0) || errno != ESRCH)) || ++*turns > 100)
+		return false;
+	usleep(2000);
+	return true;
+}
+
 static int claim_one(struct runtime_name *claim, const char *name, long *holder)
 {
 	char file[96], pid[32];
-	int n, fd = lock(claim->dir_fd, name, holder);
+	unsigned turns = 0;
+	int n, fd;
 
+	do {
+		*holder = 0;
+		fd = lock(claim->dir_fd, name, holder);
+	} while (fd == -EWOULDBLOCK && wait_for_sweeper(*holder, &turns));
 	if (fd < 0)
 		return fd;
 	n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
@@ -199,6 +248,7 @@ int runtime_claim(struct runtime_name *claim, const struct runtime *runtime, con
 	claim->dir_fd = fcntl(runtime->dir_fd, F_DUPFD_CLOEXEC, 3);
 	if (claim->dir_fd < 0)
 		return error_set(err, -errno, "%s: %s", runtime->path, strerror(errno));
+	sweep(claim->dir_fd);
 	if (name) {
 		code = claim_one(claim, name, &holder);
 	} else {

@@ -6,7 +6,7 @@
  *   else /run/ferry-UID or /tmp/ferry-UID: a private folder, of this user and mode 0700.
  *
  * NAME.lock is held locked by a running machine and holds its process id. A lock that nobody holds
- * is stale (kill -9): whoever meets it removes it and all other files of that name.
+ * is stale (kill -9): the next claim of any name removes it and all other files of that name.
  */
 #ifndef VMM_RUNTIME_H
 #define VMM_RUNTIME_H

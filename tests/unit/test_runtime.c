@@ -154,6 +154,19 @@ static void test_names(void)
 	CHECK(runtime_claim(&a, &runtime, "dead", &err) == 0 && !exists("run/dead.sock"));
 	runtime_release(&a);
 	CHECK(!exists("run/dead.lock"));
+	/* Another name's claim cleans up as well, and leaves alone what lives or is not ours. */
+	pid = holder(&runtime, "alive");
+	put("run/dead2.lock", "1\n");
+	put("run/dead2.sock", "");
+	put("run/other.txt", "");
+	CHECK(runtime_claim(&a, &runtime, "three", &err) == 0);
+	CHECK(!exists("run/dead2.lock") && !exists("run/dead2.sock"));
+	CHECK(exists("run/alive.lock") && exists("run/other.txt"));
+	runtime_release(&a);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	unlink(path("run/alive.lock"));
+	unlink(path("run/other.txt"));
 	runtime_close(&runtime);
 	CHECK(rmdir(path("run")) == 0);
 }
