@@ -84,12 +84,12 @@ static uint8_t *begin(struct tables *t, const char *signature, uint8_t revision,
 
 	if (!p)
 		return NULL;
-	memcpy(p, signature, 4);
+	put_chars(p, signature, 4);
 	put_le32(p + 4, (uint32_t)len);
 	p[8] = revision;
-	memcpy(p + 10, "FERRY PC-1.0  ", 14); /* OEM id, OEM table id */
+	put_chars(p + 10, "FERRY PC-1.0  ", 14); /* OEM id, OEM table id */
 	put_le32(p + 24, 1);
-	memcpy(p + 28, "FERY", 4);
+	put_chars(p + 28, "FERY", 4);
 	put_le32(p + 32, 1);
 	return p;
 }
@@ -131,7 +131,7 @@ static uint8_t *put_facs(struct tables *t)
 
 	if (!p)
 		return NULL;
-	memcpy(p, "FACS", 4); /* no checksum (5.2.10) */
+	put_chars(p, "FACS", 4); /* no checksum (5.2.10) */
 	put_le32(p + 4, FACS_SIZE);
 	p[32] = 2;
 	return p;
@@ -170,7 +170,7 @@ static uint8_t *put_fadt(struct tables *t, uint32_t facs, uint32_t dsdt)
 	put_le32(p + FADT_FLAGS,
 		 F_WBINVD | F_PROC_C1 | F_SLEEP_BUTTON | F_FIX_RTC | F_TMR_VAL_EXT | F_RESET_REG);
 	p[FADT_MINOR] = 3;
-	memcpy(p + FADT_HYPERVISOR, "ferry\0\0", 8);
+	put_chars(p + FADT_HYPERVISOR, "ferry\0\0", 8);
 	end(p);
 	return p;
 }
@@ -275,8 +275,8 @@ static int put_all(struct tables *t)
 	if (!rsdt || !xsdt)
 		return -E2BIG;
 
-	memcpy(rsdp, "RSD PTR ", 8);
-	memcpy(rsdp + 9, "FERRY ", 6);
+	put_chars(rsdp, "RSD PTR ", 8);
+	put_chars(rsdp + 9, "FERRY ", 6);
 	rsdp[15] = 2;
 	put_le32(rsdp + 16, address(t, rsdt));
 	put_le32(rsdp + 20, RSDP_SIZE);

@@ -59,4 +59,13 @@ static inline void put_le64(void *p, uint64_t v)
 	put_le32(b + 4, (uint32_t)(v >> 32));
 }
 
+/* A field of n characters; no NUL follows. text is at least that long. */
+static inline void put_chars(void *p, const char *text, size_t n)
+{
+	uint8_t *b = p;
+
+	while (n--)
+		*b++ = (uint8_t)*text++;
+}
+
 #endif

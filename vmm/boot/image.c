@@ -60,7 +60,7 @@ static int parse(struct boot_image *img, struct error *err)
 	size_t n;
 	int i;
 
-	if (img->size < PAGE || memcmp(img->map, MAGIC, 8))
+	if (img->size < PAGE || memcmp(img->map, MAGIC, 8) != 0)
 		return error_set(err, -EBADMSG, "boot image: not one of ferry");
 	if (get_le32(img->map + 8) != VERSION)
 		return error_set(err, -EBADMSG, "boot image: version %u, this ferry knows %u",
@@ -92,21 +92,23 @@ static int from_sink(struct sink *s, struct boot_image **out, struct error *err)
 	struct boot_image *img = calloc(1, sizeof(*img));
 	int ret;
 
-	if (!img)
-		ret = error_set(err, -ENOMEM, "boot image: no memory");
-	else
-		ret = sink_seal(s, &img->fd, &img->map, &img->size, err);
+	if (!img) {
+		sink_close(s);
+		return error_set(err, -ENOMEM, "boot image: no memory");
+	}
+	ret = sink_seal(s, &img->fd, &img->map, &img->size, err);
 	if (ret) {
 		free(img);
 		sink_close(s);
 		return ret;
 	}
 	ret = parse(img, err);
-	if (ret)
+	if (ret) {
 		boot_close(img);
-	else
-		*out = img;
-	return ret;
+		return ret;
+	}
+	*out = img;
+	return 0;
 }
 
 int image_finish(struct image_writer *w, struct boot_image **out, struct error *err)
@@ -114,7 +116,7 @@ int image_finish(struct image_writer *w, struct boot_image **out, struct error *
 	uint8_t *p = w->sink.map;
 	int i;
 
-	memcpy(p, MAGIC, 8);
+	put_chars(p, MAGIC, 8);
 	put_le32(p + 8, VERSION);
 	put_le32(p + 12, w->protocol);
 	for (i = 0, p += DIRECTORY; i < PART_COUNT; i++, p += 16) {
@@ -127,11 +129,14 @@ int image_finish(struct image_writer *w, struct boot_image **out, struct error *
 int image_adopt(struct boot_image **out, const void *data, size_t len, struct error *err)
 {
 	struct sink s;
-	int ret = sink_open(&s, err);
+	int ret;
 
+	if (len < PAGE)
+		return error_set(err, -EBADMSG, "boot image: is truncated");
+	ret = sink_open(&s, err);
 	if (ret)
 		return ret;
-	ret = len ? sink_put(&s, data, len, err) : error_set(err, -EBADMSG, "boot image: is empty");
+	ret = sink_put(&s, data, len, err);
 	if (ret) {
 		sink_close(&s);
 		return ret;

@@ -25,7 +25,7 @@ static void fill_header(const struct boot_image *img, uint8_t *bp)
 		return;
 	}
 	put_le16(bp + HDR_BOOT_FLAG, 0xaa55);
-	memcpy(bp + HDR_MAGIC, "HdrS", 4);
+	put_chars(bp + HDR_MAGIC, "HdrS", 4);
 	put_le16(bp + HDR_VERSION, 0x20f);
 	put_le32(bp + HDR_ALIGNMENT, 0x1000000);
 	put_le32(bp + HDR_INITRD_MAX, INITRD_MAX);
@@ -130,17 +130,19 @@ static int elf_check(const struct boot_image *img, struct error *err)
 /* A vmlinux is linked for physical address 1000000h and runs there without any relocation. */
 static int elf_load(struct boot_job *job, struct error *err)
 {
+	uint64_t entry = 0;
 	struct elf elf;
-	uint64_t entry;
 	int ret = open_kernel(job->img, &elf, &entry, err);
 
-	if (!ret)
-		ret = place_elf(job, &elf, err);
+	if (ret)
+		return ret;
+	ret = place_elf(job, &elf, err);
 	if (!ret)
 		ret = put_boot_params(job, err);
-	if (!ret)
-		ret = elf.machine == ELF_EM_X86_64 ? entry_long(job, entry, err)
-						   : entry_flat(job, entry, err);
+	if (!ret && elf.machine == ELF_EM_X86_64)
+		ret = entry_long(job, entry, err);
+	else if (!ret)
+		ret = entry_flat(job, entry, err);
 	job->cpu->gpr[RSI] = BOOT_INFO;
 	return ret;
 }

@@ -128,7 +128,7 @@ static int multiboot_check(const struct boot_image *img, struct error *err)
 	uint8_t buf[256];
 	struct image place = {0};
 	struct elf elf = {0};
-	bool addresses;
+	bool addresses = false;
 	int ret = open_kernel(img, &addresses, &place, &elf, err);
 
 	if (!ret && img->part[PART_CMDLINE].len + line_prefix(img, buf, sizeof(buf)).len >=
@@ -207,10 +207,12 @@ static int multiboot_load(struct boot_job *job, struct error *err)
 	struct image place = {0};
 	struct elf elf = {0};
 	uint8_t buf[256];
-	bool addresses;
+	bool addresses = false;
 	int ret = open_kernel(job->img, &addresses, &place, &elf, err);
 
-	if (!ret && job->board->e820_count > 128)
+	if (ret)
+		return ret;
+	if (job->board->e820_count > 128)
 		ret = error_set(err, -EINVAL, "boot: a memory map of %u ranges",
 				job->board->e820_count);
 	if (!ret)

@@ -19,7 +19,7 @@ static bool is_entry(void *arg, struct blob name, uint32_t type, struct blob des
 	uint32_t *entry = arg;
 
 	/* The descriptor is 4 bytes long in 32-bit, 8 in 64-bit files; the address has 32 bits. */
-	if (type != NOTE_PHYS32_ENTRY || name.len != 4 || memcmp(name.data, "Xen", 4) ||
+	if (type != NOTE_PHYS32_ENTRY || name.len != 4 || memcmp(name.data, "Xen", 4) != 0 ||
 	    desc.len < 4)
 		return false;
 	*entry = get_le32(desc.data);
@@ -93,10 +93,12 @@ static int put_start_info(struct boot_job *job, struct error *err)
 static int pvh_load(struct boot_job *job, struct error *err)
 {
 	struct elf elf;
-	uint32_t entry;
+	uint32_t entry = 0;
 	int ret = open_kernel(job->img, &elf, &entry, err);
 
-	if (!ret && job->board->e820_count > 128)
+	if (ret)
+		return ret;
+	if (job->board->e820_count > 128)
 		ret = error_set(err, -EINVAL, "boot: a memory map of %u ranges",
 				job->board->e820_count);
 	if (!ret)
