@@ -62,7 +62,7 @@ int place_check(struct boot_job *job, uint64_t start, uint64_t len, const char *
 
 int place_put(struct boot_job *job, uint64_t gpa, const void *data, size_t len, struct error *err)
 {
-	int ret = memory_write(job->mem, job->mem->vmm, gpa, data, len);
+	int ret = len ? memory_write(job->mem, job->mem->vmm, gpa, data, len) : 0;
 
 	if (ret)
 		return error_set(err, ret, "boot: cannot write guest memory at %#" PRIx64, gpa);
