@@ -14,7 +14,8 @@
 #include "devices/util.h"
 
 #define PIT_HZ	       1193182ULL
-#define PIT_MIN_PERIOD 48 /* ticks, 40 us */
+#define PIT_MIN_PERIOD 48		/* ticks, 40 us */
+#define PIT_TIME_MAX   (UINT64_MAX / 4) /* of ticks and ns: sums of two can't overflow */
 #define PORT61_GATE    0x01
 #define PORT61_DATA    0x02
 
@@ -73,9 +74,12 @@ static bool ch_counting(const struct pit_channel *c)
 
 static uint64_t ch_elapsed(const struct pit_channel *c, uint64_t now)
 {
+	uint64_t ticks;
+
 	if (!ch_counting(c) || now <= c->start_ns)
 		return c->ticks;
-	return c->ticks + muldiv(now - c->start_ns, PIT_HZ, NS_PER_S);
+	ticks = c->ticks + muldiv(now - c->start_ns, PIT_HZ, NS_PER_S);
+	return ticks < PIT_TIME_MAX ? ticks : PIT_TIME_MAX;
 }
 
 /* Stops or goes on: ticks so far are kept. */
@@ -306,6 +310,7 @@ static void pit_write_control(struct pit *p, uint8_t value, uint64_t now)
 	if (c->mode > 5)
 		c->mode &= 3; /* 110b and 111b are 2 and 3 */
 	c->bcd = value & 1;
+	c->reload = c->bcd ? 10000 : 65536; /* nothing is loaded; but never more than the range */
 	c->read_step = c->write_step = ch_first_step(c);
 	c->count_latched = c->status_latched = false;
 	c->loaded = c->triggered = false;
@@ -426,7 +431,7 @@ static int ch_post_load(void *object, const char **why)
 	else if (c->read_step < STEP_LOW_ONLY || c->read_step > STEP_HIGH ||
 		 c->write_step < STEP_LOW_ONLY || c->write_step > STEP_HIGH)
 		*why = "no such step of an access";
-	else if (c->ticks > UINT64_MAX / 4 || c->start_ns > UINT64_MAX / 4)
+	else if (c->ticks > PIT_TIME_MAX || c->start_ns > PIT_TIME_MAX)
 		*why = "a time out of range";
 	if (!*why)
 		return 0;

@@ -294,6 +294,9 @@ static void test_state(void)
 		CHECK_EQ(io_space_read(&ports2, 0, 0x61, 1), dev_in(&w, 0x61));
 		dev_in(&w, 0x40);
 	}
+	to->ops->reset(to);
+	dev_out(&w, 0x43, 0x35); /* BCD, and no count yet: the one of before must not be left over */
+	dev_move(dev, to);
 	for (unsigned i = 0; i < 300; i++)
 		poke(NULL, &seed);
 	printf("pit: %u of 1500 damaged states refused\n", dev_corrupt(to, dev, 1500, poke, NULL));
