@@ -132,9 +132,9 @@ static const struct elf_spec elfs[] = {
 };
 enum { ELFS = sizeof(elfs) / sizeof(elfs[0]) };
 
-static struct bytes seed_bzimage(const char *packer)
+static struct bytes seed_bzimage(const char *packer, bool is32)
 {
-	struct bytes elf = make_elf(elfs[0]), payload = pack(packer, elf), b = {0};
+	struct bytes elf = make_elf(elfs[is32 ? 4 : 0]), payload = pack(packer, elf), b = {0};
 	struct bytes bz = make_bzimage(payload);
 	uint8_t *p;
 
@@ -175,38 +175,61 @@ static struct bytes seed_image(unsigned protocol, const struct elf_spec *spec)
 	return b;
 }
 
+/* Multiboot with address fields, loaded from 16 bytes before the header on. */
+static struct bytes seed_flat(void)
+{
+	static const uint32_t header[] = {0x1badb002, 1 << 16,	0xe4514ffe, 0x200010,
+					  0x200000,   0x200100, 0x200200,   0x200080};
+	struct bytes b = {0};
+	size_t i;
+
+	bytes_at(&b, 0, 512);
+	for (i = 0; i < 8; i++)
+		put_le32(b.data + 64 + 4 * i, header[i]);
+	return b;
+}
+
+static struct bytes make_seed(unsigned n, enum shape *shape)
+{
+	static const uint8_t protocols[ELFS] = {BOOT_LINUX_ELF, BOOT_LINUX_ELF, BOOT_PVH,
+						BOOT_PVH,	BOOT_MULTIBOOT, BOOT_MULTIBOOT};
+	struct bytes b, elf;
+
+	*shape = SHAPE_FILE;
+	if (n < ELFS)
+		return make_elf(elfs[n]);
+	n -= ELFS;
+	if (n == 0)
+		return seed_flat();
+	n -= 1;
+	*shape = SHAPE_BZIMAGE;
+	if (n < 2 * PACKERS)
+		return seed_bzimage(packers[n / 2], n % 2);
+	n -= 2 * PACKERS;
+	*shape = SHAPE_PACKED;
+	if (n < PACKERS) {
+		elf = make_elf(elfs[0]);
+		b = pack(packers[n], elf);
+		bytes_free(&elf);
+		return b;
+	}
+	n -= PACKERS;
+	*shape = SHAPE_IMAGE;
+	return n < ELFS ? seed_image(protocols[n], &elfs[n]) : (struct bytes){0};
+}
+
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
 {
-	struct bytes b = {0}, elf;
 	enum shape shape;
+	struct bytes b = make_seed(n, &shape);
+	size_t len = b.len;
 
-	if (n < ELFS) {
-		shape = SHAPE_FILE;
-		b = make_elf(elfs[n]);
-	} else if (n < ELFS + PACKERS) {
-		shape = SHAPE_BZIMAGE;
-		b = seed_bzimage(packers[n - ELFS]);
-	} else if (n < ELFS + 2 * PACKERS) {
-		shape = SHAPE_PACKED;
-		elf = make_elf(elfs[0]);
-		b = pack(packers[n - ELFS - PACKERS], elf);
-		bytes_free(&elf);
-	} else if (n < 2 * ELFS + 2 * PACKERS) {
-		static const uint8_t protocols[ELFS] = {BOOT_LINUX_ELF, BOOT_LINUX_ELF,
-							BOOT_PVH,	BOOT_PVH,
-							BOOT_MULTIBOOT, BOOT_MULTIBOOT};
-
-		n -= ELFS + 2 * PACKERS;
-		shape = SHAPE_IMAGE;
-		b = seed_image(protocols[n], &elfs[n]);
-	} else {
+	if (!len)
 		return 0;
-	}
-	if (b.len + 1 > max)
-		b.len = max - 1;
+	if (len > max - 1)
+		len = max - 1;
 	buf[0] = (uint8_t)shape;
-	memcpy(buf + 1, b.data, b.len);
-	n = (unsigned)b.len + 1;
+	memcpy(buf + 1, b.data, len);
 	bytes_free(&b);
-	return n;
+	return len + 1;
 }

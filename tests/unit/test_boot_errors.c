@@ -32,7 +32,7 @@ static void files(void)
 	struct bytes elf = make_elf((struct elf_spec){0});
 	char *kernel = file_make(elf.data, elf.len), *empty = file_make("", 0);
 
-	expect("none", open_paths(NULL, NULL), -EINVAL, "--kernel");
+	expect("none", open_paths(NULL, NULL), -EINVAL, "ferry run");
 	expect("missing", open_paths("/nowhere/vmlinuz", NULL), -ENOENT,
 	       "kernel /nowhere/vmlinuz: No such file");
 	expect("folder", open_paths("/tmp", NULL), -EISDIR, "kernel /tmp is a directory");

@@ -163,7 +163,7 @@ int boot_open(struct boot_image **out, const struct boot_request *req, struct er
 
 	*out = NULL;
 	if (!req->kernel || !*req->kernel)
-		return error_set(err, -EINVAL, "no kernel is given: name one with --kernel");
+		return error_set(err, -EINVAL, "no kernel is given: ferry run [options] KERNEL");
 	name = strrchr(req->kernel, '/');
 	name = name ? name + 1 : req->kernel;
 	ret = image_begin(&w, err);
