@@ -124,7 +124,7 @@ static void page_verb(const struct verb *verb)
 	line(".SH DESCRIPTION\n", verb->description);
 	puts(".SH OPTIONS");
 	for (const struct option *o = verb->options; o->name; o++) {
-		if (o->group && strcmp(o->group, "Options"))
+		if (o->group && strcmp(o->group, "Options") != 0)
 			line(".SS ", o->group);
 		option(verb, o);
 	}

@@ -64,7 +64,7 @@ static int set_suboption(const struct verb *verb, const struct found *found, voi
 	size_t len = value ? (size_t)(value - text) : strlen(text);
 	const struct config_field *field;
 
-	while (sub->name && (strlen(sub->name) != len || strncmp(sub->name, text, len)))
+	while (sub->name && (strlen(sub->name) != len || strncmp(sub->name, text, len) != 0))
 		sub++;
 	if (!sub->name)
 		return error_set(err, -EINVAL, "%s: '%s' is not known; it is %s %s", found->written,

@@ -95,7 +95,7 @@ static int special_create(struct chardev_backend **out, int fd, const char *path
 	if (!file)
 		return -ENOMEM;
 	file->fd = fd;
-	strcpy(file->path, path);
+	memcpy(file->path, path, strlen(path) + 1);
 	stream_init(&file->stream, &hooks, env);
 	code = stream_connect(&file->stream, -1, fd);
 	if (code) {
@@ -133,7 +133,7 @@ int chardev_file_create(struct chardev_backend **out, const char *path,
 			file->backend = (struct chardev_backend){{&ops, file}, file_destroy};
 			file->env = *env;
 			file->fd = fd;
-			strcpy(file->path, path);
+			memcpy(file->path, path, strlen(path) + 1);
 			*out = &file->backend;
 		}
 	}

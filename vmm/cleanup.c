@@ -54,7 +54,7 @@ int cleanup_add_file(int dir_fd, const char *name)
 		return -ENAMETOOLONG;
 	entry = take(REMOVE_FILE, dir_fd);
 	if (entry)
-		strcpy(entry->name, name);
+		memcpy(entry->name, name, strlen(name) + 1);
 	return ready(entry);
 }
 

@@ -102,7 +102,8 @@ const struct config_field run_config_fields[] = {
 	FIELD("pidfile", CONFIG_STRING, pidfile, .check = check_not_empty,
 	      .help = "write the process id to this file, remove it at the end"),
 	FIELD("stats", CONFIG_STRING, stats, .check = check_not_empty,
-	      .help = "at the end, write what was counted (faults, kicks, exits...) to this file as JSON"),
+	      .help = "at the end, write what was counted (faults, kicks, exits...) to this file "
+		      "as JSON"),
 	FIELD("quiet", CONFIG_BOOL, quiet, .help = "say nothing on stderr but errors"),
 	{.name = NULL},
 };
@@ -153,7 +154,8 @@ static int parse_serial(struct serial_list *list, const char *text, struct error
 	const char *path = text[len] ? text + len + 1 : NULL;
 
 	for (unsigned i = 0; i < N_SERIAL_KINDS; i++) {
-		if (strlen(serial_kinds[i].name) != len || strncmp(serial_kinds[i].name, text, len))
+		if (strlen(serial_kinds[i].name) != len ||
+		    strncmp(serial_kinds[i].name, text, len) != 0)
 			continue;
 		if (serial_kinds[i].path && (!path || !*path))
 			return error_set(err, -EINVAL, "'%s' needs a path: %s=PATH", text,

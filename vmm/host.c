@@ -33,8 +33,13 @@ static bool read_number(const char *path, uint64_t *value)
 
 static void meminfo(const char *root, struct host_memory *memory)
 {
+	const struct {
+		const char *name;
+		uint64_t *value;
+	} rows[] = {{"MemTotal:", &memory->ram},
+		    {"MemAvailable:", &memory->available},
+		    {"SwapTotal:", &memory->swap}};
 	char path[PATH_MAX], line[256];
-	unsigned long long kb;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "%s/proc/meminfo", root);
@@ -42,12 +47,12 @@ static void meminfo(const char *root, struct host_memory *memory)
 	if (!file)
 		return;
 	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "MemTotal: %llu", &kb) == 1)
-			memory->ram = kb << 10;
-		else if (sscanf(line, "MemAvailable: %llu", &kb) == 1)
-			memory->available = kb << 10;
-		else if (sscanf(line, "SwapTotal: %llu", &kb) == 1)
-			memory->swap = kb << 10;
+		for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+			size_t len = strlen(rows[i].name);
+
+			if (!strncmp(line, rows[i].name, len))
+				*rows[i].value = strtoull(line + len, NULL, 10) << 10; /* kB */
+		}
 	}
 	fclose(file);
 }

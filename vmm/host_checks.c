@@ -23,7 +23,7 @@ static void check_cpu(struct host_check *check)
 	DETAIL("%s%s%s%s, %s, %u to use%s", cpu.model, *cpu.vendor ? " (" : "", cpu.vendor,
 	       *cpu.vendor ? ")" : "", cpu.arch, cpu.count,
 	       cpu.under_hypervisor ? ", itself a virtual machine" : "");
-	if (strcmp(cpu.arch, "x86_64")) {
+	if (strcmp(cpu.arch, "x86_64") != 0) {
 		check->status = HOST_LIMITED;
 		REMEDY("guests of x86-64 run in software here; other hosts are tested less");
 	}
@@ -148,9 +148,8 @@ static void check_hugepages(struct host_check *check)
 		*close_bracket = 0;
 	DETAIL("%s of 2M reserved; transparent ones for shared memory: %s", *total ? total : "none",
 	       open_bracket && close_bracket ? open_bracket + 1 : "not offered");
-	if (open_bracket && strcmp(open_bracket + 1, "never")) {
+	if (open_bracket && strcmp(open_bracket + 1, "never") != 0)
 		return;
-	}
 	check->status = HOST_LIMITED;
 	REMEDY("as root: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled (guest "
 	       "memory gets 5-10 %% faster)");

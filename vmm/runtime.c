@@ -181,7 +181,8 @@ static void sweep(int dir_fd)
 		char name[64];
 		long holder;
 
-		if (len < 6 || len - 5 >= sizeof(name) || strcmp(entry->d_name + len - 5, ".lock"))
+		if (len < 6 || len - 5 >= sizeof(name) ||
+		    strcmp(entry->d_name + len - 5, ".lock") != 0)
 			continue;
 		snprintf(name, sizeof(name), "%.*s", (int)(len - 5), entry->d_name);
 		if (config_check_name(name, NULL))
