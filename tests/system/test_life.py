@@ -187,7 +187,7 @@ def test_serial_file():
                    reset_limit=0, extra=["--serial", f"file={path}"]) as guest:
             guest.child.stdin.close()
             check(guest.wait(120) == 0, f"exit code{guest.tail()}")
-        with open(path) as f:
+        with open(path, newline="") as f:
             text = f.read()
         check("\n999\r\n1000\r\n" in text and "ferry: result seq 0" in text, text[-500:])
 
