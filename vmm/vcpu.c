@@ -250,8 +250,8 @@ void vcpus_end(struct vm *vm)
 	pthread_mutex_lock(&vm->lock);
 	vm->quit = true;
 	pthread_cond_broadcast(&vm->changed);
+	kick_all(vm); /* with the lock: a thread that has seen quit takes its engine's vCPU away */
 	pthread_mutex_unlock(&vm->lock);
-	kick_all(vm);
 	for (unsigned i = 0; i < vm->vcpu_count; i++)
 		if (vm->vcpu[i].started)
 			pthread_join(vm->vcpu[i].thread, NULL);
