@@ -578,7 +578,7 @@ static void test_shared_jit(void)
 
 void test_main(void)
 {
-	u32 rounds = (u32)argument("rounds", 200);
+	u32 rounds = (u32)argument("rounds", 80);
 
 	test_simple();
 	test_block();
