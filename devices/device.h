@@ -1,11 +1,12 @@
 /*
  * What a device is to the rest of ferry, and what the rest is to a device.
  *
- * A device knows no engine and no VM: it is given port/MMIO regions to answer, interrupt lines to drive,
- * a clock, timers and a character back end, all as small interfaces (below). Region callbacks run on
- * vCPU threads, timers and back ends on the event loop's thread: each device has one lock and takes it
- * itself. Order: device -> interrupt controller -> kick. Nobody waits for a page, a disk or a peer
- * with one held. The guest is hostile: no access may do more than log and go on.
+ * A device knows no engine and no VM: it is given port/MMIO regions to answer, interrupt lines to
+ * drive, a clock, timers and a character back end, all as small interfaces (below). Region
+ * callbacks run on vCPU threads, timers and back ends on the event loop's thread: each device has
+ * one lock and takes it itself. Order: device -> interrupt controller -> kick. Nobody waits for a
+ * page, a disk or a peer with one held. The guest is hostile: no access may do more than log and go
+ * on.
  */
 #ifndef DEVICES_DEVICE_H
 #define DEVICES_DEVICE_H
@@ -20,8 +21,9 @@
 
 struct io_region;
 struct io_region_ops {
-	/* off: relative to the region; size: 1, 2, 4 (ports) or 1, 2, 4, 8 (MMIO), off + size within the
-	 * region. Unhandled: return all ones / ignore. vcpu: index of the accessing vCPU. */
+	/* off: relative to the region; size: 1, 2, 4 (ports) or 1, 2, 4, 8 (MMIO), off + size
+	 * within the region. Unhandled: return all ones / ignore. vcpu: index of the accessing
+	 * vCPU. */
 	uint64_t (*read)(void *opaque, unsigned vcpu, uint64_t off, unsigned size);
 	void (*write)(void *opaque, unsigned vcpu, uint64_t off, unsigned size, uint64_t value);
 };
@@ -40,7 +42,8 @@ struct io_space {
 int io_space_add(struct io_space *space, const struct io_region *region); /* -EEXIST on overlap */
 void io_space_remove(struct io_space *space, uint64_t base);
 void io_space_free(struct io_space *space);
-/* All ones where nothing answers; an access that straddles the end of a region is split by bytes. */
+/* All ones where nothing answers; an access that straddles the end of a region is split by bytes.
+ */
 uint64_t io_space_read(const struct io_space *space, unsigned vcpu, uint64_t addr, unsigned size);
 void io_space_write(const struct io_space *space, unsigned vcpu, uint64_t addr, unsigned size,
 		    uint64_t value);
@@ -68,9 +71,9 @@ struct clock_source {
 	void *opaque;
 };
 
-/* A one-shot timer on guest time. set: (re)arms for an absolute time in ns, 0 disarms; any thread; never
- * blocks; with the device's lock held is fine. fn runs on the event loop's thread without any lock; it may
- * run once more after a disarm that raced with it: devices check their own state. */
+/* A one-shot timer on guest time. set: (re)arms for an absolute time in ns, 0 disarms; any thread;
+ * never blocks; with the device's lock held is fine. fn runs on the event loop's thread without any
+ * lock; it may run once more after a disarm that raced with it: devices check their own state. */
 struct vtimer;
 struct timer_source {
 	struct vtimer *(*create)(void *opaque, void (*fn)(void *arg), void *arg, const char *name);
@@ -79,10 +82,11 @@ struct timer_source {
 	void *opaque;
 };
 
-/* ---- character back ends (serial lines, consoles) --------------------------------------------- */
+/* ---- character back ends (serial lines, consoles) ---------------------------------------------
+ */
 
-/* The device's side of a byte stream. The back end calls `receive` on the event loop's thread with at most
- * `can_receive()` bytes; the device calls chardev_* from any thread. */
+/* The device's side of a byte stream. The back end calls `receive` on the event loop's thread with
+ * at most `can_receive()` bytes; the device calls chardev_* from any thread. */
 struct chardev_client {
 	size_t (*can_receive)(void *opaque);
 	void (*receive)(void *opaque, const uint8_t *data, size_t len);
@@ -100,13 +104,15 @@ struct chardev_ops {
 	void (*kick_receive)(struct chardev *dev); /* the device can receive again */
 };
 
-/* ---- the device --------------------------------------------------------------------------------- */
+/* ---- the device ---------------------------------------------------------------------------------
+ */
 
 struct device;
 struct device_ops {
-	void (*reset)(struct device *dev);   /* power-on state; vCPUs are stopped */
-	/* Stop touching guest and outside, so that the state can be saved; go on again; take the outside back
-	 * (after prepare on this side was aborted, or on the new side). May be NULL. */
+	void (*reset)(struct device *dev); /* power-on state; vCPUs are stopped */
+	/* Stop touching guest and outside, so that the state can be saved; go on again; take the
+	 * outside back (after prepare on this side was aborted, or on the new side). May be NULL.
+	 */
 	int (*prepare)(struct device *dev);
 	int (*drain)(struct device *dev);
 	int (*release)(struct device *dev);
@@ -120,7 +126,8 @@ struct device {
 	const struct state_desc *state; /* of the object `dev` itself */
 };
 
-/* Messages about a guest that misbehaves: rate-limited, to the sink that the VMM sets (default stderr). */
+/* Messages about a guest that misbehaves: rate-limited, to the sink that the VMM sets (default
+ * stderr). */
 void dev_log(const char *device, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void dev_log_set_sink(void (*sink)(void *opaque, const char *line), void *opaque);
 

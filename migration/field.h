@@ -14,7 +14,8 @@
 #include <stdio.h>
 
 enum field_type {
-	FIELD_U8 = 1, /* unsigned integers of the host's byte order in memory, little endian encoded */
+	FIELD_U8 =
+		1, /* unsigned integers of the host's byte order in memory, little endian encoded */
 	FIELD_U16,
 	FIELD_U32,
 	FIELD_U64,
@@ -29,12 +30,14 @@ struct field {
 	const char *name;
 	enum field_type type;
 	uint32_t offset; /* in the object */
-	uint32_t count;  /* elements; 1 for scalars */
+	uint32_t count;	 /* elements; 1 for scalars */
 	uint32_t stride; /* bytes between elements */
-	uint16_t since;  /* version of the table which brought it; absent in older: keeps its value */
+	uint16_t
+		since; /* version of the table which brought it; absent in older: keeps its value */
 	const struct state_desc *sub;
-	/* NULL: always sent. Otherwise the field is left out where this says false: an older reader can
-	 * then load the state. A field left out keeps the value that the object has after reset. */
+	/* NULL: always sent. Otherwise the field is left out where this says false: an older reader
+	 * can then load the state. A field left out keeps the value that the object has after
+	 * reset. */
 	bool (*needed)(const void *object);
 };
 
@@ -42,32 +45,46 @@ struct state_desc {
 	const char *name; /* "serial8250", stable for ever */
 	uint16_t version;
 	const struct field *fields; /* ends with name == NULL */
-	/* Bring the object's fields up to date before saving / act on them after loading. post_load returns
-	 * 0, or -EINVAL for a state that the device cannot be in (*why names it): every range that an index
-	 * or a mask relies on must be checked there, for the input is hostile. May be NULL. */
+	/* Bring the object's fields up to date before saving / act on them after loading. post_load
+	 * returns 0, or -EINVAL for a state that the device cannot be in (*why names it): every
+	 * range that an index or a mask relies on must be checked there, for the input is hostile.
+	 * May be NULL. */
 	void (*pre_save)(void *object);
 	int (*post_load)(void *object, const char **why);
 };
 
 #define FIELD_SIZEOF(T, m) sizeof(((T *)0)->m)
 #define FIELD_SCALAR(T, m, t, v)                                                                   \
-	{.name = #m, .type = (t), .offset = offsetof(T, m), .count = 1,                            \
-	 .stride = FIELD_SIZEOF(T, m), .since = (v)}
+	{                                                                                          \
+		.name = #m, .type = (t), .offset = offsetof(T, m), .count = 1,                     \
+		.stride = FIELD_SIZEOF(T, m), .since = (v)                                         \
+	}
 #define FIELD_ARRAY(T, m, t, v)                                                                    \
-	{.name = #m, .type = (t), .offset = offsetof(T, m),                                        \
-	 .count = FIELD_SIZEOF(T, m) / FIELD_SIZEOF(T, m[0]), .stride = FIELD_SIZEOF(T, m[0]),     \
-	 .since = (v)}
+	{                                                                                          \
+		.name = #m, .type = (t), .offset = offsetof(T, m),                                 \
+		.count = FIELD_SIZEOF(T, m) / FIELD_SIZEOF(T, m[0]),                               \
+		.stride = FIELD_SIZEOF(T, m[0]), .since = (v)                                      \
+	}
 #define FIELD_BLOB(T, m, v)                                                                        \
-	{.name = #m, .type = FIELD_BYTES, .offset = offsetof(T, m), .count = FIELD_SIZEOF(T, m),   \
-	 .stride = 1, .since = (v)}
+	{                                                                                          \
+		.name = #m, .type = FIELD_BYTES, .offset = offsetof(T, m),                         \
+		.count = FIELD_SIZEOF(T, m), .stride = 1, .since = (v)                             \
+	}
 #define FIELD_SUB(T, m, d, v)                                                                      \
-	{.name = #m, .type = FIELD_STRUCT, .offset = offsetof(T, m), .count = 1,                   \
-	 .stride = FIELD_SIZEOF(T, m), .since = (v), .sub = (d)}
+	{                                                                                          \
+		.name = #m, .type = FIELD_STRUCT, .offset = offsetof(T, m), .count = 1,            \
+		.stride = FIELD_SIZEOF(T, m), .since = (v), .sub = (d)                             \
+	}
 #define FIELD_SUBS(T, m, d, v)                                                                     \
-	{.name = #m, .type = FIELD_STRUCT, .offset = offsetof(T, m),                               \
-	 .count = FIELD_SIZEOF(T, m) / FIELD_SIZEOF(T, m[0]), .stride = FIELD_SIZEOF(T, m[0]),     \
-	 .since = (v), .sub = (d)}
-#define FIELD_END {.name = NULL}
+	{                                                                                          \
+		.name = #m, .type = FIELD_STRUCT, .offset = offsetof(T, m),                        \
+		.count = FIELD_SIZEOF(T, m) / FIELD_SIZEOF(T, m[0]),                               \
+		.stride = FIELD_SIZEOF(T, m[0]), .since = (v), .sub = (d)                          \
+	}
+#define FIELD_END                                                                                  \
+	{                                                                                          \
+		.name = NULL                                                                       \
+	}
 
 /* A growing byte buffer. Zero-initialised is empty. */
 struct field_buf {
@@ -79,17 +96,19 @@ void field_buf_free(struct field_buf *buf);
 /* Appends the object's state. 0 or -ENOMEM (buf is unchanged then). */
 int field_save(const struct state_desc *desc, void *object, struct field_buf *buf);
 
-/* Loads one state from data. Hostile input: lengths, types, counts, names, and versions are checked;
- * nothing is written to the object unless the whole encoding is well-formed. Returns the bytes consumed
- * or -EINVAL (malformed), -ENOTSUP (newer and not compatible: an unknown field), with a text in err. A
- * failing post_load leaves the object changed: the caller throws the machine away. */
+/* Loads one state from data. Hostile input: lengths, types, counts, names, and versions are
+ * checked; nothing is written to the object unless the whole encoding is well-formed. Returns the
+ * bytes consumed or -EINVAL (malformed), -ENOTSUP (newer and not compatible: an unknown field),
+ * with a text in err. A failing post_load leaves the object changed: the caller throws the machine
+ * away. */
 int64_t field_load(const struct state_desc *desc, void *object, const void *data, size_t len,
 		   char *err, size_t err_len);
 
 /* Prints "name.field = value" lines. */
 void field_print(const struct state_desc *desc, const void *object, FILE *out);
 
-/* Checks a table itself (unique names, sizes within stride, nesting): 0 or -EINVAL with text; for tests. */
+/* Checks a table itself (unique names, sizes within stride, nesting): 0 or -EINVAL with text; for
+ * tests. */
 int field_check(const struct state_desc *desc, char *err, size_t err_len);
 
 #endif

@@ -295,7 +295,8 @@ static void test_state(void)
 		dev_in(&w, 0x40);
 	}
 	to->ops->reset(to);
-	dev_out(&w, 0x43, 0x35); /* BCD, and no count yet: the one of before must not be left over */
+	dev_out(&w, 0x43,
+		0x35); /* BCD, and no count yet: the one of before must not be left over */
 	dev_move(dev, to);
 	for (unsigned i = 0; i < 300; i++)
 		poke(NULL, &seed);
