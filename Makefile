@@ -35,7 +35,7 @@ DESTDIR ?=
 
 ifneq ($(V),1)
 Q := @
-say = @printf '  %-8s%s\n' $(1) $(2);
+say = @printf '  %-8s%s\n' '$(1)' '$(2)';
 else
 say = $(if $(1),)
 endif
@@ -87,7 +87,7 @@ $(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libferry.a
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(UNICORN)/libunicorn.a $(LIBS)
 
 $(UNICORN)/.done:
-	$(call say,BUILD,Unicorn ($(UNICORN_VARIANT): once, then kept))
+	$(call say,BUILD,Unicorn $(UNICORN_VARIANT): once$(comma) then kept)
 	$(Q)cpu/soft/unicorn/build.sh $(UNICORN_VARIANT)
 
 .PHONY: libmmu unit clean
