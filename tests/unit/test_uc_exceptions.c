@@ -1,0 +1,562 @@
+/* Description: which exception, at which address and with which error code: encodings that do not exist, reserved
+ * bits, alignment, paging rights, far transfers, delivery itself.
+ */
+#include "tests/unit/uc_trap.h"
+
+static const uint64_t noncanonical = UINT64_C(0x800000000000);
+
+static void encodings(void)
+{
+	int mode;
+
+	for (mode = TRAP_K64; mode <= TRAP_U32; mode++) {
+		const int end = TRAP_DONE;
+		const bool wide = mode == TRAP_K64 || mode == TRAP_U64;
+
+		/* LOCK: only the listed instructions, only with a memory destination */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x89, 0x04, 0x24);       /* mov [rsp], eax */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x90);                   /* nop */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x0f, 0xc1, 0xc0);       /* xadd eax, eax */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x01, 0xc0);             /* add eax, eax */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x03, 0x04, 0x24);       /* add eax, [rsp] */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x83, 0x3c, 0x24, 0);    /* cmp */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xf7, 0x24, 0x24);       /* mul */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xff, 0x34, 0x24);       /* push */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xf3, 0xa4);             /* rep movsb */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x0f, 0xa2);             /* cpuid */
+		EXPECT(mode, end, 0, 0xf0, 0x01, 0x04, 0x24);
+		EXPECT(mode, end, 0, 0xf0, 0x83, 0x04, 0x24, 1);
+		EXPECT(mode, end, 0, 0xf0, 0x0f, 0xc1, 0x04, 0x24);
+		EXPECT(mode, end, 0, 0xf0, 0x0f, 0xb1, 0x04, 0x24);
+		EXPECT(mode, end, 0, 0xf0, 0x0f, 0xc7, 0x0c, 0x24);     /* cmpxchg8b */
+		EXPECT(mode, end, 0, 0xf0, 0x87, 0x04, 0x24);
+		EXPECT(mode, end, 0, 0xf0, 0xf7, 0x1c, 0x24);           /* neg */
+		EXPECT(mode, end, 0, 0xf0, 0xfe, 0x04, 0x24);           /* inc */
+
+		/* VEX: BMI on general registers runs, everything that needs AVX does not */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x78, 0xf2, 0xc1);       /* andn */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x70, 0xf7, 0xc0);       /* bextr */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x71, 0xf7, 0xc0);       /* shlx */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x78, 0xf3, 0xc8);       /* blsr */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x73, 0xf5, 0xc1);       /* pdep */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x73, 0xf6, 0xc1);       /* mulx */
+		EXPECT(mode, end, 0, 0xc4, 0xe3, 0x7b, 0xf0, 0xc0, 7);    /* rorx */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0x58, 0xc0);         /* vaddps xmm0, xmm0, xmm0 */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0x77);               /* vzeroupper */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf9, 0xef, 0xc0);         /* vpxor */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xfc, 0x28, 0xc0);         /* vmovaps ymm */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0xa2);               /* VEX cpuid */
+		EXPECT(mode, TRAP_UD, 0, 0xc4, 0xe2, 0x7c, 0xf2, 0xc1);   /* andn with L */
+		EXPECT(mode, TRAP_UD, 0, 0xc4, 0xe2, 0x79, 0x00, 0xc0);   /* vpshufb */
+		EXPECT(mode, TRAP_UD, 0, 0xc4, 0xe3, 0x79, 0x0f, 0xc0, 1);
+
+		EXPECT(mode, TRAP_UD, 0, 0x0f, 0x38, 0xf0, 0xc0);       /* movbe reg, reg */
+		EXPECT(mode, TRAP_UD, 0, 0x0f, 0x0b);
+		EXPECT(mode, TRAP_UD, 0, 0x0f, 0xff);
+		/* more than 15 bytes */
+		EXPECT(mode, TRAP_GP, 0, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+		       0x66, 0x66, 0x90);
+
+		EXPECT(mode, TRAP_DB, 1, 0xf1, 0x90);                   /* int1: behind it, without DPL check */
+		EXPECT(mode, TRAP_BP, 1, 0xcc, 0x90);
+		if (wide) {
+			EXPECT(mode, TRAP_UD, 0, 0xce);
+			EXPECT(mode, TRAP_UD, 0, 0x62, 0x04, 0x24);
+			EXPECT(mode, TRAP_UD, 0, 0x27);
+			EXPECT(mode, TRAP_UD, 0, 0x9a, 0, 0, 0, 0, 0, 0);
+		} else {
+			EXPECT(mode, end, 0, 0xce);                            /* into */
+			EXPECT(mode, TRAP_OF, 5, 0xb0, 0x7f, 0x04, 1, 0xce, 0x90); /* a trap: behind it */
+		}
+	}
+}
+
+static void bound(void)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_U32);
+	const int32_t limits[2] = {-5, 10};
+
+	memcpy(trap_ram + TRAP_DATA, limits, 8);
+	s.gpr[6] = TRAP_DATA;
+	s.gpr[0] = 10;
+	EXPECT_STATE(&s, TRAP_U32, TRAP_DONE, 0, 0x62, 0x06);
+	s.gpr[0] = 0xfffffffb;
+	EXPECT_STATE(&s, TRAP_U32, TRAP_DONE, 0, 0x62, 0x06);
+	s.gpr[0] = 11;
+	EXPECT_STATE(&s, TRAP_U32, TRAP_BR, 0, 0x62, 0x06);
+	s.gpr[0] = 0xfffffffa;
+	EXPECT_STATE(&s, TRAP_U32, TRAP_BR, 0, 0x62, 0x06);
+}
+
+static void cr(uint8_t reg, uint64_t value, bool ok)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_K64);
+
+	s.gpr[0] = value;
+	/* mov crN, rax, and back to what it was in rbx */
+	s.gpr[3] = reg == 0 ? s.cr0 : reg == 3 ? s.cr3 : reg == 4 ? s.cr4 : 0;
+	if (reg == 8)
+		EXPECT_STATE(&s, TRAP_K64, ok ? TRAP_DONE : TRAP_GP, 0, 0x44, 0x0f, 0x22, 0xc0);
+	else
+		EXPECT_STATE(&s, TRAP_K64, ok ? TRAP_DONE : TRAP_GP, 0, 0x0f, 0x22, (uint8_t)(0xc0 | reg << 3), 0x0f,
+			     0x22, (uint8_t)(0xc3 | reg << 3));
+}
+
+static void msr(uint32_t number, uint64_t value, bool ok)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_K64);
+
+	s.gpr[1] = number, s.gpr[0] = (uint32_t)value, s.gpr[2] = value >> 32;
+	EXPECT_STATE(&s, TRAP_K64, ok ? TRAP_DONE : TRAP_GP, 0, 0x0f, 0x30);
+}
+
+static void reserved_bits(void)
+{
+	static const uint32_t addresses[] = {0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102, 0x175, 0x176};
+	uc_x86_vcpu_state s = trap_state(TRAP_K64);
+	const uint64_t cr0 = s.cr0, cr4 = s.cr4;
+	size_t i;
+
+	cr(0, cr0, true);
+	cr(0, cr0 | UINT64_C(1) << 32, false);
+	cr(0, cr0 & ~1ull, false);       /* PG without PE */
+	cr(0, cr0 & ~0x80000000ull, false); /* PG off in 64-bit code */
+	cr(0, cr0 | 1 << 29, false);     /* NW without CD */
+	cr(0, cr0 | 1 << 29 | 1 << 30, true);
+	cr(3, TRAP_PML4, true);
+	cr(3, TRAP_PML4 | UINT64_C(1) << 45, false);
+	cr(3, TRAP_PML4 | UINT64_C(1) << 63, false);
+	cr(4, cr4, true);
+	cr(4, cr4 & ~0x20ull, false);    /* PAE off in long mode */
+	cr(4, cr4 | 1 << 12, false);     /* LA57: not in CPUID, and not in long mode */
+	cr(4, cr4 | 1 << 13, false);     /* VMXE */
+	cr(4, cr4 | 1 << 17, false);     /* PCIDE */
+	cr(4, cr4 | 1 << 22, false);     /* PKE */
+	cr(4, cr4 | 1 << 11, false);     /* UMIP */
+	cr(4, cr4 | 1 << 15, false);
+	cr(4, cr4 | UINT64_C(1) << 32, false);
+	cr(8, 15, true);
+	cr(8, 16, false);
+	cr(8, UINT64_C(1) << 63, false);
+	EXPECT(TRAP_U64, TRAP_GP, 0, 0x0f, 0x20, 0xc0);
+
+	for (i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++) {
+		msr(addresses[i], 0x7fffffffffff, true);
+		msr(addresses[i], UINT64_C(0xffff800000000000), true);
+		msr(addresses[i], noncanonical, false);
+	}
+	msr(0xc0000080, s.efer, true);
+	msr(0xc0000080, s.efer | 0x1000, false); /* SVME */
+	msr(0xc0000080, s.efer | 2, false);
+	msr(0xc0000080, s.efer | UINT64_C(1) << 40, false);
+	msr(0xc0000080, s.efer & ~0x100ull, false); /* LME off under paging */
+	msr(0xc0000080, s.efer & ~0x400ull, true);  /* LMA is read-only */
+	msr(0x277, 0x0007040600070406, true);
+	msr(0x277, 0x0002040600070406, false);
+	msr(0x277, 0x0008040600070406, false);
+	EXPECT(TRAP_U64, TRAP_GP, 0, 0x0f, 0x32);
+
+	/* MXCSR */
+	s = trap_state(TRAP_K64);
+	trap_st64(TRAP_STACK, 0x1f80);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_DONE, 0, 0x0f, 0xae, 0x14, 0x24);
+	trap_st64(TRAP_STACK, 0x11f80);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x0f, 0xae, 0x14, 0x24);
+
+	/* TSC and counters */
+	s = trap_state(TRAP_U64);
+	EXPECT_STATE(&s, TRAP_U64, TRAP_DONE, 0, 0x0f, 0x31);
+	s.cr4 |= 4;
+	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0x0f, 0x31);
+	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0x0f, 0x33);
+	EXPECT(TRAP_K64, TRAP_GP, 0, 0x0f, 0x33);
+}
+
+/* @insn with [rdi] as its 16-byte operand */
+static void aligned(const uint8_t *insn, size_t n, bool must)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_U64);
+	struct trap t;
+	int i;
+
+	for (i = 0; i < 16; i++) {
+		s.gpr[7] = TRAP_DATA + i;
+		t = trap_run_state(&s, TRAP_U64, insn, n);
+		CHECK(t.vector == (must && i ? TRAP_GP : TRAP_DONE) && (t.vector != TRAP_GP || (!t.error && !t.at)),
+		      "%02x %02x %02x %02x at +%d: vector %d", insn[0], insn[1], insn[2], insn[3], i, t.vector);
+	}
+}
+
+static void alignment(void)
+{
+	static const struct {
+		uint8_t n, insn[7];
+		bool must;
+	} t[] = {
+		{3, {0x0f, 0x28, 0x07}, true},              /* movaps */
+		{3, {0x0f, 0x29, 0x07}, true},
+		{4, {0x66, 0x0f, 0x6f, 0x07}, true},        /* movdqa */
+		{4, {0x66, 0x0f, 0x7f, 0x07}, true},
+		{3, {0x0f, 0x2b, 0x07}, true},              /* movntps */
+		{4, {0x66, 0x0f, 0xe7, 0x07}, true},        /* movntdq */
+		{5, {0x66, 0x0f, 0x38, 0x2a, 0x07}, true},  /* movntdqa */
+		{3, {0x0f, 0x58, 0x07}, true},              /* addps */
+		{4, {0x66, 0x0f, 0xef, 0x07}, true},        /* pxor */
+		{4, {0x66, 0x0f, 0xfe, 0x07}, true},        /* paddd */
+		{5, {0x66, 0x0f, 0x70, 0x07, 0}, true},     /* pshufd */
+		{5, {0x66, 0x0f, 0x38, 0x00, 0x07}, true},  /* pshufb */
+		{6, {0x66, 0x0f, 0x3a, 0x0f, 0x07, 1}, true}, /* palignr */
+		{4, {0xf3, 0x0f, 0x16, 0x07}, true},        /* movshdup */
+		{4, {0x66, 0x0f, 0x2d, 0x07}, true},        /* cvtpd2pi */
+		{4, {0x48, 0x0f, 0xc7, 0x0f}, true},        /* cmpxchg16b */
+		{3, {0x0f, 0x10, 0x07}, false},             /* movups */
+		{3, {0x0f, 0x11, 0x07}, false},
+		{4, {0xf3, 0x0f, 0x6f, 0x07}, false},       /* movdqu */
+		{4, {0xf3, 0x0f, 0x7f, 0x07}, false},
+		{4, {0xf2, 0x0f, 0xf0, 0x07}, false},       /* lddqu */
+		{6, {0x66, 0x0f, 0x3a, 0x63, 0x07, 0}, false}, /* pcmpistri */
+		{3, {0x0f, 0x5a, 0x07}, false},             /* cvtps2pd: 8 bytes */
+		{4, {0xf3, 0x0f, 0xe6, 0x07}, false},       /* cvtdq2pd */
+		{3, {0x0f, 0x2d, 0x07}, false},             /* cvtps2pi */
+		{6, {0x66, 0x0f, 0x3a, 0x0a, 0x07, 0}, false}, /* roundss */
+		{6, {0x66, 0x0f, 0x3a, 0x0b, 0x07, 0}, false},
+		{4, {0xf3, 0x0f, 0x58, 0x07}, false},       /* addss */
+		{5, {0x66, 0x0f, 0x38, 0x20, 0x07}, false}, /* pmovsxbw */
+	};
+	uc_x86_vcpu_state s = trap_state(TRAP_U64);
+	size_t i;
+
+	for (i = 0; i < sizeof(t) / sizeof(t[0]); i++)
+		aligned(t[i].insn, t[i].n, t[i].must);
+	/* those that read less than 16 bytes do not reach into the next page, which is not there */
+	trap_st64(TRAP_PT + (TRAP_DATA >> 12) * 8 + 8, 0);
+	s.gpr[7] = TRAP_DATA + 0x1000 - 8;
+	EXPECT_STATE(&s, TRAP_U64, TRAP_DONE, 0, 0x0f, 0x5a, 0x07);
+	EXPECT_STATE(&s, TRAP_U64, TRAP_DONE, 0, 0xf3, 0x0f, 0xe6, 0x07);
+	EXPECT_STATE(&s, TRAP_U64, TRAP_DONE, 0, 0x66, 0x0f, 0x3a, 0x0b, 0x07, 0);
+	EXPECT_STATE(&s, TRAP_U64, TRAP_PF, 0, 0x0f, 0x10, 0x07);
+	trap_memory();
+}
+
+static void page_fault(uc_x86_vcpu_state *s, int mode, uint64_t pte, const uint8_t *code, size_t n, int64_t error)
+{
+	struct trap t;
+
+	trap_st64(TRAP_PT + (TRAP_DATA >> 12) * 8, pte);
+	trap_ram[TRAP_DATA + 0x18] = 0xc3; /* ret */
+	s->gpr[7] = TRAP_DATA + 0x18;
+	t = trap_run_state(s, mode, code, n);
+	if (error < 0)
+		CHECK(t.vector == TRAP_DONE, "pte %llx %02x: vector %d error %llx cr2 %llx", (unsigned long long)pte,
+		      code[0], t.vector, (unsigned long long)t.error, (unsigned long long)t.s.cr2);
+	else
+		CHECK(t.vector == TRAP_PF && t.error == (uint64_t)error && t.s.cr2 == TRAP_DATA + 0x18,
+		      "pte %llx %02x: vector %d error %llx cr2 %llx, not %llx", (unsigned long long)pte, code[0], t.vector,
+		      (unsigned long long)t.error, (unsigned long long)t.s.cr2, (unsigned long long)error);
+}
+
+static void paging(void)
+{
+	static const uint8_t rd[] = {0x8a, 0x07}, wr[] = {0x88, 0x07}, ex[] = {0xff, 0xd7, 0x90};
+	const uint64_t nx = UINT64_C(1) << 63, rsvd = UINT64_C(1) << 45;
+	uc_x86_vcpu_state k = trap_state(TRAP_K64), u = trap_state(TRAP_U64);
+
+	/* P 1, W 2, U 4, RSVD 8, I 16 */
+	page_fault(&u, TRAP_U64, TRAP_DATA | 7, rd, 2, -1);
+	page_fault(&u, TRAP_U64, 0, rd, 2, 4);
+	page_fault(&u, TRAP_U64, 0, wr, 2, 6);
+	page_fault(&u, TRAP_U64, 0, ex, 3, 0x14);
+	page_fault(&u, TRAP_U64, TRAP_DATA | 3, rd, 2, 5);
+	page_fault(&u, TRAP_U64, TRAP_DATA | 5, wr, 2, 7);
+	page_fault(&u, TRAP_U64, TRAP_DATA | 7 | nx, ex, 3, 0x15);
+	page_fault(&u, TRAP_U64, TRAP_DATA | 7 | rsvd, rd, 2, 0xd);
+	page_fault(&u, TRAP_U64, TRAP_DATA | 7 | rsvd, wr, 2, 0xf);
+	page_fault(&k, TRAP_K64, TRAP_DATA | 3, rd, 2, -1);
+	page_fault(&k, TRAP_K64, 0, wr, 2, 2);
+	page_fault(&k, TRAP_K64, TRAP_DATA | 1, wr, 2, 3); /* CR0.WP */
+	k.cr0 &= ~0x10000;
+	page_fault(&k, TRAP_K64, TRAP_DATA | 1, wr, 2, -1);
+	k.cr0 |= 0x10000;
+	k.efer &= ~0x800;
+	page_fault(&k, TRAP_K64, TRAP_DATA | 7 | nx, rd, 2, 9); /* bit 63 is reserved without NXE */
+	k.efer |= 0x800;
+	page_fault(&k, TRAP_K64, TRAP_DATA | 3 | nx, ex, 3, 0x11);
+
+	/* SMEP and SMAP: all but that page the supervisor's */
+	for (int i = 0; i < 512; i++)
+		trap_st64(TRAP_PT + i * 8, i * 4096 | 3);
+	k.cr4 |= 1 << 20 | 1 << 21;
+	page_fault(&k, TRAP_K64, TRAP_DATA | 7, ex, 3, 0x11);
+	page_fault(&k, TRAP_K64, TRAP_DATA | 7, rd, 2, 1);
+	page_fault(&k, TRAP_K64, TRAP_DATA | 7, wr, 2, 3);
+	k.rflags |= 1 << 18; /* AC */
+	page_fault(&k, TRAP_K64, TRAP_DATA | 7, rd, 2, -1);
+	page_fault(&k, TRAP_K64, TRAP_DATA | 7, ex, 3, 0x11);
+	k.rflags = 2;
+	page_fault(&k, TRAP_K64, TRAP_DATA | 3, ex, 3, -1);
+	trap_memory();
+
+	/* a fetch that crosses into a page that is not there: the address of the instruction, what is before it done
+	 * once, CR2 the page */
+	for (int at = 1; at < 5; at++) {
+		struct trap t;
+		static const uint8_t code[] = {0xff, 0xc3, 0xff, 0xc3, 0xb8, 1, 2, 3, 4, 0xff, 0xc3};
+		uc_x86_vcpu_state s = trap_state(TRAP_U64);
+
+		memcpy(trap_ram + TRAP_CODE + 0x1000 - 4 - at, code, sizeof(code));
+		trap_st64(TRAP_PT + (TRAP_CODE >> 12) * 8 + 8, 0);
+		s.rip = TRAP_CODE + 0x1000 - 4 - at;
+		s.gpr[3] = 0;
+		t = trap_run_state(&s, TRAP_U64, code, 0);
+		CHECK(t.vector == TRAP_PF && t.error == 0x14 && t.rip == s.rip + 4 && t.s.gpr[3] == 2 &&
+			      t.s.cr2 == TRAP_CODE + 0x1000,
+		      "%d bytes before: vector %d rip %llx rbx %llx cr2 %llx", at, t.vector, (unsigned long long)t.rip,
+		      (unsigned long long)t.s.gpr[3], (unsigned long long)t.s.cr2);
+	}
+	trap_memory();
+
+	/* a store that faults on its second page has changed nothing on the first */
+	for (int size = 2; size <= 8; size *= 2) {
+		uc_x86_vcpu_state s = trap_state(TRAP_U64);
+		struct trap t;
+
+		trap_st64(TRAP_PT + (TRAP_DATA >> 12) * 8 + 8, 0);
+		trap_st64(TRAP_DATA + 0xff8, 0);
+		s.gpr[0] = ~UINT64_C(0);
+		s.gpr[7] = TRAP_DATA + 0x1000 - size / 2;
+		t = size == 2 ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x66, 0x89, 0x07))
+		    : size == 4 ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x89, 0x07))
+				: trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x48, 0x89, 0x07));
+		CHECK(t.vector == TRAP_PF && trap_ld64(TRAP_DATA + 0xff8) == 0 && t.s.cr2 == TRAP_DATA + 0x1000,
+		      "size %d: vector %d, %llx", size, t.vector, (unsigned long long)trap_ld64(TRAP_DATA + 0xff8));
+	}
+	trap_memory();
+}
+
+static void canonical(void)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_K64);
+	struct trap t;
+
+	s.gpr[7] = noncanonical;
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x8a, 0x07);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x36, 0x8a, 0x07); /* the SS override does not exist here */
+	s = trap_state(TRAP_U64);
+	s.gpr[4] = noncanonical + 0x100;
+	s.gpr[5] = noncanonical;
+	s.gpr[7] = TRAP_DATA;
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x50);                   /* push */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x58);                   /* pop */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xe8, 0, 0, 0, 0);       /* call */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xc3);                   /* ret */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x8b, 0x45, 0x08);       /* mov eax, [rbp + 8] */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x8b, 0x04, 0x24);
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xff, 0x37);             /* push [rdi]: the stack */
+	s.gpr[7] = noncanonical + 0x1000000;
+	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0xff, 0x37);             /* push [rdi]: the operand */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0x8b, 0x07);
+	/* delivery on such a stack, in ring 0: #SS, and that one as well: #DF; its IST is good */
+	s = trap_state(TRAP_K64);
+	s.gpr[4] = noncanonical + 8;
+	trap_gate(TRAP_DF, SEL_K32, 14, 0, 1);
+	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_DF && t.rsp == noncanonical + 8, "vector %d", t.vector);
+	trap_gate(TRAP_SS, SEL_K32, 14, 0, 1);
+	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_SS && t.error == 1, "vector %d error %llx", t.vector, (unsigned long long)t.error);
+	/* a handler that is not canonical */
+	trap_gate(TRAP_UD, SEL_K32, 14, 0, 0);
+	trap_st64(TRAP_IDT + TRAP_UD * 16 + 8, 0x8000);
+	s = trap_state(TRAP_K64);
+	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_GP && t.error == 1 && t.at == 0, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
+	trap_memory();
+}
+
+/* IRETQ with this frame */
+static struct trap iret(int mode, uint64_t rip, uint64_t cs, uint64_t flags, uint64_t rsp, uint64_t ss)
+{
+	const uint64_t f[5] = {rip, cs, flags, rsp, ss};
+	uc_x86_vcpu_state s = trap_state(mode);
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		if (mode == TRAP_K64)
+			trap_st64(TRAP_STACK + i * 8, f[i]);
+		else
+			memcpy(trap_ram + TRAP_STACK + i * 4, &f[i], 4);
+	}
+	memcpy(trap_ram + TRAP_CODE + 0x40, (const uint8_t[]){0xcd, TRAP_DONE}, 2);
+	return mode == TRAP_K64 ? trap_run_state(&s, mode, TRAP_BYTES(0x48, 0xcf))
+				: trap_run_state(&s, mode, TRAP_BYTES(0xcf));
+}
+
+static void far_transfers(void)
+{
+	const uint64_t to = TRAP_CODE + 0x40;
+	uc_x86_vcpu_state s;
+	struct trap t;
+
+#define IRET(vec, err, ...)                                                                      \
+	do {                                                                                     \
+		t = iret(__VA_ARGS__);                                                           \
+		CHECK(t.vector == (vec) && (t.vector == TRAP_DONE || (t.error == (uint64_t)(err) && t.at == 0)), \
+		      "vector %d error %llx at %llx", t.vector, (unsigned long long)t.error,     \
+		      (unsigned long long)t.at);                                                 \
+	} while (0)
+	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_K64, 2, TRAP_STACK, SEL_KD);
+	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_K64, 2, TRAP_STACK, 0);
+	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_U64, 2, TRAP_STACK, SEL_UD);
+	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_U32, 2, TRAP_STACK, SEL_UD);
+	IRET(TRAP_GP, 0, TRAP_K64, noncanonical, SEL_K64, 2, TRAP_STACK, SEL_KD);
+	IRET(TRAP_GP, 0, TRAP_K64, noncanonical, SEL_U64, 2, TRAP_STACK, SEL_UD);
+	IRET(TRAP_GP, 0, TRAP_K64, UINT64_C(1) << 32, SEL_U32, 2, TRAP_STACK, SEL_UD); /* beyond the limit */
+	IRET(TRAP_GP, 0, TRAP_K64, to, SEL_U64, 2, TRAP_STACK, 0);
+	IRET(TRAP_GP, 0, TRAP_K64, to, SEL_U32, 2, TRAP_STACK, 3);
+	IRET(TRAP_GP, SEL_UD & ~3, TRAP_K64, to, SEL_U64, 2, TRAP_STACK, SEL_UD & ~3);
+	IRET(TRAP_GP, 0x50, TRAP_K64, to, 0x53, 2, TRAP_STACK, SEL_UD);     /* beyond the GDT */
+	IRET(TRAP_GP, SEL_KD, TRAP_K64, to, SEL_KD, 2, TRAP_STACK, SEL_KD); /* not code */
+	IRET(TRAP_GP, 0, TRAP_K64, to, 0, 2, TRAP_STACK, SEL_KD);
+	trap_st64(TRAP_GDT + 0x20, 0x00cf73000000ffff); /* the user's stack segment: not present */
+	IRET(TRAP_SS, SEL_UD & ~3, TRAP_K64, to, SEL_U64, 2, TRAP_STACK, SEL_UD);
+	trap_st64(TRAP_GDT + 0x28, 0x00af7b000000ffff);
+	IRET(TRAP_NP, SEL_U64 & ~3, TRAP_K64, to, SEL_U64, 2, TRAP_STACK, SEL_UD);
+	trap_memory();
+	/* VM is not a flag that long mode or a user can set */
+	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_U64, 0x20002, TRAP_STACK, SEL_UD);
+	CHECK(!(t.flags & 0x20000), "VM set in long mode");
+	IRET(TRAP_DONE, 0, TRAP_U32, to, SEL_U32, 0x23002, TRAP_STACK, SEL_UD);
+	CHECK(!(t.flags & 0x23000), "flags %llx: ring 3 set VM or IOPL", (unsigned long long)t.flags);
+#undef IRET
+
+	/* SYSRET */
+	s = trap_state(TRAP_K64);
+	s.star = (uint64_t)SEL_K64 << 32 | (uint64_t)0x1b << 48;
+	s.gpr[1] = noncanonical, s.gpr[11] = 2;
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x48, 0x0f, 0x07);
+	s.gpr[1] = to, s.gpr[11] = 0x20002;
+	memcpy(trap_ram + to, (const uint8_t[]){0xcd, TRAP_DONE}, 2);
+	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0x48, 0x0f, 0x07));
+	CHECK(t.vector == TRAP_DONE && t.cs == SEL_U64 && !(t.flags & 0x20000), "vector %d flags %llx", t.vector,
+	      (unsigned long long)t.flags);
+	/* SYSEXIT */
+	s.sysenter_cs = SEL_K64;
+	s.gpr[2] = noncanonical, s.gpr[1] = TRAP_STACK;
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x48, 0x0f, 0x35);
+	s.gpr[2] = to, s.gpr[1] = noncanonical;
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x48, 0x0f, 0x35);
+	/* far jump through memory */
+	s = trap_state(TRAP_K64);
+	s.gpr[7] = TRAP_DATA;
+	trap_st64(TRAP_DATA, noncanonical), trap_st64(TRAP_DATA + 8, SEL_K64);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x48, 0xff, 0x2f);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x48, 0xff, 0x1f);
+}
+
+static void delivery(void)
+{
+	uc_x86_vcpu_state s;
+	struct trap t;
+
+	/* what is wrong with a gate: vector * 8 + IDT, EXT only if it was no INT */
+	s = trap_state(TRAP_U64);
+	t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0xcd, 0x30)); /* DPL */
+	CHECK(t.vector == TRAP_GP && t.error == 0x30 * 8 + 2 && t.at == 0, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
+	trap_gate(0x30, SEL_K32, 0, 0, 0);
+	t = trap_run(TRAP_K64, TRAP_BYTES(0xcd, 0x30));
+	CHECK(t.vector == TRAP_GP && t.error == 0x30 * 8 + 2, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
+	trap_gate(TRAP_UD, SEL_K32, 0, 0, 0);
+	t = trap_run(TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_GP && t.error == TRAP_UD * 8 + 3 && t.at == 0, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
+	t = trap_run(TRAP_K32, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_GP && t.error == TRAP_UD * 8 + 3, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
+	s = trap_state(TRAP_K64);
+	s.idt_limit = 0x2ff;
+	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0xcd, 0x30));
+	CHECK(t.vector == TRAP_GP && t.error == 0x30 * 8 + 2, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
+	trap_memory();
+	/* a gate to a segment that is not there */
+	trap_gate(TRAP_UD, SEL_K32, 14, 0, 0);
+	memcpy(trap_ram + TRAP_IDT + TRAP_UD * 16 + 2, (const uint16_t[]){0x58}, 2);
+	t = trap_run(TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_GP && t.error == 0x59, "vector %d error %llx", t.vector, (unsigned long long)t.error);
+	trap_memory();
+
+	/* RF: with faults, not with traps */
+	t = trap_run(TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_UD && (t.flags & 0x10000), "flags %llx", (unsigned long long)t.flags);
+	t = trap_run(TRAP_K32, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_UD && (t.flags & 0x10000), "flags %llx", (unsigned long long)t.flags);
+	t = trap_run(TRAP_K64, TRAP_BYTES(0xcc));
+	CHECK(t.vector == TRAP_BP && !(t.flags & 0x10000), "flags %llx", (unsigned long long)t.flags);
+	t = trap_run(TRAP_K64, TRAP_BYTES(0xf1));
+	CHECK(t.vector == TRAP_DB && !(t.flags & 0x10000), "flags %llx", (unsigned long long)t.flags);
+
+	/* INT through a task gate: its DPL counts */
+	trap_st64(TRAP_IDT32 + 0x30 * 8, 0x0000850000000000 | SEL_TSS << 16);
+	t = trap_run(TRAP_U32, TRAP_BYTES(0xcd, 0x30));
+	CHECK(t.vector == TRAP_GP && t.error == 0x30 * 8 + 2, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
+	trap_memory();
+
+	/* an IST without a change of ring leaves SS alone */
+	trap_gate(TRAP_UD, SEL_K32, 14, 0, 1);
+	t = trap_run(TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
+	CHECK(t.vector == TRAP_UD && t.s.seg[2].selector == SEL_KD && t.s.gpr[4] == TRAP_IST1 - 40, "ss %x rsp %llx",
+	      t.s.seg[2].selector, (unsigned long long)t.s.gpr[4]);
+	trap_memory();
+
+	/* contributory twice: #DF; its delivery failing: the end */
+	trap_gate(TRAP_GP, SEL_K32, 0, 0, 0);
+	t = trap_run(TRAP_K64, TRAP_BYTES(0x31, 0xc0, 0x8e, 0xd8, 0xb8, 0x80, 0, 0, 0, 0x8e, 0xd8));
+	CHECK(t.vector == TRAP_DF && t.error == 0, "vector %d", t.vector);
+	trap_gate(TRAP_DF, SEL_K32, 0, 0, 0);
+	t = trap_run(TRAP_K64, TRAP_BYTES(0xb8, 0x80, 0, 0, 0, 0x8e, 0xd8));
+	CHECK(t.vector == -1 && t.info.reason == UC_VCPU_EXIT_SHUTDOWN, "vector %d reason %d", t.vector, t.info.reason);
+	trap_memory();
+
+	/* real mode */
+	EXPECT(TRAP_R16, TRAP_DE, 0, 0xf6, 0xf4);
+	EXPECT(TRAP_R16, TRAP_UD, 0, 0xf0, 0x90);
+	EXPECT(TRAP_R16, TRAP_BP, 1, 0xcc);
+}
+
+static void pcmpestr(void)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_U64);
+	struct trap t;
+
+	/* equal each, bytes; lengths 2^32 and the most negative ones count as 16 */
+	s.gpr[0] = UINT64_C(1) << 32, s.gpr[2] = UINT64_C(1) << 63;
+	t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x66, 0x48, 0x0f, 0x3a, 0x61, 0xc1, 0x08));
+	CHECK(t.s.gpr[1] == 0 && !(t.flags & 0xc0), "index %llx flags %llx", (unsigned long long)t.s.gpr[1],
+	      (unsigned long long)t.flags);
+	/* without REX.W the upper halves do not count: both empty */
+	t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x66, 0x0f, 0x3a, 0x61, 0xc1, 0x08));
+	CHECK((t.flags & 0xc0) == 0xc0, "flags %llx", (unsigned long long)t.flags);
+	s.gpr[0] = 0x80000000, s.gpr[2] = 0xfffffffd; /* INT32_MIN, -3 */
+	t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x66, 0x0f, 0x3a, 0x61, 0xc1, 0x08));
+	CHECK((t.flags & 0xc0) == 0x40, "flags %llx", (unsigned long long)t.flags);
+}
+
+int main(void)
+{
+	trap_open();
+	encodings();
+	bound();
+	reserved_bits();
+	alignment();
+	paging();
+	canonical();
+	far_transfers();
+	delivery();
+	pcmpestr();
+	trap_close();
+	return trap_report("test_uc_exceptions");
+}
