@@ -17,7 +17,7 @@ import tempfile
 import termios
 import time
 
-from ferrytest import (EXIT_POWEROFF, EXIT_RESET_LIMIT, EXIT_SIGNAL, EXIT_START, EXIT_USAGE, FERRY, SCALE, Failure,
+from ferrytest import (EXIT_POWEROFF, EXIT_RESET_LIMIT, EXIT_SIGNAL, EXIT_START, EXIT_USAGE, FERRY, SCALE, TOP, Failure,
                        Process, Skip, check, each, ferry, kernel, multiboot_elf, needs_ferry)
 
 EXIT_KILLED = 8
@@ -262,6 +262,61 @@ def test_memory_limits():
         code, _, err = place.run(place.kernel, "-m", "64G,overcommit", "--serial", "none", *PORT)
         check(code == 11, f"64G,overcommit: exit code {code}: {err}")
         place.nothing_left()
+
+
+@contextlib.contextmanager
+def memory_group(limit):
+    """A control group with that limit; None where this user may not make one."""
+    for parent, name in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = os.path.join(parent, f"ferry-test-{os.getpid()}")
+        try:
+            os.mkdir(group)
+        except OSError:
+            continue
+        try:
+            with open(os.path.join(group, name), "w") as f:
+                f.write(str(limit))
+            yield os.path.join(group, "cgroup.procs")
+            return
+        except OSError:
+            pass
+        finally:
+            os.rmdir(group)
+    yield None
+
+
+@needs_ferry
+def test_control_group():
+    """The limit of ferry's control group counts as the host's memory does."""
+    with Place(leave(5)) as place, memory_group(128 << 20) as procs:
+        if not procs:
+            raise Skip("no control group with a memory limit can be made here")
+        for size, should in (("256M", EXIT_START), ("64M", 11), ("256M,overcommit", 11)):
+            line = f"echo $$ >{procs} && exec {FERRY} run -q --serial none -m {size} {' '.join(PORT)} {place.kernel}"
+            done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60 * SCALE,
+                                  env=dict(os.environ, FERRY_RUNTIME_DIR=place.runtime))
+            check(done.returncode == should, f"{size}: {done.returncode} {done.stderr}")
+            check(should == 11 or "control group" in done.stderr and "overcommit" in done.stderr, done.stderr)
+        place.nothing_left()
+
+
+@needs_ferry
+def test_install():
+    """make install puts everything where shells and man look, make uninstall takes it away."""
+    with Place() as place:
+        def make(target):
+            subprocess.run(["make", "-s", "-C", TOP, target, f"DESTDIR={place.top}", "PREFIX=/usr"], check=True,
+                           capture_output=True)
+        make("install")
+        ferry_there = place.path("usr/bin/ferry")
+        out = subprocess.run([ferry_there, "version"], capture_output=True, text=True).stdout
+        check(out.startswith("ferry "), out)
+        for file in ("man/man1/ferry.1", "man/man1/ferry-run.1", "bash-completion/completions/ferry",
+                     "zsh/site-functions/_ferry", "fish/vendor_completions.d/ferry.fish"):
+            check(os.path.getsize(place.path("usr/share/" + file)) > 100, file)
+        make("uninstall")
+        left = [f for _, _, files in os.walk(place.path("usr")) for f in files]
+        check(not left, f"left: {left}")
 
 
 @needs_ferry
