@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,6 +138,14 @@ static void on_fatal(int signo, siginfo_t *info, void *context)
 	if (info->si_code <= 0)
 		raise(signo); /* a fault comes again by itself, with its address */
 	errno = saved;
+}
+
+void cleanup_allow_crashes(sigset_t *set)
+{
+	for (unsigned i = 0; i < N_FATAL; i++) {
+		if (fatal[i].name)
+			sigdelset(set, fatal[i].signo);
+	}
 }
 
 void cleanup_install(void)

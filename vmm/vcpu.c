@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vmm/cleanup.h"
 #include "vmm/message.h"
 #include "vmm/vm_internal.h"
 
@@ -192,8 +193,9 @@ int vcpus_start(struct vm *vm, struct error *err)
 	int ret = 0;
 
 	vm->stop_wanted = true;
-	/* Signals are the loop's. */
+	/* Signals are the loop's, but those of a crash: the terminal is to be put back. */
 	sigfillset(&all);
+	cleanup_allow_crashes(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	for (unsigned i = 0; i < vm->vcpu_count && !ret; i++) {
 		struct vcpu *v = &vm->vcpu[i];

@@ -3,6 +3,7 @@
 The guests are a few instructions in a multiboot kernel, so that each case takes a fraction of a second.
 """
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -445,8 +446,18 @@ def modes(fd):
     return now[:3] + [now[3] & ~(termios.FLUSHO | termios.PENDIN)] + now[4:]
 
 
+def kill_thread(pid, name, signo):
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm") as f:
+            if f.read().strip() == name:
+                tgkill = {"x86_64": 234, "aarch64": 131, "riscv64": 131}[os.uname().machine]
+                ctypes.CDLL(None).syscall(tgkill, pid, int(task), int(signo))
+                return
+    raise Failure(f"no thread {name}")
+
+
 @needs_ferry
-@each(way=["C-a x", "debug-exit", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGSEGV", "SIGABRT", "start"])
+@each(way=["C-a x", "debug-exit", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGSEGV", "SIGABRT", "vCPU crash", "start"])
 def test_ways_out(way):
     """Whatever ends ferry: the exit code, the terminal as it was, nothing left behind."""
     with Place(say("up") + echo()) as place:
@@ -462,6 +473,9 @@ def test_ways_out(way):
                 check(not modes(vm.master)[3] & (termios.ICANON | termios.ISIG | termios.ECHO), "not raw")
             if way in ("C-a x", "debug-exit"):
                 vm.send("\x01x" if way == "C-a x" else "q")
+            elif way == "vCPU crash":
+                kill_thread(vm.pid, "vcpu0", signal.SIGSEGV)
+                should = -signal.SIGSEGV
             elif way != "start":
                 signo = getattr(signal, way)
                 os.kill(vm.pid, signo)
@@ -470,7 +484,8 @@ def test_ways_out(way):
             check(code == should, f"exit code {code} instead of {should}: {vm.stderr()}")
             after = modes(vm.master)
             check(after[:4] == before[:4], f"terminal: {after[:4]} instead of {before[:4]}")
-            check(vm.stderr().count("internal error") == (way in ("SIGSEGV", "SIGABRT")), vm.stderr())
+            crash = way in ("SIGSEGV", "SIGABRT", "vCPU crash")
+            check(vm.stderr().count("internal error") == crash, vm.stderr())
         place.nothing_left()
         check(not os.path.exists(place.path("pid")), "the pidfile is left")
 
