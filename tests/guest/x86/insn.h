@@ -12,9 +12,9 @@ enum insn_mode {
 };
 
 /*
- * The instruction is a string of bytes. RSI, RDI, RBX and RBP point at INSN_DATA zeroed bytes (RSI and RBX
- * at a multiple of 64), RAX, RCX and RDX are as given, R8 to R15 hold patterns. vector VEC_DONE: it must
- * simply execute.
+ * The instruction is a string of bytes. RSI, RDI, RBX and RBP point at INSN_DATA zeroed bytes (RSI
+ * and RBX at a multiple of 64), RAX, RCX and RDX are as given, R8 to R15 hold patterns. vector
+ * VEC_DONE: it must simply execute.
  */
 struct insn {
 	const char *name;
@@ -34,8 +34,8 @@ struct insn {
 
 extern u8 insn_data[];
 
-/* Runs one; expects vector, error code, and the place: a fault at the instruction with all registers as
- * before, #BP and #OF behind it. */
+/* Runs one; expects vector, error code, and the place: a fault at the instruction with all
+ * registers as before, #BP and #OF behind it. */
 struct ctx insn_run(const struct insn *i);
 void insn_table(const char *test, const struct insn *table, size_t n);
 #define INSN_TABLE(test, table) insn_table(test, table, ARRAY_SIZE(table))
