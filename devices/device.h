@@ -17,7 +17,7 @@
 
 #include "migration/field.h"
 
-/* ---- regions: ports and MMIO ------------------------------------------------------------- */
+/* ---- regions: ports and MMIO ---- */
 
 struct io_region;
 struct io_region_ops {
@@ -48,7 +48,7 @@ uint64_t io_space_read(const struct io_space *space, unsigned vcpu, uint64_t add
 void io_space_write(const struct io_space *space, unsigned vcpu, uint64_t addr, unsigned size,
 		    uint64_t value);
 
-/* ---- interrupt lines ---------------------------------------------------------------------- */
+/* ---- interrupt lines ---- */
 
 struct irq_line {
 	void (*set)(void *opaque, unsigned n, bool level); /* level, not edge; any thread */
@@ -61,7 +61,7 @@ static inline void irq_set(const struct irq_line *line, bool level)
 		line->set(line->opaque, line->n, level);
 }
 
-/* ---- time ----------------------------------------------------------------------------------- */
+/* ---- time ---- */
 
 /* Guest time in ns: monotonic, stands still while the VM is paused, part of the machine's state. */
 struct clock_source {

@@ -9,18 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CASCADE_IRQ 2
-
-struct pic_chip {
-	uint8_t irr, imr, isr, lines, elcr;
-	uint8_t lowest;	     /* the IRQ of the lowest priority (rotation) */
-	uint8_t vector_base; /* ICW2 */
-	uint8_t init_step;   /* 0: operating, else the ICW that is expected */
-	bool icw4_needed, single;
-	bool read_isr, poll, special_mask;
-	bool auto_eoi, rotate_on_aeoi,
-		fully_nested; /* fully_nested: the special fully nested mode */
-};
+#include "devices/i8259.h"
 
 struct pic {
 	struct device dev;
@@ -28,89 +17,27 @@ struct pic {
 	struct io_space *ports;
 	struct irq_line output;
 
-	struct pic_chip chip[2];
+	struct i8259 chip[2];
 	bool out; /* level at the INT pin of the master */
 };
-
-/* ICW1 clears the edge sense, the mask and the modes (data sheet: "Initialization Command Words").
- */
-static void chip_init(struct pic_chip *c)
-{
-	uint8_t lines = c->lines, elcr = c->elcr;
-
-	*c = (struct pic_chip){.lines = lines, .elcr = elcr, .lowest = 7};
-	c->irr = lines & elcr;
-}
-
-/* The rank (0: highest priority) of the best of the IRQs in mask, 8: none. */
-static unsigned chip_best(const struct pic_chip *c, uint8_t mask)
-{
-	for (unsigned rank = 0; mask && rank < 8; rank++)
-		if (mask >> ((c->lowest + 1 + rank) & 7) & 1)
-			return rank;
-	return 8;
-}
-
-/* The IRQ that this chip asks for, -1: none. */
-static int chip_request(const struct pic_chip *c, bool master)
-{
-	unsigned want = chip_best(c, c->irr & (uint8_t)~c->imr);
-	unsigned irq = (c->lowest + 1 + want) & 7;
-	uint8_t served = c->isr;
-
-	if (want == 8)
-		return -1;
-	if (c->special_mask)
-		served &= (uint8_t)~c->imr;
-	/* Special fully nested: a slave in service may ask again, for a higher one of its own. */
-	if (c->fully_nested && master && irq == CASCADE_IRQ)
-		served &= (uint8_t) ~(1u << CASCADE_IRQ);
-	return want < chip_best(c, served) ? (int)irq : -1;
-}
-
-static void chip_set_line(struct pic_chip *c, unsigned irq, bool level)
-{
-	uint8_t bit = (uint8_t)(1u << irq);
-
-	if (c->elcr & bit)
-		c->irr = (uint8_t)(level ? c->irr | bit : c->irr & ~bit);
-	else if (level && !(c->lines & bit))
-		c->irr |= bit;
-	/* A request whose line falls before INTA stays (the chip would report IRQ 7): pulses that
-	 * are shorter than a vCPU's reaction must not get lost. */
-	c->lines = (uint8_t)(level ? c->lines | bit : c->lines & ~bit);
-}
 
 static void pic_update(struct pic *p)
 {
 	bool out;
 
-	chip_set_line(&p->chip[0], CASCADE_IRQ, chip_request(&p->chip[1], false) >= 0);
-	out = chip_request(&p->chip[0], true) >= 0;
+	i8259_set_line(&p->chip[0], CASCADE_IRQ, i8259_request(&p->chip[1], false) >= 0);
+	out = i8259_request(&p->chip[0], true) >= 0;
 	if (out != p->out) {
 		p->out = out;
 		irq_set(&p->output, out);
 	}
 }
 
-/* INTA, or the read that follows a poll command. */
-static void chip_ack(struct pic_chip *c, unsigned irq)
-{
-	uint8_t bit = (uint8_t)(1u << irq);
-
-	if (!(c->elcr & bit))
-		c->irr &= (uint8_t)~bit;
-	if (!c->auto_eoi)
-		c->isr |= bit;
-	else if (c->rotate_on_aeoi)
-		c->lowest = (uint8_t)irq;
-}
-
 /* The slave's INT pin goes low when it was acknowledged and high when more is pending: an edge for
  * the master in either case. */
 static void pic_slave_acked(struct pic *p)
 {
-	chip_set_line(&p->chip[0], CASCADE_IRQ, false);
+	i8259_set_line(&p->chip[0], CASCADE_IRQ, false);
 }
 
 int pic_ack(struct device *dev)
@@ -119,18 +46,18 @@ int pic_ack(struct device *dev)
 	int irq, slave, vector;
 
 	pthread_mutex_lock(&p->lock);
-	irq = chip_request(&p->chip[0], true);
+	irq = i8259_request(&p->chip[0], true);
 	if (irq < 0) {
 		vector = p->chip[0].vector_base + 7; /* spurious: no ISR bit is set */
 	} else if (irq == CASCADE_IRQ) {
-		slave = chip_request(&p->chip[1], false);
-		chip_ack(&p->chip[0], CASCADE_IRQ);
+		slave = i8259_request(&p->chip[1], false);
+		i8259_ack(&p->chip[0], CASCADE_IRQ);
 		if (slave >= 0)
-			chip_ack(&p->chip[1], (unsigned)slave);
+			i8259_ack(&p->chip[1], (unsigned)slave);
 		pic_slave_acked(p);
 		vector = p->chip[1].vector_base + (slave < 0 ? 7 : slave);
 	} else {
-		chip_ack(&p->chip[0], (unsigned)irq);
+		i8259_ack(&p->chip[0], (unsigned)irq);
 		vector = p->chip[0].vector_base + irq;
 	}
 	pic_update(p);
@@ -145,7 +72,7 @@ static void pic_set_line(void *opaque, unsigned n, bool level)
 	if (n >= 16 || n == CASCADE_IRQ)
 		return;
 	pthread_mutex_lock(&p->lock);
-	chip_set_line(&p->chip[n / 8], n % 8, level);
+	i8259_set_line(&p->chip[n / 8], n % 8, level);
 	pic_update(p);
 	pthread_mutex_unlock(&p->lock);
 }
@@ -155,96 +82,18 @@ struct irq_line pic_line(struct device *pic, unsigned n)
 	return (struct irq_line){.set = pic_set_line, .opaque = pic, .n = n};
 }
 
-/* ---- registers ------------------------------------------------------------------------------- */
-
-static void chip_eoi(struct pic_chip *c, unsigned irq, bool rotate)
-{
-	c->isr &= (uint8_t) ~(1u << irq);
-	if (rotate)
-		c->lowest = (uint8_t)irq;
-}
-
-/* The in-service IRQ of the highest priority; special mask mode leaves masked ones out ("Fully
- * nested mode": a non-specific EOI does not clear an IS bit that is masked by an IMR bit then). */
-static int chip_served(const struct pic_chip *c)
-{
-	uint8_t served = c->special_mask ? c->isr & (uint8_t)~c->imr : c->isr;
-	unsigned rank = chip_best(c, served);
-
-	return rank == 8 ? -1 : (int)((c->lowest + 1 + rank) & 7);
-}
-
-static void chip_write_ocw2(struct pic_chip *c, uint8_t value)
-{
-	int irq;
-
-	switch (value >> 5) {
-	case 0: c->rotate_on_aeoi = false; break;
-	case 4: c->rotate_on_aeoi = true; break;
-	case 1:
-	case 5:
-		irq = chip_served(c);
-		if (irq >= 0)
-			chip_eoi(c, (unsigned)irq, value >> 5 == 5);
-		break;
-	case 3:
-	case 7: chip_eoi(c, value & 7, value >> 5 == 7); break;
-	case 6: c->lowest = value & 7; break;
-	default: break; /* 2: no operation */
-	}
-}
-
-static void chip_write_ocw3(struct pic_chip *c, uint8_t value)
-{
-	if (value & 0x04)
-		c->poll = true;
-	if (value & 0x02)
-		c->read_isr = value & 0x01;
-	if (value & 0x40)
-		c->special_mask = value & 0x20;
-}
-
-static void chip_write_command(struct pic_chip *c, uint8_t value)
-{
-	if (value & 0x10) {
-		chip_init(c);
-		c->init_step = 2;
-		c->icw4_needed = value & 0x01;
-		c->single = value & 0x02;
-	} else if (value & 0x08) {
-		chip_write_ocw3(c, value);
-	} else {
-		chip_write_ocw2(c, value);
-	}
-}
-
-static void chip_write_data(struct pic_chip *c, uint8_t value)
-{
-	switch (c->init_step) {
-	case 0: c->imr = value; break;
-	case 2:
-		c->vector_base = value & 0xf8;
-		c->init_step = !c->single ? 3 : c->icw4_needed ? 4 : 0;
-		break;
-	case 3: c->init_step = c->icw4_needed ? 4 : 0; break; /* the wiring is fixed */
-	default:
-		c->fully_nested = value & 0x10;
-		c->auto_eoi = value & 0x02;
-		c->init_step = 0;
-		break;
-	}
-}
+/* ---- registers ---- */
 
 /* Poll mode: the next read acts as INTA. Bit 7 says that there was an interrupt. */
 static uint8_t pic_read_poll(struct pic *p, unsigned chip)
 {
-	struct pic_chip *c = &p->chip[chip];
-	int irq = chip_request(c, chip == 0);
+	struct i8259 *c = &p->chip[chip];
+	int irq = i8259_request(c, chip == 0);
 
 	c->poll = false;
 	if (irq < 0)
 		return 0;
-	chip_ack(c, (unsigned)irq);
+	i8259_ack(c, (unsigned)irq);
 	if (chip == 1)
 		pic_slave_acked(p);
 	return (uint8_t)(0x80 | irq);
@@ -252,7 +101,7 @@ static uint8_t pic_read_poll(struct pic *p, unsigned chip)
 
 static uint8_t pic_read_port(struct pic *p, unsigned chip, bool data)
 {
-	struct pic_chip *c = &p->chip[chip];
+	struct i8259 *c = &p->chip[chip];
 
 	if (c->poll)
 		return pic_read_poll(p, chip);
@@ -275,14 +124,14 @@ static uint64_t pic_read(struct pic *p, unsigned chip, uint64_t off, unsigned si
 
 static void pic_write(struct pic *p, unsigned chip, uint64_t off, unsigned size, uint64_t value)
 {
-	struct pic_chip *c = &p->chip[chip];
+	struct i8259 *c = &p->chip[chip];
 
 	pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < size; i++) {
 		if (off + i)
-			chip_write_data(c, (uint8_t)(value >> (8 * i)));
+			i8259_write_data(c, (uint8_t)(value >> (8 * i)));
 		else
-			chip_write_command(c, (uint8_t)(value >> (8 * i)));
+			i8259_write_command(c, (uint8_t)(value >> (8 * i)));
 	}
 	pic_update(p);
 	pthread_mutex_unlock(&p->lock);
@@ -337,7 +186,7 @@ static void elcr_write(void *opaque, unsigned vcpu, uint64_t off, unsigned size,
 	(void)vcpu;
 	pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < size; i++) {
-		struct pic_chip *c = &p->chip[off + i];
+		struct i8259 *c = &p->chip[off + i];
 
 		c->elcr = (uint8_t)(value >> (8 * i)) & elcr_mask[off + i];
 		/* A level pin's request is its line. */
@@ -358,7 +207,7 @@ static void pic_reset(struct device *dev)
 	pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < 2; i++) {
 		p->chip[i].elcr = 0;
-		chip_init(&p->chip[i]);
+		i8259_reset(&p->chip[i]);
 	}
 	p->chip[0].lines &= (uint8_t) ~(1u << CASCADE_IRQ);
 	pic_update(p);
@@ -371,7 +220,7 @@ static int pic_post_load(void *object, const char **why)
 
 	pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < 2; i++) {
-		struct pic_chip *c = &p->chip[i];
+		struct i8259 *c = &p->chip[i];
 
 		if (c->lowest > 7 || c->init_step == 1 || c->init_step > 4)
 			*why = "a priority or initialization step out of range";
@@ -381,7 +230,7 @@ static int pic_post_load(void *object, const char **why)
 			*why = "a level request without its line";
 	}
 	if (!*why) {
-		p->out = chip_request(&p->chip[0], true) >= 0;
+		p->out = i8259_request(&p->chip[0], true) >= 0;
 		pic_update(p);
 		irq_set(&p->output, p->out);
 	}
@@ -405,28 +254,8 @@ static const struct io_region_ops pic_slave_io = {pic_read_slave, pic_write_slav
 static const struct io_region_ops elcr_io = {elcr_read, elcr_write};
 static const struct device_ops pic_ops = {.reset = pic_reset, .destroy = pic_destroy};
 
-static const struct field chip_fields[] = {
-	FIELD_SCALAR(struct pic_chip, irr, FIELD_U8, 1),
-	FIELD_SCALAR(struct pic_chip, imr, FIELD_U8, 1),
-	FIELD_SCALAR(struct pic_chip, isr, FIELD_U8, 1),
-	FIELD_SCALAR(struct pic_chip, lines, FIELD_U8, 1),
-	FIELD_SCALAR(struct pic_chip, elcr, FIELD_U8, 1),
-	FIELD_SCALAR(struct pic_chip, lowest, FIELD_U8, 1),
-	FIELD_SCALAR(struct pic_chip, vector_base, FIELD_U8, 1),
-	FIELD_SCALAR(struct pic_chip, init_step, FIELD_U8, 1),
-	FIELD_SCALAR(struct pic_chip, icw4_needed, FIELD_BOOL, 1),
-	FIELD_SCALAR(struct pic_chip, single, FIELD_BOOL, 1),
-	FIELD_SCALAR(struct pic_chip, read_isr, FIELD_BOOL, 1),
-	FIELD_SCALAR(struct pic_chip, poll, FIELD_BOOL, 1),
-	FIELD_SCALAR(struct pic_chip, special_mask, FIELD_BOOL, 1),
-	FIELD_SCALAR(struct pic_chip, auto_eoi, FIELD_BOOL, 1),
-	FIELD_SCALAR(struct pic_chip, rotate_on_aeoi, FIELD_BOOL, 1),
-	FIELD_SCALAR(struct pic_chip, fully_nested, FIELD_BOOL, 1),
-	FIELD_END,
-};
-static const struct state_desc chip_state = {.name = "i8259", .version = 1, .fields = chip_fields};
 static const struct field pic_fields[] = {
-	FIELD_SUBS(struct pic, chip, &chip_state, 1),
+	FIELD_SUBS(struct pic, chip, &i8259_state, 1),
 	FIELD_END,
 };
 static const struct state_desc pic_state = {

@@ -55,8 +55,7 @@ struct rtc {
 	uint64_t timer_ns; /* 0: not armed */
 };
 
-/* ---- the time
- * ------------------------------------------------------------------------------------ */
+/* ---- the time ---- */
 
 /* Held: the guest is setting the time, or keeps the divider in reset. */
 static bool rtc_held(const struct rtc *r)
@@ -100,8 +99,7 @@ static void rtc_follow_wall(struct rtc *r, uint64_t now)
 		r->base_time += diff;
 }
 
-/* ---- flags and the interrupt
- * --------------------------------------------------------------------- */
+/* ---- flags and the interrupt ---- */
 
 /* Period of the square wave in ns x 2^15 / 10^9, that is in ticks of 32768 Hz; 0: off. */
 static unsigned rtc_period(const struct rtc *r)

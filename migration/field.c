@@ -60,7 +60,7 @@ static void elem_set(enum field_type type, uint8_t *p, uint64_t value)
 	}
 }
 
-/* ---- saving ------------------------------------------------------------------------------- */
+/* ---- saving ---- */
 
 void field_buf_free(struct field_buf *buf)
 {
@@ -188,7 +188,7 @@ int field_save(const struct state_desc *desc, void *object, struct field_buf *bu
 	return ret;
 }
 
-/* ---- loading ------------------------------------------------------------------------------ */
+/* ---- loading ---- */
 
 /* Pass 1 checks without touching the object, pass 2 writes what was checked. */
 struct load {
@@ -386,7 +386,7 @@ int64_t field_load(const struct state_desc *desc, void *object, const void *data
 	return (int64_t)(len - in.left);
 }
 
-/* ---- printing and checking ------------------------------------------------------------------ */
+/* ---- printing and checking ---- */
 
 static void print_state(const struct state_desc *desc, const char *prefix, const uint8_t *object,
 			FILE *out)

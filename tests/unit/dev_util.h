@@ -46,8 +46,7 @@ static inline int dev_result(const char *what)
 	return dev_failures != 0;
 }
 
-/* ---- a generator whose every run is the same
- * ------------------------------------------------------- */
+/* ---- a generator whose every run is the same ---- */
 
 static inline uint64_t dev_random(uint64_t *seed)
 {
@@ -58,8 +57,7 @@ static inline uint64_t dev_random(uint64_t *seed)
 	return z ^ z >> 31;
 }
 
-/* ---- clock and timers
- * ------------------------------------------------------------------------------ */
+/* ---- clock and timers ---- */
 
 #define DEV_TIMERS 64
 
@@ -180,8 +178,7 @@ static inline void dev_out(struct dev_world *w, uint16_t port, unsigned value)
 	io_space_write(&w->ports, 0, port, 1, value);
 }
 
-/* ---- wires
- * ---------------------------------------------------------------------------------------- */
+/* ---- wires ---- */
 
 struct dev_wire {
 	bool level;
@@ -203,8 +200,7 @@ static inline struct irq_line dev_wire_line(struct dev_wire *wires, unsigned n)
 	return (struct irq_line){.set = dev_wire_set, .opaque = wires, .n = n};
 }
 
-/* ---- machine events
- * ---------------------------------------------------------------------------------- */
+/* ---- machine events ---- */
 
 struct dev_events {
 	unsigned count[4];
@@ -219,8 +215,7 @@ static inline void dev_event(void *opaque, enum machine_event event, uint32_t co
 	e->code = code;
 }
 
-/* ---- a byte stream in memory
- * ------------------------------------------------------------------------- */
+/* ---- a byte stream in memory ---- */
 
 struct dev_chardev {
 	struct chardev chr;
@@ -275,8 +270,7 @@ static inline size_t dev_chardev_feed(struct dev_chardev *c, const void *data, s
 	return n;
 }
 
-/* ---- processors
- * ------------------------------------------------------------------------------------ */
+/* ---- processors ---- */
 
 #define DEV_CPUS 40
 
@@ -335,8 +329,7 @@ static inline uint64_t dev_tsc_deadline(void *opaque, unsigned vcpu, uint64_t ts
 	return tsc < c->tsc_offset ? 0 : (tsc - c->tsc_offset + 1) / 2;
 }
 
-/* ---- saved state
- * ----------------------------------------------------------------------------------- */
+/* ---- saved state ---- */
 
 static inline int64_t dev_load(struct device *dev, const struct field_buf *buf)
 {
