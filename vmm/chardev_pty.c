@@ -1,9 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -13,6 +13,7 @@
 struct pty_backend {
 	struct stream stream;
 	int master;
+	char path[64];
 };
 
 /* The kernel says "hung up" as long as nobody has the other side open. */
@@ -35,16 +36,38 @@ static void output_failed(struct stream *stream, int code)
 	(void)code; /* -EIO: closed in the meantime; is_open() drops the rest the next time */
 }
 
+/* When the master is closed, the kernel throws away what the reader has not read yet. */
+static void wait_for_reader(struct pty_backend *pty)
+{
+	int slave, n, last = 0, empty = 0, patience = 0;
+
+	if (pty->master < 0 || !is_open(&pty->stream))
+		return;
+	slave = open(pty->path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0)
+		return;
+	/* Twice empty: bytes are on their way between the two ends for a moment. */
+	while (empty < 2 && patience++ < 200 && !ioctl(slave, FIONREAD, &n)) {
+		empty = n ? 0 : empty + 1;
+		if (n != last)
+			patience = 0;
+		last = n;
+		usleep(10000);
+	}
+	close(slave);
+}
+
 static void destroy(struct stream *stream)
 {
 	struct pty_backend *pty = (struct pty_backend *)stream;
 
+	wait_for_reader(pty);
 	if (pty->master >= 0)
 		close(pty->master);
 	free(pty);
 }
 
-static int open_master(struct pty_backend *pty, char *path, size_t len)
+static int open_master(struct pty_backend *pty)
 {
 	struct termios modes;
 	int slave;
@@ -52,11 +75,11 @@ static int open_master(struct pty_backend *pty, char *path, size_t len)
 	pty->master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (pty->master < 0 || grantpt(pty->master) || unlockpt(pty->master))
 		return -errno;
-	if (ptsname_r(pty->master, path, len))
+	if (ptsname_r(pty->master, pty->path, sizeof(pty->path)))
 		return -errno;
 	/* A serial line is raw until its user says otherwise; opening and closing it once also puts
 	 * it into the hung-up state which is_open() looks for. */
-	slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	slave = open(pty->path, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (slave < 0)
 		return -errno;
 	if (!tcgetattr(slave, &modes)) {
@@ -75,13 +98,12 @@ int chardev_pty_create(struct chardev_backend **out, const struct chardev_env *e
 						  .output_failed = output_failed,
 						  .destroy = destroy};
 	struct pty_backend *pty = calloc(1, sizeof(*pty));
-	char path[PATH_MAX];
 	int code;
 
 	if (!pty)
 		return error_set(err, -ENOMEM, "%s: out of memory", env->name);
 	stream_init(&pty->stream, &hooks, env);
-	code = open_master(pty, path, sizeof(path));
+	code = open_master(pty);
 	if (!code)
 		code = stream_connect(&pty->stream, pty->master, pty->master);
 	if (code) {
@@ -90,7 +112,7 @@ int chardev_pty_create(struct chardev_backend **out, const struct chardev_env *e
 				 strerror(-code));
 	}
 	/* Said even with --quiet: there is no other way to learn it. */
-	message("%s is %s", env->name, path);
+	message("%s is %s", env->name, pty->path);
 	*out = &pty->stream.backend;
 	return 0;
 }

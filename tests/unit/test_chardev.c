@@ -409,6 +409,14 @@ static int capture_stderr(int *saved)
 	return fds[0];
 }
 
+static void *read_late(void *arg)
+{
+	char buf[16];
+
+	usleep(200000);
+	return (void *)(uintptr_t)read(*(int *)arg, buf, sizeof(buf));
+}
+
 static void test_pty(void)
 {
 	char text[200], buf[64], *path;
@@ -472,7 +480,20 @@ static void test_pty(void)
 	close(fd);
 	turn();
 	CHECK(dev.writable == 1);
+
+	/* The last words wait for a reader who is late. */
+	pthread_t reader;
+	void *got;
+
+	fd = open(path, O_RDWR | O_NOCTTY);
+	turn();
+	tcflush(fd, TCIFLUSH); /* what the one before has not read */
+	CHECK(chr->ops->write(chr, (const uint8_t *)"last", 4) == 4);
+	pthread_create(&reader, NULL, read_late, &fd);
 	end(chr);
+	pthread_join(reader, &got);
+	CHECK((uintptr_t)got == 4);
+	close(fd);
 }
 
 /* stdio on a pseudo-terminal, in this process: descriptors 0 and 1 are replaced for the time. */
