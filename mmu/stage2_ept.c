@@ -2,4 +2,4 @@
 #include "mmu/format/ept.h"
 #include "mmu/stage2_ops.h"
 
-STAGE2_DEFINE_OPS(ept);
+STAGE2_DEFINE_OPS(ept, stage2_ept_ops);

@@ -1,7 +1,7 @@
 /*
- * Instantiates the policy for one format: STAGE2_DEFINE_OPS(NAME) in stage2_NAME.c, which includes
- * mmu/format/NAME.h. Every line binds a constant format, from which the compiler makes a copy of
- * the common code without indirect calls.
+ * Instantiates the policy for one format: STAGE2_DEFINE_OPS(NAME, symbol) in stage2_NAME.c, which
+ * includes mmu/format/NAME.h. Every line binds a constant format, from which the compiler makes a
+ * copy of the common code without indirect calls.
  */
 #ifndef MMU_STAGE2_OPS_H
 #define MMU_STAGE2_OPS_H
@@ -9,7 +9,7 @@
 #include "mmu/stage2_fault.h"
 #include "mmu/stage2_range.h"
 
-#define STAGE2_DEFINE_OPS(fmt)                                                                     \
+#define STAGE2_DEFINE_OPS(fmt, symbol)                                                             \
 	static bool fmt##_translate(struct s2_thread *t, uint64_t gpa, uint32_t access,            \
 				    struct s2_xlat *out)                                           \
 	{                                                                                          \
@@ -37,7 +37,7 @@
 	{                                                                                          \
 		return stage2_protect_word(&fmt##_format, t, gpa, bits);                           \
 	}                                                                                          \
-	const struct stage2_ops stage2_##fmt##_ops = {                                             \
+	const struct stage2_ops symbol = {                                                         \
 		.format = &fmt##_format,                                                           \
 		.translate = fmt##_translate,                                                      \
 		.fault = fmt##_fault,                                                              \

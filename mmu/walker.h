@@ -15,6 +15,12 @@
 #include "mmu/format.h"
 #include "mmu/table_pool.h"
 
+/* Where another thread may come between reading and acting. A test may define it, before it
+ * includes this, to lose time there (tests/unit/test_mmu_stress.c). */
+#ifndef MMU_RACE_POINT
+#define MMU_RACE_POINT() ((void)0)
+#endif
+
 struct pgtable {
 	struct geometry geo;
 	const struct s2_env *env;
@@ -56,6 +62,7 @@ mmu_inline struct walk_entry walk_lookup(const struct format *f, const struct pg
 		w.kind = f->kind(w.value, w.level);
 		if (w.kind != ENTRY_TABLE)
 			return w;
+		MMU_RACE_POINT();
 		table = pgtable_at(pt, f->table_addr(w.value));
 		w.level--;
 	}
@@ -139,6 +146,7 @@ mmu_inline bool walk_next(const struct format *f, struct walk_iter *it)
 	if (it->at.kind == ENTRY_TABLE && it->at.level > it->min_level) {
 		unsigned level = --it->at.level;
 
+		MMU_RACE_POINT();
 		it->table[level] = pgtable_at(it->pt, f->table_addr(it->at.value));
 		return walk_load(f, &g, it);
 	}
@@ -159,8 +167,10 @@ mmu_inline bool walk_replace(const struct format *f, const struct pgtable *pt, s
 			     uint64_t value)
 {
 	const struct geometry g = format_fold(f, &pt->geo);
-	bool done = entry_cas(&g, w->entry, &w->value, value);
+	bool done;
 
+	MMU_RACE_POINT();
+	done = entry_cas(&g, w->entry, &w->value, value);
 	if (done)
 		w->value = value;
 	w->kind = f->kind(w->value, w->level);

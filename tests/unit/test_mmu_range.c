@@ -59,7 +59,7 @@ static uint8_t perm_at(uint64_t page, uint64_t *hpa)
 
 	CHECK(r.outcome != EPT_MISCONFIG, "page %" PRIu64 ": %s", page, r.why);
 	*hpa = r.address;
-	return r.outcome == EPT_TRANSLATED ? (uint8_t)(r.r | r.w << 1 | r.x << 2) : 0;
+	return (uint8_t)(r.outcome == EPT_TRANSLATED ? r.r | r.w << 1 | r.x << 2 : 0);
 }
 
 static void before(void)
@@ -196,12 +196,16 @@ static void mark(uint64_t *seed)
 	}
 }
 
+/* Each slot has a stretch of its own; neighbours may touch. */
 static void change_slot(uint64_t *seed)
 {
 	int i = (int)(test_random(seed) % SLOTS);
 	struct s2_slot *s = &slot[i];
+	uint64_t first, skip, pages;
 
 	if (present[i]) {
+		if (test_random(seed) % 2)
+			return; /* more often there than not */
 		CHECK(s2_slot_remove(t, s->gpa) == 0, "remove");
 		for (uint64_t page = 0; page < PAGES; page++) {
 			if (BASE + page * K4 - s->gpa < s->size)
@@ -210,20 +214,16 @@ static void change_slot(uint64_t *seed)
 		present[i] = false;
 		return;
 	}
-	*s = (struct s2_slot){.gpa = BASE + test_random(seed) % PAGES * K4,
-			      .size = (1 + test_random(seed) % 2000) * K4,
+	first = (uint64_t)i * (PAGES / SLOTS);
+	skip = test_random(seed) % 3 ? 0 : test_random(seed) % (PAGES / SLOTS / 2);
+	pages = PAGES / SLOTS - skip;
+	if (test_random(seed) % 2)
+		pages -= test_random(seed) % (pages / 2);
+	*s = (struct s2_slot){.gpa = BASE + (first + skip) * K4,
+			      .size = pages * K4,
 			      .page_size = test_random(seed) % 4 ? M2 : K4,
 			      .flags = test_random(seed) % 5 ? 0 : S2_SLOT_READONLY};
-	if (s->gpa + s->size > BASE + PAGES * K4)
-		s->size = BASE + PAGES * K4 - s->gpa;
 	s->hpa = (test_random(seed) % 4 ? s->gpa % M2 : 0) + (uint64_t)(i + 1) * GiB;
-	for (int j = 0; j < SLOTS; j++) {
-		if (present[j] && s->gpa < slot[j].gpa + slot[j].size &&
-		    slot[j].gpa < s->gpa + s->size) {
-			CHECK(s2_slot_add(t, s) == -EEXIST, "overlap");
-			return;
-		}
-	}
 	CHECK(s2_slot_add(t, s) == 0, "add");
 	present[i] = true;
 }
@@ -261,23 +261,28 @@ int main(int argc, char **argv)
 	if (s2_create(&s2, &config, &why) || s2_thread_init(&t, s2, "test"))
 		return 1;
 	s2_tlb_client_add(t, &client);
-	for (int step = 0; step < 1500; step++) {
+	for (int step = 0; step < test_scale(1500); step++) {
 		uint64_t what = test_random(&seed) % 100;
 		const char *name = "faults";
 
+		/* each kind at least now and then, whatever the seed */
+		if (step % 30 == 10)
+			what = 99;
+		else if (step % 30 == 25)
+			what = 75;
 		before();
-		if (what < 62)
+		if (what < 60)
 			for (int i = 0; i < 40; i++)
 				fault(&seed);
-		else if (what < 70)
+		else if (what < 66)
 			name = "unmap", unmap(&seed, false);
-		else if (what < 74)
+		else if (what < 70)
 			name = "protect", unmap(&seed, true);
-		else if (what < 84)
+		else if (what < 80)
 			name = "harvest", harvest(&seed);
-		else if (what < 90)
+		else if (what < 86)
 			name = "mark", mark(&seed);
-		else if (what < 97)
+		else if (what < 98)
 			name = "slot", change_slot(&seed);
 		else
 			name = "track", track();
@@ -289,12 +294,12 @@ int main(int argc, char **argv)
 	       " times tracking on or off\n",
 	       count[S2_FIXED], count[S2_SPURIOUS], stats.splits, stats.invalidations,
 	       stats.deferred_frees, count[6], count[7]);
-	CHECK(count[S2_FIXED] && count[S2_SPURIOUS] && stats.splits && stats.deferred_frees &&
-		      count[6],
-	      "something never happened");
+	CHECK(count[S2_FIXED] && count[S2_SPURIOUS] && count[6], "something never happened");
+	CHECK(test_scale(30) < 30 || (stats.splits && stats.deferred_frees),
+	      "it never came to that");
 	s2_tlb_client_remove(t, &client);
 	s2_thread_exit(t);
 	s2_destroy(s2);
-	CHECK(atomic_load(&te.live) == 0, "%ld tables leaked", atomic_load(&te.live));
+	CHECK(test_env_leaked(&te) == 0, "%ld tables leaked", atomic_load(&te.live));
 	return test_result("range");
 }

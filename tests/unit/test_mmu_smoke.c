@@ -77,7 +77,7 @@ static void life(enum s2_format format, unsigned bits, uint64_t offset)
 	s2_tlb_client_remove(t, &client);
 	s2_thread_exit(t);
 	s2_destroy(s2);
-	CHECK(atomic_load(&te.live) == 0, "%ld tables leaked", atomic_load(&te.live));
+	CHECK(test_env_leaked(&te) == 0, "%ld tables leaked", atomic_load(&te.live));
 	invalidations = 0;
 }
 

@@ -3,6 +3,8 @@
  * late, changers that unmap, protect and move slots, a migrator that starts tracking under load,
  * harvests, and at the end compares what it copied with memory.
  *
+ * The policy under test is the same code, compiled once more with delays where races are.
+ *
  * Oracles. (1) A TLB entry filled before an unmap began is not used after it returned (numbers per
  * page: begun, done); the same for W and write-protection. (2) While a slot stands still, its pages
  * translate to where it lies now. (3) Every write is in the migrator's copy: no lost dirty bit.
@@ -11,6 +13,10 @@
 #include <pthread.h>
 #include <sched.h>
 
+static void lose_time(void);
+#define MMU_RACE_POINT() lose_time()
+#include "mmu/format/ept.h"
+#include "mmu/stage2_ops.h"
 #include "tests/unit/ept_decoder.h"
 #include "tests/unit/test_mmu_util.h"
 
@@ -33,6 +39,23 @@ static atomic_bool stop, park;
 static atomic_int parked, running;
 static atomic_ulong fills, faults, retries, uses, unmaps, protects, moves, harvested, rounds,
 	emulated;
+
+/* A copy of the policy of its own, which loses its processor where it hurts: between reading an
+ * entry and acting on it. */
+extern const struct stage2_ops racy_ops;
+STAGE2_DEFINE_OPS(ept, racy_ops);
+
+static void lose_time(void)
+{
+	static _Thread_local uint64_t state;
+
+	if (!state)
+		state = (uint64_t)(uintptr_t)&state | 1;
+	if (test_random(&state) % 2048 == 0)
+		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+	else if (test_random(&state) % 32 == 0)
+		sched_yield();
+}
 
 static uint64_t place(unsigned long v)
 {
@@ -228,7 +251,8 @@ static void use(struct cpu *c, uint64_t page, bool write)
 	else if (v % 2 == 0)
 		CHECK(e->hpa == place(v) + (page - RAM) * K4, "page %" PRIu64 " -> %" PRIx64, page,
 		      e->hpa);
-	if (write)
+	/* every eighth page is the device's: nobody else's dirty bit covers its writes */
+	if (write && page % 8 != 7)
 		atomic_fetch_add_explicit(&memory[page], 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&uses, 1, memory_order_relaxed);
 }
@@ -259,32 +283,47 @@ static void *run_cpu(void *arg)
 	return NULL;
 }
 
-/* A client without `wait`, which acknowledges when it comes round; and a device without a TLB. */
+/* Writes as a device does: with nothing cached, so that nobody waits for it. A harvest between the
+ * translation and the write must not make the write a clean one. */
+static void device_write(struct cpu *c, bool slow)
+{
+	uint64_t page = test_random(&c->seed) % RAM | 7;
+	struct s2_xlat x;
+
+	if (!translate(c->t, NULL, page, S2_W, &x))
+		return;
+	CHECK(x.hpa == page * K4, "page %" PRIu64, page);
+	if (slow)
+		nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
+	atomic_fetch_add(&memory[page], 1);
+	lose_time();
+	s2_dirty_mark(c->t, BASE + page * K4 + 77, 1);
+}
+
+/* By turns a device without a TLB, and a client without `wait` that acknowledges when it comes
+ * round: clients come and go. */
 static void *run_device(void *arg)
 {
 	struct cpu *c = arg;
-	struct s2_xlat x;
 
 	CHECK(!s2_thread_init(&c->t, s2, "device"), "init");
 	c->client.wait = NULL;
-	s2_tlb_client_add(c->t, &c->client);
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
-		park_here(c);
-		serve(c);
-		for (int i = 0; i < 8; i++) {
-			uint64_t page = test_random(&c->seed) % RAM;
-
-			use(c, test_random(&c->seed) % RAM, false);
-			if (!translate(c->t, c, page, S2_W, &x))
-				continue;
-			CHECK(x.hpa == page * K4, "page %" PRIu64, page);
-			atomic_fetch_add(&memory[page], 1);
-			s2_dirty_mark(c->t, BASE + page * K4 + 77, 1);
+		park_here(NULL);
+		for (int i = 0; i < 8; i++)
+			device_write(c, i == 0);
+		s2_tlb_client_add(c->t, &c->client);
+		for (int i = 0; i < 100; i++) {
+			serve(c);
+			use(c, test_random(&c->seed) % PAGES, false);
 		}
+		s2_tlb_client_remove(c->t, &c->client);
+		memset(c->tlb, 0, sizeof(c->tlb));
+		c->queued = 0;
+		atomic_store(&c->pending, false);
 		sched_yield();
 	}
-	s2_tlb_client_remove(c->t, &c->client);
 	s2_thread_exit(c->t);
 	return NULL;
 }
@@ -385,7 +424,9 @@ static void stress(int threads, uint64_t ms, uint64_t *seed)
 	atomic_store(&stop, false);
 	atomic_store(&running, 0);
 	memset(cpus, 0, sizeof(cpus));
-	CHECK(!s2_create(&s2, &config, NULL) && !s2_thread_init(&t, s2, "migrator"), "create");
+	CHECK(!s2_create(&s2, &config, NULL), "create");
+	s2->ops = &racy_ops;
+	CHECK(!s2_thread_init(&t, s2, "migrator"), "init");
 	CHECK(!s2_slot_add(t, &ram) && !s2_slot_add(t, &moving), "slots");
 	for (int i = 0; i < threads - 1; i++) {
 		struct cpu *c = &cpus[i];
@@ -445,7 +486,7 @@ static void stress(int threads, uint64_t ms, uint64_t *seed)
 	check_tables(threads);
 	s2_thread_exit(t);
 	s2_destroy(s2);
-	CHECK(atomic_load(&te.live) == 0, "%ld tables leaked", atomic_load(&te.live));
+	CHECK(test_env_leaked(&te) == 0, "%ld tables leaked", atomic_load(&te.live));
 }
 
 int main(int argc, char **argv)

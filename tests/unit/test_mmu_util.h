@@ -30,6 +30,18 @@ static atomic_ulong test_checks, test_failures;
 		}                                                                                  \
 	} while (0)
 
+/* Sanitizers slow checks down more than code: tests of one thread do less under them. */
+static inline int test_scale(int n)
+{
+#if defined(__SANITIZE_THREAD__)
+	return n / 10;
+#elif defined(__SANITIZE_ADDRESS__)
+	return n / 3;
+#else
+	return n;
+#endif
+}
+
 static inline int test_result(const char *what)
 {
 	printf("%s: %lu checks, %lu failures\n", what, atomic_load(&test_checks),
@@ -59,11 +71,15 @@ static inline uint64_t test_seed(int argc, char **argv)
 
 /* Environment: counts what is allocated, fails the n-th allocation from now when told, and can make
  * table addresses differ from pointers. */
+enum { TEST_QUARANTINE = 64 };
+
 struct test_env {
 	struct s2_env env;
 	atomic_long live, bytes;
 	atomic_long fail_after; /* 0: the next one fails; negative: none does */
 	uint64_t offset;	/* pa = pointer + offset */
+	_Atomic(void *) quarantine[TEST_QUARANTINE];
+	atomic_uint freed;
 };
 
 static inline void *test_env_alloc(void *opaque, size_t bytes)
@@ -83,14 +99,49 @@ static inline void *test_env_alloc(void *opaque, size_t bytes)
 	return memset(table, 0, bytes);
 }
 
+/* Freed tables are kept for a while, full of leaves that lead nowhere: whoever still reads them
+ * translates to nonsense, and whoever still writes them is found. */
+enum { TEST_POISON = 0xa7 };
+
+static inline void test_env_check_poison(const unsigned char *table, size_t bytes)
+{
+	size_t i = 0;
+
+	while (i < bytes && table[i] == TEST_POISON)
+		i++;
+	CHECK(i == bytes, "a freed table was written at %zu", i);
+}
+
 static inline void test_env_free(void *opaque, void *table, size_t bytes)
 {
 	struct test_env *te = opaque;
+	unsigned at = atomic_fetch_add(&te->freed, 1) % TEST_QUARANTINE;
+	void *old;
 
-	memset(table, 0xa5, bytes); /* whoever still looks finds nonsense */
+	memset(table, TEST_POISON, bytes);
 	atomic_fetch_sub(&te->live, 1);
 	atomic_fetch_sub(&te->bytes, (long)bytes);
-	free(table);
+	if (bytes != 4096) {
+		free(table);
+		return;
+	}
+	old = atomic_exchange(&te->quarantine[at], table);
+	if (old)
+		test_env_check_poison(old, 4096);
+	free(old);
+}
+
+/* At the end of a test: empties the quarantine. What is live then has leaked. */
+static inline long test_env_leaked(struct test_env *te)
+{
+	for (int i = 0; i < TEST_QUARANTINE; i++) {
+		void *old = atomic_exchange(&te->quarantine[i], NULL);
+
+		if (old)
+			test_env_check_poison(old, 4096);
+		free(old);
+	}
+	return atomic_load(&te->live);
 }
 
 static inline uint64_t test_env_to_pa(void *opaque, const void *table)
@@ -105,13 +156,14 @@ static inline void *test_env_from_pa(void *opaque, uint64_t pa)
 
 static inline void test_env_init(struct test_env *te, uint64_t offset)
 {
-	*te = (struct test_env){.env = {.opaque = te,
-					.alloc = test_env_alloc,
-					.free = test_env_free,
-					.to_pa = test_env_to_pa,
-					.from_pa = test_env_from_pa},
-				.fail_after = -1,
-				.offset = offset};
+	memset(te, 0, sizeof(*te));
+	te->env = (struct s2_env){.opaque = te,
+				  .alloc = test_env_alloc,
+				  .free = test_env_free,
+				  .to_pa = test_env_to_pa,
+				  .from_pa = test_env_from_pa};
+	atomic_store(&te->fail_after, -1);
+	te->offset = offset;
 }
 
 #endif

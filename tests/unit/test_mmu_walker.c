@@ -154,7 +154,7 @@ static void run(unsigned levels, uint64_t offset, uint64_t *seed)
 	eptp = ept_root(&geo, pt.root_pa, false);
 	memset(model, 0, sizeof(model));
 	each_size(&gone);
-	for (int step = 0; step < 250; step++) {
+	for (int step = 0; step < test_scale(250); step++) {
 		uint64_t first, n;
 
 		if (test_random(seed) % 2)
@@ -177,7 +177,7 @@ static void run(unsigned levels, uint64_t offset, uint64_t *seed)
 	table_pool_drain(&pool);
 	walk_free_tree(&ept_format, &pt, pt.root, geo.levels, &rest);
 	CHECK(rest.tables == before, "%" PRIu64 " tables of %" PRIu64, rest.tables, before);
-	CHECK(atomic_load(&te.live) == 0, "%ld tables leaked", atomic_load(&te.live));
+	CHECK(test_env_leaked(&te) == 0, "%ld tables leaked", atomic_load(&te.live));
 	printf("%u levels: %" PRIu64 " maps, %" PRIu64 " refused; unmapped %" PRIu64 "/%" PRIu64
 	       "/%" PRIu64 " leaves and %" PRIu64 " tables\n",
 	       levels, counts[0], counts[1], gone.leaves[1], gone.leaves[2], gone.leaves[3],
