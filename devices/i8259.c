@@ -39,12 +39,12 @@ void i8259_set_line(struct i8259 *c, unsigned irq, bool level)
 {
 	uint8_t bit = (uint8_t)(1u << irq);
 
-	if (c->elcr & bit)
-		c->irr = (uint8_t)(level ? c->irr | bit : c->irr & ~bit);
-	else if (level && !(c->lines & bit))
+	/* A request whose line falls before INTA is gone, in either mode ("Edge and Level Triggered
+	 * Modes"): devices hold their lines until they were served. */
+	if (!level)
+		c->irr &= (uint8_t)~bit;
+	else if ((c->elcr & bit) || !(c->lines & bit))
 		c->irr |= bit;
-	/* A request whose line falls before INTA stays (the chip would report IRQ 7): pulses that
-	 * are shorter than a vCPU's reaction must not get lost. */
 	c->lines = (uint8_t)(level ? c->lines | bit : c->lines & ~bit);
 }
 

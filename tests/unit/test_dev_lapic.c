@@ -268,7 +268,9 @@ static void test_base(void)
 	wr(&a, 1, R_SVR, 0);
 	CHECK_EQ(rdmsr(&a, 1, X2(R_SVR)), 0x1ff);
 	CHECK_EQ(wrmsr(&a, 1, MSR_BASE, page | 1 << 11), GP); /* back: only through off */
+	CHECK(lapic_enabled(a.lapic, 1));
 	CHECK_EQ(wrmsr(&a, 1, MSR_BASE, page), HANDLED);
+	CHECK(!lapic_enabled(a.lapic, 1));
 	CHECK_EQ(wrmsr(&a, 1, MSR_BASE, page | 3 << 10), GP);
 	CHECK_EQ(lapic_msi(a.lapic, APIC | 1 << 12, 0x60), 0);
 	CHECK_EQ(wrmsr(&a, 1, MSR_BASE, page | 1 << 11), HANDLED);
@@ -374,8 +376,8 @@ static void pulse(unsigned n)
 {
 	const struct irq_line line = pic_line(a.pic, n);
 
-	irq_set(&line, true);
 	irq_set(&line, false);
+	irq_set(&line, true);
 }
 
 static void pic_setup(void)

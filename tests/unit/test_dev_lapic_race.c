@@ -224,8 +224,8 @@ int main(void)
 	while (atomic_load(&finished) < VCPUS && time(NULL) - start < 60) {
 		run_timers();
 		irq_set(&level, true);
-		irq_set(&irq1, true);
 		irq_set(&irq1, false);
+		irq_set(&irq1, true);
 		sched_yield();
 	}
 	if (atomic_load(&finished) < VCPUS) {
