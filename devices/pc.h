@@ -85,6 +85,8 @@ void lapic_set_cr8(struct device *lapic, unsigned vcpu, uint8_t cr8);
  * 800h-8FFh. */
 int lapic_rdmsr(struct device *lapic, unsigned vcpu, uint32_t msr, uint64_t *value);
 int lapic_wrmsr(struct device *lapic, unsigned vcpu, uint32_t msr, uint64_t value);
+/* IA32_APIC_BASE[11]: CPUID.1:EDX[9] shows it (SDM 11.4.3). */
+bool lapic_enabled(struct device *lapic, unsigned vcpu);
 /* vCPU's INIT: LAPIC state after INIT (SDM 11.4.7.3). */
 void lapic_init_vcpu(struct device *lapic, unsigned vcpu);
 /* The vCPU's TSC was moved (IA32_TSC written, TSC_ADJUST, resume): recompute an armed deadline. */

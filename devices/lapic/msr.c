@@ -102,6 +102,14 @@ static int lapic_write_base(struct lapic *l, uint64_t value)
 	return HANDLED;
 }
 
+bool lapic_enabled(struct device *dev, unsigned vcpu)
+{
+	struct lapics *set = (struct lapics *)dev;
+
+	return vcpu < set->count &&
+	       (__atomic_load_n(&set->dest[vcpu], __ATOMIC_RELAXED) & DEST_ENABLED);
+}
+
 int lapic_rdmsr(struct device *dev, unsigned vcpu, uint32_t msr, uint64_t *value)
 {
 	struct lapic *l = lapic_get(dev, vcpu);
