@@ -194,6 +194,7 @@ void lapic_timer_set_divide(struct lapic *l, uint32_t value);
 uint32_t lapic_timer_count(struct lapic *l);
 void lapic_timer_lvt(struct lapic *l, uint32_t old); /* the LVT entry was written */
 void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc);
+void lapic_timer_catch_up(struct lapic *l); /* before the guest looks at what it has caused */
 void lapic_timer_callback(void *lapic);
 
 /* ---- regs.c: with the lock held ---- */

@@ -119,12 +119,14 @@ int lapic_rdmsr(struct device *dev, unsigned vcpu, uint32_t msr, uint64_t *value
 		   (msr < MSR_X2APIC || msr > MSR_X2APIC_LAST)))
 		return NOT_MINE;
 	pthread_mutex_lock(&l->lock);
-	if (msr == MSR_APIC_BASE)
+	if (msr == MSR_APIC_BASE) {
 		*value = l->base;
-	else if (msr == MSR_TSC_DEADLINE)
+	} else if (msr == MSR_TSC_DEADLINE) {
+		lapic_timer_catch_up(l);
 		*value = l->tsc_deadline;
-	else
+	} else {
 		ret = x2apic_read(l, (msr - MSR_X2APIC) << 4, value);
+	}
 	pthread_mutex_unlock(&l->lock);
 	return ret;
 }

@@ -52,6 +52,8 @@ bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *value)
 		return true;
 	}
 	if (reg >= REG_ISR && reg < REG_ESR) {
+		if (reg >= REG_IRR)
+			lapic_timer_catch_up(l);
 		*value = lapic_read_word(reg < REG_TMR	 ? l->isr
 					 : reg < REG_IRR ? l->tmr
 							 : l->irr,

@@ -68,6 +68,7 @@ static uint32_t lapic_count_at(const struct lapic *l, uint64_t now)
 
 uint32_t lapic_timer_count(struct lapic *l)
 {
+	lapic_timer_catch_up(l);
 	return lapic_count_at(l, lapic_now(l));
 }
 
@@ -137,19 +138,30 @@ static void lapic_timer_fire(struct lapic *l, uint64_t now)
 	lapic_local(l, LVT_TIMER, &after);
 }
 
+/* The event loop may be late; what the guest reads must not contradict itself: a count of 0 with
+ * nothing requested. */
+void lapic_timer_catch_up(struct lapic *l)
+{
+	uint64_t now;
+
+	if (!l->expiry_ns)
+		return;
+	now = lapic_now(l);
+	if (now >= l->expiry_ns)
+		lapic_timer_fire(l, now);
+}
+
 void lapic_timer_callback(void *opaque)
 {
 	struct lapic *l = opaque;
-	uint64_t now;
+	uint64_t armed;
 
 	pthread_mutex_lock(&l->lock);
-	if (l->expiry_ns) {
-		now = lapic_now(l);
-		if (now >= l->expiry_ns)
-			lapic_timer_fire(l, now);
-		else
-			l->set->timers.set(l->vtimer, l->expiry_ns);
-	}
+	armed = l->expiry_ns;
+	lapic_timer_catch_up(l);
+	/* Too early, or stale: the timer is used up all the same. */
+	if (armed && l->expiry_ns == armed)
+		l->set->timers.set(l->vtimer, l->expiry_ns);
 	pthread_mutex_unlock(&l->lock);
 }
 

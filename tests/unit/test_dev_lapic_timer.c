@@ -192,6 +192,22 @@ static void test_stale_callback(void)
 	CHECK_EQ(take(&a, 0), -1);
 	dev_advance(&a.w, 500); /* an early one has armed it again */
 	CHECK_EQ(take(&a, 0), 0xec);
+
+	/* The event loop is late: whoever looks sees it all the same, once. */
+	wrmsr(&a, 0, MSR_DEADLINE, tsc() + 1000);
+	a.w.now += 600;
+	CHECK_EQ(rdmsr(&a, 0, MSR_DEADLINE), 0);
+	CHECK_EQ(take(&a, 0), 0xec);
+	CHECK_EQ(dev_advance(&a.w, 1000), 0);
+	wr(&a, 0, R_TIMER, 0x00060);
+	wr(&a, 0, R_TMICT, 100);
+	a.w.now += 5000;
+	CHECK_EQ(rd(&a, 0, R_IRR + 0x30), 1);
+	CHECK_EQ(take(&a, 0), 0x60);
+	wr(&a, 0, R_TMICT, 100);
+	a.w.now += 5000;
+	CHECK_EQ(rd(&a, 0, R_TMCCT), 0);
+	CHECK_EQ(take(&a, 0), 0x60);
 	apics_stop(&a);
 }
 
