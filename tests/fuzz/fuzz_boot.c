@@ -14,10 +14,10 @@ enum shape {
 	SHAPE_FILE,    /* a kernel file */
 	SHAPE_BZIMAGE, /* 9fh bytes of setup header, then the protected-mode part */
 	SHAPE_PACKED,  /* a packed stream */
-	SHAPE_IMAGE,   /* 112 bytes of a boot image's directory, then its parts */
+	SHAPE_IMAGE,   /* 80 bytes of a boot image's directory, then its parts */
 	SHAPES
 };
-enum { SETUP_HEADER = 0x290 - 0x1f1, DIRECTORY = 112, MEMORY_MIB = 24, UNPACK_MAX = 4 << 20 };
+enum { SETUP_HEADER = 0x290 - 0x1f1, DIRECTORY = 80, MEMORY_MIB = 24, UNPACK_MAX = 4 << 20 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max);
@@ -80,7 +80,7 @@ static void packed(const uint8_t *data, size_t len)
 	struct error err;
 	struct sink s;
 
-	if (sink_open(&s, &err))
+	if (sink_open_memory(&s, &err))
 		return;
 	if (!unpack((struct blob){data, len}, &s, UNPACK_MAX, &err) && s.len > UNPACK_MAX)
 		abort();
@@ -151,15 +151,14 @@ static struct bytes seed_bzimage(const char *packer, bool is32)
 	return b;
 }
 
-static struct bytes seed_image(unsigned protocol, const struct elf_spec *spec)
+static struct bytes seed_image(const struct elf_spec *spec)
 {
 	static const size_t other[PART_COUNT] = {
-		[PART_INITRD] = 16, [PART_CMDLINE] = 8, [PART_NAME] = 8, [PART_WHAT] = 8};
+		[PART_INITRD] = 16, [PART_CMDLINE] = 8, [PART_NAME] = 8};
 	struct bytes elf = make_elf(*spec), b = {0};
 	size_t i, at = 4096;
 
 	bytes_at(&b, 0, DIRECTORY);
-	put_le32(b.data + 12, protocol);
 	for (i = 0; i < PART_COUNT; i++) {
 		size_t n = i == PART_KERNEL ? elf.len : other[i];
 
@@ -191,8 +190,6 @@ static struct bytes seed_flat(void)
 
 static struct bytes make_seed(unsigned n, enum shape *shape)
 {
-	static const uint8_t protocols[ELFS] = {BOOT_LINUX_ELF, BOOT_LINUX_ELF, BOOT_PVH,
-						BOOT_PVH,	BOOT_MULTIBOOT, BOOT_MULTIBOOT};
 	struct bytes b, elf;
 
 	*shape = SHAPE_FILE;
@@ -215,7 +212,7 @@ static struct bytes make_seed(unsigned n, enum shape *shape)
 	}
 	n -= PACKERS;
 	*shape = SHAPE_IMAGE;
-	return n < ELFS ? seed_image(protocols[n], &elfs[n]) : (struct bytes){0};
+	return n < ELFS ? seed_image(&elfs[n]) : (struct bytes){0};
 }
 
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)

@@ -173,7 +173,7 @@ static void limits(void)
 		for (more = 0; more < 2; more++) {
 			bytes_at(&plain, 0, LIMIT + (size_t)more);
 			packed = pack(packers[i], plain);
-			if (sink_open(&s, &err))
+			if (sink_open_memory(&s, &err))
 				exit(1);
 			ret = unpack((struct blob){packed.data, packed.len}, &s, LIMIT, &err);
 			if (more)
@@ -186,7 +186,7 @@ static void limits(void)
 			bytes_free(&plain);
 		}
 	}
-	if (sink_open(&s, &err))
+	if (sink_open_memory(&s, &err))
 		exit(1);
 	ret = sink_read_file(&s, "/dev/zero", "kernel", LIMIT, &err);
 	expect("endless", ret, -EFBIG, "kernel /dev/zero is larger than 5 MiB");

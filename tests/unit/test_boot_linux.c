@@ -80,9 +80,9 @@ static void payloads(void)
 		ret = open_bytes(&img, bz, "quiet", &err);
 		CHECK(!ret, "%s: %s", packers[i], err.text);
 		if (!ret) {
-			snprintf(what, sizeof(what), "Linux bzImage 6.1.0-test (%s)", packers[i]);
-			if (i < 5)
-				CHECK(!strcmp(boot_describe(img), what), "%s", boot_describe(img));
+			snprintf(what, sizeof(what), "Linux bzImage 6.1.0-test (%s)",
+				 i < 5 ? packers[i] : "not packed");
+			CHECK(!strcmp(boot_describe(img), what), "%s", boot_describe(img));
 			load(64);
 			CHECK(code_loaded(&m, 0x1000000, 0), "%s: not what was packed", packers[i]);
 			check_long_mode(0x1000123);

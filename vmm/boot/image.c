@@ -16,7 +16,7 @@ int image_begin(struct image_writer *w, struct error *err)
 	int ret;
 
 	*w = (struct image_writer){0};
-	ret = sink_open(&w->sink, err);
+	ret = sink_open_memfd(&w->sink, err);
 	if (ret)
 		return ret;
 	memset(w->sink.map, 0, PAGE);
@@ -57,7 +57,6 @@ static int parse(struct boot_image *img, struct error *err)
 {
 	const uint8_t *p = img->map + DIRECTORY;
 	uint64_t off, len;
-	size_t n;
 	int i;
 
 	if (img->size < PAGE || memcmp(img->map, MAGIC, 8) != 0)
@@ -65,10 +64,6 @@ static int parse(struct boot_image *img, struct error *err)
 	if (get_le32(img->map + 8) != VERSION)
 		return error_set(err, -EBADMSG, "boot image: version %u, this ferry knows %u",
 				 get_le32(img->map + 8), VERSION);
-	img->protocol = get_le32(img->map + 12);
-	if (img->protocol < BOOT_LINUX_ELF || img->protocol >= BOOT_PROTOCOLS)
-		return error_set(err, -EBADMSG, "boot image: unknown protocol %u",
-				 (unsigned)img->protocol);
 	for (i = 0; i < PART_COUNT; i++, p += 16) {
 		off = get_le64(p);
 		len = get_le64(p + 8);
@@ -76,13 +71,6 @@ static int parse(struct boot_image *img, struct error *err)
 			return error_set(err, -EBADMSG, "boot image: is truncated");
 		img->part[i] = (struct blob){img->map + off, len};
 	}
-	n = img->part[PART_WHAT].len;
-	if (n >= sizeof(img->what))
-		n = sizeof(img->what) - 1;
-	memcpy(img->what, img->part[PART_WHAT].data, n);
-	for (i = 0; i < (int)n; i++) /* printed on terminals, and may come from a peer */
-		if (img->what[i] < ' ' || img->what[i] > '~')
-			img->what[i] = '?';
 	return 0;
 }
 
@@ -96,6 +84,7 @@ static int from_sink(struct sink *s, struct boot_image **out, struct error *err)
 		sink_close(s);
 		return error_set(err, -ENOMEM, "boot image: no memory");
 	}
+	img->outer = img->plain = (struct sink)SINK_CLOSED;
 	ret = sink_seal(s, &img->fd, &img->map, &img->size, err);
 	if (ret) {
 		free(img);
@@ -118,7 +107,6 @@ int image_finish(struct image_writer *w, struct boot_image **out, struct error *
 
 	put_chars(p, MAGIC, 8);
 	put_le32(p + 8, VERSION);
-	put_le32(p + 12, w->protocol);
 	for (i = 0, p += DIRECTORY; i < PART_COUNT; i++, p += 16) {
 		put_le64(p, w->off[i]);
 		put_le64(p + 8, w->len[i]);
@@ -133,7 +121,7 @@ int image_adopt(struct boot_image **out, const void *data, size_t len, struct er
 
 	if (len < PAGE)
 		return error_set(err, -EBADMSG, "boot image: is truncated");
-	ret = sink_open(&s, err);
+	ret = sink_open_memfd(&s, err);
 	if (ret)
 		return ret;
 	ret = sink_put(&s, data, len, err);
@@ -159,6 +147,7 @@ void boot_close(struct boot_image *img)
 {
 	if (!img)
 		return;
+	kernel_close(img);
 	munmap((void *)(uintptr_t)img->map, img->size);
 	close(img->fd);
 	free(img);

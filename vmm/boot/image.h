@@ -1,8 +1,9 @@
 /*
- * The boot image: one sealed memfd with all that a start needs.
+ * The boot image: one sealed memfd with all that a start needs, and what was found out about it.
  *
- * Its first page is a directory (little endian): magic "ferryimg", version, protocol, and offset
- * and length of each part. A file of a peer is accepted after the same checks as one made here.
+ * Its first page is a directory (little endian): magic "ferryimg", version, and offset and length
+ * of each part. The kernel lies there as it was given, which is a third of its unpacked size: that
+ * is what a migration sends, and what memory it costs while the guest runs.
  *
  * Inside vmm/boot only; others include boot.h.
  */
@@ -13,44 +14,39 @@
 #include "vmm/boot/bytes.h"
 #include "vmm/boot/sink.h"
 
+/* name: the kernel file's, without folders. cmdline: without NUL. */
+enum boot_part { PART_KERNEL, PART_INITRD, PART_CMDLINE, PART_NAME, PART_COUNT };
+
 enum boot_protocol {
-	BOOT_LINUX_ELF =
-		1, /* vmlinux, 64 or 32 bits (kernel), and its setup header (setup) if it had one */
+	BOOT_LINUX_ELF, /* vmlinux, 64 or 32 bits, and its setup header if it came from a bzImage */
 	BOOT_LINUX_RAW, /* the protected-mode part of a bzImage, which unpacks itself */
 	BOOT_PVH,
 	BOOT_MULTIBOOT,
 	BOOT_PROTOCOLS
 };
 
-/* Parts. setup: bytes 1f1h.. of a bzImage; name: the file's name without folders; what: describes
- * the kernel to a person. */
-enum boot_part {
-	PART_KERNEL,
-	PART_SETUP,
-	PART_INITRD,
-	PART_CMDLINE, /* without NUL */
-	PART_NAME,
-	PART_WHAT,
-	PART_COUNT
-};
-
 struct boot_image {
 	int fd;
 	const uint8_t *map;
 	size_t size;
-	enum boot_protocol protocol;
 	struct blob part[PART_COUNT];
-	char what[128];
+
+	/* Found in PART_KERNEL by kernel_open. */
+	bool opened;
+	enum boot_protocol protocol;
+	struct blob kernel;	  /* unpacked */
+	struct blob setup;	  /* bytes 1f1h.. of a bzImage, or empty */
+	struct sink outer, plain; /* what they point into if the file, the payload is packed */
+	char what[128];		  /* describes the kernel to a person */
 };
 
-/* Limits: a kernel file and its unpacked form, an initrd. */
+/* Limits: a kernel file and its unpacked form (UNPACK_LIMIT), an initrd. */
 #define BOOT_KERNEL_MAX (1ul << 30)
 #define BOOT_INITRD_MAX (2ul << 30)
 
 /* What is being written: the sink holds the directory page and the parts so far. */
 struct image_writer {
 	struct sink sink;
-	enum boot_protocol protocol;
 	size_t off[PART_COUNT], len[PART_COUNT];
 };
 int image_begin(struct image_writer *w, struct error *err);
@@ -65,5 +61,11 @@ void image_abandon(struct image_writer *w);
 
 /* A copy of `data` as an image; only the directory is checked. */
 int image_adopt(struct boot_image **out, const void *data, size_t len, struct error *err);
+
+/* Unpacks the kernel, finds out how it is entered, and checks all that needs no guest memory. Texts
+ * of errors are predicates about the kernel ("is truncated"). kernel_close gives the memory back;
+ * once more is fine. */
+int kernel_open(struct boot_image *img, struct error *err);
+void kernel_close(struct boot_image *img);
 
 #endif

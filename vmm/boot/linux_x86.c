@@ -18,7 +18,7 @@
  * boot_params page. */
 static void fill_header(const struct boot_image *img, uint8_t *bp)
 {
-	const struct blob *setup = &img->part[PART_SETUP];
+	const struct blob *setup = &img->setup;
 
 	if (setup->len) {
 		memcpy(bp + HDR_START, setup->data, setup->len);
@@ -34,23 +34,10 @@ static void fill_header(const struct boot_image *img, uint8_t *bp)
 
 static int check_header(const struct boot_image *img, struct error *err)
 {
-	const size_t max = HDR_MAX_END - HDR_START, min = HDR_MIN_END - HDR_START;
-	const struct blob setup = img->part[PART_SETUP];
-	const size_t line = img->part[PART_CMDLINE].len;
 	uint8_t bp[BP_SIZE] = {0};
-	uint32_t limit;
 
-	if (setup.len && (setup.len < min || setup.len > max))
-		return error_set(err, -EBADMSG, "boot image: setup header of %zu bytes", setup.len);
 	fill_header(img, bp);
-	limit = get_le32(bp + HDR_CMDLINE_SIZE);
-	if (limit > BOOT_CMDLINE_SIZE - 1)
-		limit = BOOT_CMDLINE_SIZE - 1;
-	if (line > limit)
-		return error_set(err, -E2BIG,
-				 "the kernel command line has %zu bytes, this kernel takes %u",
-				 line, limit);
-	return 0;
+	return boot_check_cmdline(img, get_le32(bp + HDR_CMDLINE_SIZE), 0, err);
 }
 
 /* A seed spares the guest the wait for entropy, and system calls the slow path until then (Linux
@@ -91,9 +78,6 @@ static int put_boot_params(struct boot_job *job, struct error *err)
 	put_le32(bp + HDR_CMDLINE, BOOT_CMDLINE);
 	put_le32(bp + HDR_RAMDISK, (uint32_t)job->initrd);
 	put_le32(bp + HDR_RAMDISK_SIZE, (uint32_t)job->initrd_len);
-	if (board->e820_count > BP_E820_MAX)
-		return error_set(err, -EINVAL, "boot: a memory map of %u ranges",
-				 board->e820_count);
 	bp[BP_E820_COUNT] = (uint8_t)board->e820_count;
 	for (i = 0; i < board->e820_count; i++, e += 20) {
 		put_le64(e, board->e820[i].addr);
@@ -103,26 +87,27 @@ static int put_boot_params(struct boot_job *job, struct error *err)
 	return place_put(job, BOOT_INFO, bp, sizeof(bp), err);
 }
 
-static int open_kernel(const struct boot_image *img, struct elf *elf, uint64_t *entry,
-		       struct error *err)
+static int open_vmlinux(const struct boot_image *img, struct elf *elf, uint64_t *entry,
+			struct error *err)
 {
-	struct error why = {""};
-	int ret = elf_open(elf, img->part[PART_KERNEL], &why);
+	int ret = elf_open(elf, img->kernel, err);
 
-	if (!ret && elf_physical_entry(elf, entry))
-		ret = error_set(&why, -EBADMSG,
-				"is damaged: its entry %#" PRIx64 " lies in no segment",
-				elf->entry);
-	if (!ret && *entry >= 1ull << 32)
-		ret = error_set(&why, -EINVAL, "is entered at %#" PRIx64 ", above 4 GiB", *entry);
-	return ret ? boot_subject(err, ret, "the kernel", &why) : 0;
+	if (ret)
+		return ret;
+	if (elf_physical_entry(elf, entry))
+		return error_set(err, -EBADMSG,
+				 "is damaged: its entry %#" PRIx64 " lies in no segment",
+				 elf->entry);
+	if (*entry >= 1ull << 32)
+		return error_set(err, -EINVAL, "is entered at %#" PRIx64 ", above 4 GiB", *entry);
+	return 0;
 }
 
 static int elf_check(const struct boot_image *img, struct error *err)
 {
 	struct elf elf;
 	uint64_t entry;
-	int ret = open_kernel(img, &elf, &entry, err);
+	int ret = open_vmlinux(img, &elf, &entry, err);
 
 	return ret ? ret : check_header(img, err);
 }
@@ -132,7 +117,7 @@ static int elf_load(struct boot_job *job, struct error *err)
 {
 	uint64_t entry = 0;
 	struct elf elf;
-	int ret = open_kernel(job->img, &elf, &entry, err);
+	int ret = open_vmlinux(job->img, &elf, &entry, err);
 
 	if (ret)
 		return ret;
@@ -149,24 +134,16 @@ static int elf_load(struct boot_job *job, struct error *err)
 
 const struct boot_loader boot_linux_elf = {elf_check, elf_load};
 
-static int raw_check(const struct boot_image *img, struct error *err)
-{
-	if (img->part[PART_SETUP].len < HDR_MIN_END - HDR_START ||
-	    img->part[PART_KERNEL].len <= 0x200)
-		return error_set(err, -EBADMSG, "boot image: is damaged: no setup header");
-	return check_header(img, err);
-}
-
 /* The kernel unpacks itself, within init_size bytes from where it lies. */
 static int raw_load(struct boot_job *job, struct error *err)
 {
-	const uint8_t *h = job->img->part[PART_SETUP].data - HDR_START;
-	const struct blob kernel = job->img->part[PART_KERNEL];
+	const uint8_t *h = job->img->setup.data - HDR_START;
+	const struct blob kernel = job->img->kernel;
 	uint64_t at = get_le64(h + HDR_PREF_ADDRESS), size = get_le32(h + HDR_INIT_SIZE);
 	int ret;
 
-	if (size < kernel.len)
-		size = kernel.len;
+	if (size < kernel.len + 0x201)
+		size = kernel.len + 0x201;
 	ret = place_check(job, at, size, "the kernel", err);
 	if (!ret && at + 0x200 >= 1ull << 32)
 		ret = error_set(err, -EINVAL, "the kernel wants to lie above 4 GiB");
@@ -180,4 +157,4 @@ static int raw_load(struct boot_job *job, struct error *err)
 	return ret;
 }
 
-const struct boot_loader boot_linux_raw = {raw_check, raw_load};
+const struct boot_loader boot_linux_raw = {check_header, raw_load};

@@ -8,18 +8,20 @@
 #include "vmm/boot/elf.h"
 #include "vmm/boot/place.h"
 
+/* An image whose kernel is unpacked (kernel_open). */
 struct boot_loader {
-	/* Everything about the parts of an image that needs no guest memory. Errors are sentences.
+	/* Everything that needs no guest memory. Texts of errors are predicates about the kernel.
 	 */
 	int (*check)(const struct boot_image *img, struct error *err);
-	/* Called with an image that passed check. */
+	/* Called with an image that passed check. Texts are sentences. */
 	int (*load)(struct boot_job *job, struct error *err);
 };
 extern const struct boot_loader boot_linux_elf, boot_linux_raw, boot_pvh, boot_multiboot;
+extern const struct boot_loader *const boot_loaders[BOOT_PROTOCOLS];
 
-/* Texts about a file are predicates ("is truncated"); this makes a sentence of one. Returns code.
- */
-int boot_subject(struct error *err, int code, const char *subject, const struct error *predicate);
+/* The command line has at most `limit` bytes, and finds room behind `before` others. -E2BIG. */
+int boot_check_cmdline(const struct boot_image *img, size_t limit, size_t before,
+		       struct error *err);
 
 /* A bzImage taken apart (Documentation/x86/boot.rst). */
 struct bzimage {

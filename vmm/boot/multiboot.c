@@ -73,7 +73,7 @@ static int read_addresses(struct blob file, size_t at, struct image *img, struct
 	return 0;
 }
 
-static int open_predicate(struct blob file, bool *addresses, struct image *img, struct elf *elf,
+static int open_multiboot(struct blob file, bool *addresses, struct image *img, struct elf *elf,
 			  struct error *err)
 {
 	long at = multiboot_find(file);
@@ -101,15 +101,6 @@ static int open_predicate(struct blob file, bool *addresses, struct image *img, 
 	return ret;
 }
 
-static int open_kernel(const struct boot_image *img, bool *addresses, struct image *place,
-		       struct elf *elf, struct error *err)
-{
-	struct error why = {""};
-	int ret = open_predicate(img->part[PART_KERNEL], addresses, place, elf, &why);
-
-	return ret ? boot_subject(err, ret, "the kernel", &why) : 0;
-}
-
 /* "NAME ARGUMENTS" is how every multiboot loader passes a command line. */
 static struct blob line_prefix(const struct boot_image *img, uint8_t *buf, size_t cap)
 {
@@ -129,18 +120,17 @@ static int multiboot_check(const struct boot_image *img, struct error *err)
 	struct image place = {0};
 	struct elf elf = {0};
 	bool addresses = false;
-	int ret = open_kernel(img, &addresses, &place, &elf, err);
+	int ret = open_multiboot(img->kernel, &addresses, &place, &elf, err);
 
-	if (!ret && img->part[PART_CMDLINE].len + line_prefix(img, buf, sizeof(buf)).len >=
-			    BOOT_CMDLINE_SIZE)
-		ret = error_set(err, -E2BIG, "the kernel command line is longer than %u bytes",
-				BOOT_CMDLINE_SIZE - 257);
+	if (!ret)
+		ret = boot_check_cmdline(img, BOOT_CMDLINE_SIZE,
+					 line_prefix(img, buf, sizeof(buf)).len, err);
 	return ret;
 }
 
 static int put_image(struct boot_job *job, const struct image *img, struct error *err)
 {
-	const struct blob file = job->img->part[PART_KERNEL];
+	const struct blob file = job->img->kernel;
 	int ret = place_check(job, img->load, img->bss_end - img->load, "the kernel", err);
 
 	if (!ret)
@@ -208,15 +198,11 @@ static int multiboot_load(struct boot_job *job, struct error *err)
 	struct elf elf = {0};
 	uint8_t buf[256];
 	bool addresses = false;
-	int ret = open_kernel(job->img, &addresses, &place, &elf, err);
+	int ret = open_multiboot(job->img->kernel, &addresses, &place, &elf, err);
 
 	if (ret)
 		return ret;
-	if (job->board->e820_count > 128)
-		ret = error_set(err, -EINVAL, "boot: a memory map of %u ranges",
-				job->board->e820_count);
-	if (!ret)
-		ret = addresses ? put_image(job, &place, err) : place_elf(job, &elf, err);
+	ret = addresses ? put_image(job, &place, err) : place_elf(job, &elf, err);
 	if (!ret)
 		ret = place_initrd(job, UINT32_MAX, err);
 	if (!ret)

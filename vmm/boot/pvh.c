@@ -31,27 +31,23 @@ bool pvh_find(const struct elf *elf, uint32_t *entry)
 	return elf_notes(elf, is_entry, entry);
 }
 
-static int open_kernel(const struct boot_image *img, struct elf *elf, uint32_t *entry,
-		       struct error *err)
+static int open_pvh(const struct boot_image *img, struct elf *elf, uint32_t *entry,
+		    struct error *err)
 {
-	struct error why = {""};
-	int ret = elf_open(elf, img->part[PART_KERNEL], &why);
+	int ret = elf_open(elf, img->kernel, err);
 
 	if (!ret && !pvh_find(elf, entry))
-		ret = error_set(&why, -ENOEXEC, "is an ELF without a PVH note");
-	return ret ? boot_subject(err, ret, "the kernel", &why) : 0;
+		ret = error_set(err, -ENOEXEC, "is an ELF without a PVH note");
+	return ret;
 }
 
 static int pvh_check(const struct boot_image *img, struct error *err)
 {
 	struct elf elf;
 	uint32_t entry;
-	int ret = open_kernel(img, &elf, &entry, err);
+	int ret = open_pvh(img, &elf, &entry, err);
 
-	if (!ret && img->part[PART_CMDLINE].len >= BOOT_CMDLINE_SIZE)
-		ret = error_set(err, -E2BIG, "the kernel command line is longer than %u bytes",
-				BOOT_CMDLINE_SIZE - 1);
-	return ret;
+	return ret ? ret : boot_check_cmdline(img, BOOT_CMDLINE_SIZE, 0, err);
 }
 
 /* At BOOT_LISTS: the one module, then the memory map, whose types are those of e820. */
@@ -94,15 +90,11 @@ static int pvh_load(struct boot_job *job, struct error *err)
 {
 	struct elf elf;
 	uint32_t entry = 0;
-	int ret = open_kernel(job->img, &elf, &entry, err);
+	int ret = open_pvh(job->img, &elf, &entry, err);
 
 	if (ret)
 		return ret;
-	if (job->board->e820_count > 128)
-		ret = error_set(err, -EINVAL, "boot: a memory map of %u ranges",
-				job->board->e820_count);
-	if (!ret)
-		ret = place_elf(job, &elf, err);
+	ret = place_elf(job, &elf, err);
 	if (!ret)
 		ret = place_initrd(job, UINT32_MAX, err);
 	if (!ret)

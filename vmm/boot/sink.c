@@ -10,24 +10,43 @@
 #define SINK_FIRST (64ul << 20) /* costs address space only: pages come when they are written */
 #define SINK_MAX   (8ul << 30)
 
-int sink_open(struct sink *s, struct error *err)
+/* fd: the sink's from here on. */
+static int open_on(struct sink *s, int fd, int flags, struct error *err)
 {
 	int saved;
 
-	*s = (struct sink){.fd = -1};
-	s->fd = memfd_create("ferry-boot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (s->fd < 0)
+	*s = (struct sink){.fd = fd, .cap = SINK_FIRST};
+	s->map = mmap(NULL, s->cap, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, 0);
+	if (s->map != MAP_FAILED)
+		return 0;
+	saved = errno;
+	s->map = NULL;
+	sink_close(s);
+	return error_set(err, -saved, "boot image: no memory: %s", strerror(saved));
+}
+
+int sink_open_memfd(struct sink *s, struct error *err)
+{
+	int fd = memfd_create("ferry-boot", MFD_CLOEXEC | MFD_ALLOW_SEALING), ret;
+
+	*s = (struct sink)SINK_CLOSED;
+	if (fd < 0)
 		return error_set(err, -errno, "boot image: memfd_create: %m");
-	if (ftruncate(s->fd, SINK_FIRST) == 0)
-		s->map = mmap(NULL, SINK_FIRST, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
-	if (!s->map || s->map == MAP_FAILED) {
-		saved = errno;
-		close(s->fd);
-		*s = (struct sink){.fd = -1};
-		return error_set(err, -saved, "boot image: no memory: %s", strerror(saved));
+	if (ftruncate(fd, SINK_FIRST)) {
+		ret = error_set(err, -errno, "boot image: no memory: %m");
+		close(fd);
+		return ret;
 	}
-	s->cap = SINK_FIRST;
-	return 0;
+	return open_on(s, fd, MAP_SHARED, err);
+}
+
+int sink_open_memory(struct sink *s, struct error *err)
+{
+	int ret = open_on(s, -1, MAP_PRIVATE | MAP_ANONYMOUS, err);
+
+	if (!ret)
+		(void)madvise(s->map, s->cap, MADV_HUGEPAGE);
+	return ret;
 }
 
 int sink_reserve(struct sink *s, size_t n, struct error *err)
@@ -41,7 +60,7 @@ int sink_reserve(struct sink *s, size_t n, struct error *err)
 		return 0;
 	while (cap < need)
 		cap *= 2;
-	if (ftruncate(s->fd, (off_t)cap))
+	if (s->fd >= 0 && ftruncate(s->fd, (off_t)cap))
 		return error_set(err, -errno, "boot image: no memory: %m");
 	map = mremap(s->map, s->cap, cap, MREMAP_MAYMOVE);
 	if (map == MAP_FAILED)
@@ -149,7 +168,7 @@ int sink_seal(struct sink *s, int *fd, const uint8_t **map, size_t *len, struct 
 	*fd = s->fd;
 	*map = ro;
 	*len = s->len;
-	*s = (struct sink){.fd = -1};
+	*s = (struct sink)SINK_CLOSED;
 	return 0;
 }
 
@@ -159,5 +178,5 @@ void sink_close(struct sink *s)
 		munmap(s->map, s->cap);
 	if (s->fd >= 0)
 		close(s->fd);
-	*s = (struct sink){.fd = -1};
+	*s = (struct sink)SINK_CLOSED;
 }

@@ -1,6 +1,6 @@
 /*
- * A growing memfd: what is read or unpacked goes straight into the file that is sealed afterwards.
- * One thread at a time.
+ * A growing buffer for what is read or unpacked: a memfd, which can be sealed afterwards, or plain
+ * memory (which gets huge pages and so costs a fraction of the time). One thread at a time.
  */
 #ifndef VMM_BOOT_SINK_H
 #define VMM_BOOT_SINK_H
@@ -11,12 +11,18 @@
 #include "vmm/error.h"
 
 struct sink {
-	int fd;
-	uint8_t *map; /* moves when the sink grows */
+	int fd;	      /* -1: plain memory */
+	uint8_t *map; /* NULL: closed; moves when the sink grows */
 	size_t len, cap;
 };
 
-int sink_open(struct sink *s, struct error *err);
+#define SINK_CLOSED                                                                                \
+	{                                                                                          \
+		.fd = -1                                                                           \
+	}
+
+int sink_open_memfd(struct sink *s, struct error *err);
+int sink_open_memory(struct sink *s, struct error *err);
 /* Room for n bytes behind map[len]; 0, -ENOMEM or -EFBIG. The caller adds to len what it used. */
 int sink_reserve(struct sink *s, size_t n, struct error *err);
 int sink_put(struct sink *s, const void *data, size_t n, struct error *err);
@@ -26,9 +32,9 @@ int sink_align(struct sink *s, size_t align, struct error *err);
  * than max bytes. */
 int sink_read_file(struct sink *s, const char *path, const char *what, size_t max,
 		   struct error *err);
-/* Nothing can change the file any more; maps it read-only. The caller owns *fd and *map (len
- * bytes); the sink is closed. */
+/* Of a memfd: nothing can change the file any more; maps it read-only. The caller owns *fd and *map
+ * (len bytes); the sink is closed. */
 int sink_seal(struct sink *s, int *fd, const uint8_t **map, size_t *len, struct error *err);
-void sink_close(struct sink *s);
+void sink_close(struct sink *s); /* again is fine */
 
 #endif
