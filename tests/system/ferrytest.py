@@ -5,8 +5,8 @@ The programme under test is $FERRY (default: build/release/ferry). VMM=qemu runs
 TIMEOUT_SCALE multiplies every time-out (slow machines, sanitizers).
 """
 import ctypes
+import fcntl
 import functools
-import json
 import os
 import pty
 import re
@@ -15,11 +15,10 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
+import termios
 import threading
 import time
-import tty
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(TOP, os.environ.get("BUILD", "build"))
@@ -128,7 +127,7 @@ class Process:
         self.errors = bytearray()
         self.cursor = 0
         self.changed = threading.Condition()
-        self.ended = False
+        self.ended = self.hung_up = False
         environment = dict(os.environ, **(env or {}))
         if terminal:
             self.master, slave = pty.openpty()
@@ -151,10 +150,16 @@ class Process:
     @staticmethod
     def _session():
         os.setsid()
+        if os.isatty(0):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # a terminal that hangs up says so
         _die_with_parent()
 
     def _collect(self, fd, buffer):
         while True:
+            # Not asleep in read(): that would keep the terminal open after hang_up().
+            while not select.select([fd], [], [], 0.2)[0]:
+                if self.hung_up and buffer is self.text:
+                    return
             try:
                 data = os.read(fd, 65536)
             except OSError:
@@ -217,6 +222,13 @@ class Process:
             os.killpg(self.pid, sig)
         except ProcessLookupError:
             pass
+
+    def hang_up(self):
+        """Closes the terminal, as a terminal window does."""
+        self.hung_up = True
+        self.threads[0].join()
+        os.close(self.master)
+        self.master = None
 
     def close(self):
         if self.child.poll() is None:

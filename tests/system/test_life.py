@@ -149,9 +149,9 @@ def test_closed_terminal():
     guest = Guest(kernel(), initramfs("shell"), reset_limit=0)
     try:
         guest.shell()
-        os.close(guest.master)
-        guest.master = None
-        guest.wait(30)
+        guest.hang_up()
+        code = guest.wait(30)
+        check(code == EXIT_SIGNAL + signal.SIGHUP, f"exit code {code}")
         check(not os.listdir(guest.runtime), f"left behind: {os.listdir(guest.runtime)}")
     finally:
         guest.close()
