@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* How long the end waits for a reader that takes nothing. */
@@ -77,12 +78,11 @@ static void drop_output(struct stream *s)
 }
 
 /* One write; sockets need MSG_DONTWAIT where the description is shared, and MSG_NOSIGNAL always. */
-static ssize_t write_some(int fd, const uint8_t *data, size_t len)
+static ssize_t write_some(struct stream *s, const uint8_t *data, size_t len)
 {
-	ssize_t n = send(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	ssize_t n = s->out_socket ? send(s->out_fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL)
+				  : write(s->out_fd, data, len);
 
-	if (n < 0 && errno == ENOTSOCK)
-		n = write(fd, data, len);
 	return n < 0 ? -errno : n;
 }
 
@@ -107,7 +107,7 @@ static void flush_output(void *arg)
 		/* Only this thread takes bytes away: the range stays as it is without the lock. */
 		if (len > sizeof(s->out) - head)
 			len = sizeof(s->out) - head;
-		n = write_some(s->out_fd, s->out + head, len);
+		n = write_some(s, s->out + head, len);
 		if (n == -EAGAIN)
 			return; /* EPOLLOUT, edge-triggered, comes when there is room */
 		if (n == -EINTR)
@@ -167,12 +167,11 @@ static void end_input(struct stream *s, int code)
 	}
 }
 
-static ssize_t read_some(int fd, uint8_t *data, size_t len)
+static ssize_t read_some(struct stream *s, uint8_t *data, size_t len)
 {
-	ssize_t n = recv(fd, data, len, MSG_DONTWAIT);
+	ssize_t n =
+		s->in_socket ? recv(s->in_fd, data, len, MSG_DONTWAIT) : read(s->in_fd, data, len);
 
-	if (n < 0 && errno == ENOTSOCK)
-		n = read(fd, data, len);
 	return n < 0 ? -errno : n;
 }
 
@@ -188,7 +187,7 @@ static void pump_input(void *arg)
 		if (s->in_ended || s->in_fd < 0 || s->in_len == sizeof(s->in) ||
 		    (s->hooks->may_read && !s->hooks->may_read(s)))
 			return;
-		n = read_some(s->in_fd, s->in + s->in_len, sizeof(s->in) - s->in_len);
+		n = read_some(s, s->in + s->in_len, sizeof(s->in) - s->in_len);
 		if (n == -EAGAIN)
 			return;
 		if (n == -EINTR)
@@ -262,12 +261,21 @@ static int watch(struct stream *s, int fd, uint32_t events, void (*fn)(void *arg
 	return code == -EPERM ? 0 : code;
 }
 
+static bool is_socket(int fd)
+{
+	struct stat st;
+
+	return fd >= 0 && !fstat(fd, &st) && S_ISSOCK(st.st_mode);
+}
+
 int stream_connect(struct stream *s, int in_fd, int out_fd)
 {
 	int code = 0;
 
 	s->in_fd = in_fd;
 	s->out_fd = out_fd;
+	s->in_socket = is_socket(in_fd);
+	s->out_socket = is_socket(out_fd);
 	s->in_ended = in_fd < 0;
 	if (in_fd >= 0 && in_fd == out_fd)
 		code = watch(s, in_fd, EPOLLIN | EPOLLOUT, both_event, &s->in_entry);

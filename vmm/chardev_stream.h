@@ -44,6 +44,7 @@ struct stream {
 	struct chardev_env env;
 	const struct stream_hooks *hooks;
 	int in_fd, out_fd; /* -1: none; may be the same; the back end's */
+	bool in_socket, out_socket;
 	struct loop_fd *in_entry, *out_entry;
 	struct loop_work in_work, out_work;
 	struct chardev_client client;
