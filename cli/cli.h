@@ -95,6 +95,6 @@ const struct config_field *option_field(const struct verb *verb, const struct op
 /* ---- main.c ----------------------------------------------------------------------------- */
 
 /* One line on stderr, "ferry: TEXT". Returns code. */
-int complain(int code, const struct error *err);
+int complain(int code, struct error *err);
 
 #endif

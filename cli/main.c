@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "vmm/cleanup.h"
 #include "vmm/exit_codes.h"
+#include "vmm/message.h"
 
 const struct verb *const verbs[] = {
 	&verb_run, &verb_doctor, &verb_version, &verb_help, &verb_completion, &verb_man, NULL,
@@ -36,8 +37,9 @@ const struct verb *verb_find(const char *name)
 	return NULL;
 }
 
-int complain(int code, const struct error *err)
+int complain(int code, struct error *err)
 {
+	message_clean(err->text);
 	fflush(stdout);
 	fprintf(stderr, "ferry: %s\n", err->text);
 	return code;

@@ -62,9 +62,11 @@ static void check_kvm(struct host_check *check)
 	if (kvm.open_error) {
 		check->status = HOST_MISSING;
 		DETAIL("%s", strerror(kvm.open_error));
-		if (kvm.open_error == EACCES)
+		if (!cpu.second_level)
+			REMEDY("none is needed: without ept or npt it would only emulate");
+		else if (kvm.open_error == EACCES)
 			REMEDY("add yourself to the group kvm and log in again");
-		else if (cpu.extensions)
+		else
 			REMEDY("load the module: modprobe kvm_intel or kvm_amd");
 	} else if (!cpu.second_level) {
 		check->status = HOST_LIMITED;

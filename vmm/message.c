@@ -12,6 +12,14 @@ void message_set_raw(bool raw)
 	atomic_store(&raw_terminal, raw);
 }
 
+void message_clean(char *text)
+{
+	for (; *text; text++) {
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			*text = '?';
+	}
+}
+
 void message(const char *fmt, ...)
 {
 	char line[1024] = "ferry: ";
@@ -22,6 +30,7 @@ void message(const char *fmt, ...)
 	va_start(ap, fmt);
 	n = vsnprintf(line + len, room, fmt, ap);
 	va_end(ap);
+	message_clean(line + len);
 	if (n > 0)
 		len += (size_t)n < room ? (size_t)n : room - 1;
 	if (atomic_load(&raw_terminal) && isatty(STDERR_FILENO))

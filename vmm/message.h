@@ -7,6 +7,8 @@
 #include <stdbool.h>
 
 void message(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Control characters (of a file's name, of a guest) become '?': a message stays one line. */
+void message_clean(char *text);
 /* The terminal is raw: lines need a carriage return. */
 void message_set_raw(bool raw);
 

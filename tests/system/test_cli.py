@@ -232,6 +232,7 @@ def test_bad_kernels():
         place.refused(place.write("empty", b""), says=["is empty"])
         place.refused(place.write("text", b"hello, world\n" * 1000), says=["text"])
         place.refused(place.write("short", b"\x7fELF"), says=["short"])
+        place.refused(place.path("new\nline\x1b[31m"), says=["new?line?[31m", "No such file"])
         place.refused(place.top, says=[place.top, "directory"])
         with open(kernel(), "rb") as f:
             image = f.read()
