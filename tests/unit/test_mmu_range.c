@@ -294,8 +294,9 @@ int main(int argc, char **argv)
 	       " times tracking on or off\n",
 	       count[S2_FIXED], count[S2_SPURIOUS], stats.splits, stats.invalidations,
 	       stats.deferred_frees, count[6], count[7]);
-	CHECK(count[S2_FIXED] && count[S2_SPURIOUS] && count[6], "something never happened");
-	CHECK(test_scale(30) < 30 || (stats.splits && stats.deferred_frees),
+	CHECK(count[S2_FIXED], "nothing happened");
+	CHECK(test_scale(30) < 30 ||
+		      (count[S2_SPURIOUS] && count[6] && stats.splits && stats.deferred_frees),
 	      "it never came to that");
 	s2_tlb_client_remove(t, &client);
 	s2_thread_exit(t);

@@ -178,15 +178,21 @@ static void change(struct s2_thread *t, uint64_t *seed, bool protect)
 	atomic_ulong *begun = protect ? protect_begun : unmap_begun;
 	atomic_ulong *done = protect ? protect_done : unmap_done;
 	unsigned long number[PAGES];
-	uint64_t first, end;
+	uint64_t first, end, from, to;
 
 	random_range(seed, &first, &end);
+	from = BASE + first * K4;
+	to = BASE + end * K4;
+	if (end - first == PAGES) { /* tables of tables, which hold what others have frozen */
+		from &= ~(GiB - 1);
+		to = from + 2 * GiB;
+	}
 	for (uint64_t i = first; i < end; i++)
 		number[i] = atomic_fetch_add(&begun[i], 1) + 1;
 	if (protect)
-		CHECK(!s2_write_protect(t, BASE + first * K4, BASE + end * K4), "protect");
+		CHECK(!s2_write_protect(t, from, to), "protect");
 	else
-		CHECK(!s2_unmap(t, BASE + first * K4, BASE + end * K4), "unmap");
+		CHECK(!s2_unmap(t, from, to), "unmap");
 	for (uint64_t i = first; i < end; i++) {
 		unsigned long old = atomic_load(&done[i]);
 
