@@ -65,7 +65,7 @@ static void test_periodic(void)
 	CHECK_EQ(rd(&a, 0, R_TMCCT), 75000);
 	/* The event loop was away for 10 periods: one interrupt, and the phase is kept. */
 	a.w.now += 40000000;
-	dev_advance(&a.w, 0);
+	CHECK_EQ(dev_advance(&a.w, 0), 1);
 	CHECK_EQ(take(&a, 0), 0x60);
 	CHECK_EQ(take(&a, 0), -1);
 	CHECK_EQ(rd(&a, 0, R_TMCCT), 75000);

@@ -112,6 +112,16 @@ static void test_cascade(void)
 	line(2, true); /* there is no such pin */
 	stop();
 
+	start(3); /* automatic EOI: the second request is there at once, and needs an edge of its
+		     own */
+	pulse(9);
+	pulse(10);
+	CHECK_EQ(pic_ack(dev), 0x39);
+	CHECK(out.level);
+	CHECK_EQ(pic_ack(dev), 0x3a);
+	CHECK(!out.level);
+	stop();
+
 	start(0x11); /* special fully nested */
 	pulse(10);
 	CHECK_EQ(pic_ack(dev), 0x3a);

@@ -126,7 +126,13 @@ static void test_cmos(void)
 	for (unsigned i = 14; i < 128; i++)
 		if (i != 0x32)
 			put(i, i ^ 0xa5);
+	put(B, 0x7a);
+	dev_advance(&w, NS_PER_S);
+	CHECK(irq.level);
 	dev->ops->reset(dev);
+	CHECK_EQ(get(B), 0x02); /* what can interrupt is off */
+	CHECK(!irq.level);
+	CHECK_EQ(dev_next_deadline(&w), 0);
 	for (unsigned i = 14; i < 128; i++)
 		if (i != 0x32)
 			CHECK_EQ(get(i), i ^ 0xa5); /* the battery keeps it */

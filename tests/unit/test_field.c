@@ -201,6 +201,7 @@ static void test_refusals(void)
 	p = buf.data;
 	p[36] = 2; /* a bool of 2 */
 	CHECK_EQ(field_load(&inner_desc, &other, p, buf.len, err, sizeof(err)), -EINVAL);
+	CHECK(strstr(err, "neither"));
 	p[36] = 1; /* post_load: contradicts a */
 	CHECK_EQ(field_load(&inner_desc, &other, p, buf.len, err, sizeof(err)), -EINVAL);
 	CHECK(strstr(err, "disagree"));
@@ -225,6 +226,32 @@ static void test_refusals(void)
 	CHECK(strstr(err, "missing"));
 	field_buf_free(&buf);
 	field_buf_free(&twice);
+}
+
+/* A byte too many behind the last element of a nested state. */
+static void test_left_over(void)
+{
+	static const struct field fields[] = {FIELD_SUB(struct outer, one, &inner_desc, 1),
+					      FIELD_END};
+	const struct state_desc holder = {.name = "holder", .version = 1, .fields = fields};
+	struct field_buf buf = {0};
+	struct outer o = {.one = {.a = 4}};
+	char err[128];
+	uint8_t *p;
+
+	CHECK_EQ(field_save(&holder, &o, &buf), 0);
+	CHECK_EQ(buf.len, 13 + 13 + 37);
+	p = realloc(buf.data, buf.len + 1);
+	if (!p)
+		exit(77);
+	buf.data = p;
+	p[buf.len] = 0;
+	CHECK_EQ(field_load(&holder, &o, p, buf.len + 1, err, sizeof(err)), buf.len);
+	p[9]++;	 /* the state's length */
+	p[22]++; /* the field's */
+	CHECK_EQ(field_load(&holder, &o, p, buf.len + 1, err, sizeof(err)), -EINVAL);
+	CHECK(strstr(err, "left over"));
+	field_buf_free(&buf);
 }
 
 static void test_tables(void)
@@ -282,6 +309,7 @@ int main(void)
 	test_versions();
 	test_hostile();
 	test_refusals();
+	test_left_over();
 	test_tables();
 	test_print();
 	return dev_result("field");
