@@ -247,6 +247,7 @@ void vcpus_resume(struct vm *vm)
 	pthread_mutex_unlock(&vm->lock);
 }
 
+/* They are parked, or never got that far: nobody needs a kick, and their engines go with the threads. */
 void vcpus_end(struct vm *vm)
 {
 	pthread_mutex_lock(&vm->lock);
