@@ -37,8 +37,8 @@ static bool lapic_accept(struct lapic *l, const struct lapic_message *msg)
 	struct lapics *set = l->set;
 	bool taken;
 
-	if (!(lapic_dest(set, l->vcpu) & DEST_ENABLED) && msg->mode != DM_INIT &&
-	    msg->mode != DM_SIPI && msg->mode != DM_NMI)
+	/* Globally disabled, an APIC takes nothing at all, not even an INIT (11.4.3). */
+	if (!(lapic_dest(set, l->vcpu) & DEST_ENABLED))
 		return false;
 	switch (msg->mode) {
 	case DM_FIXED:

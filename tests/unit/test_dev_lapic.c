@@ -273,6 +273,8 @@ static void test_base(void)
 	CHECK(!lapic_enabled(a.lapic, 1));
 	CHECK_EQ(wrmsr(&a, 1, MSR_BASE, page | 3 << 10), GP);
 	CHECK_EQ(lapic_msi(a.lapic, APIC | 1 << 12, 0x60), 0);
+	ipi(0, 1, 0x4500);
+	CHECK_EQ(a.cpus.cpu[1].init, 0);
 	CHECK_EQ(wrmsr(&a, 1, MSR_BASE, page | 1 << 11), HANDLED);
 	CHECK_EQ(rd(&a, 1, R_SVR), 0xff); /* as after a reset */
 	CHECK_EQ(wrmsr(&a, 0, MSR_BASE, page | 1 << 11), HANDLED);
