@@ -74,8 +74,10 @@ static void serial_receive(void *opaque, const uint8_t *data, size_t len)
 	struct serial *s = opaque;
 
 	pthread_mutex_lock(&s->lock);
-	for (size_t i = 0; i < len; i++)
-		serial_rx_push(s, data[i]);
+	/* The guest may have switched the FIFO off since can_receive(): what was promised room has
+	 * it. */
+	for (size_t i = 0; i < len && s->rx_count < FIFO_SIZE; i++)
+		s->rx[s->rx_count++] = data[i];
 	serial_update(s);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -152,7 +154,7 @@ static int serial_post_load(void *object, const char **why)
 	if (s->ier & ~IER_MASK || s->fcr & ~FCR_MASK || (s->fcr && !(s->fcr & FCR_ON)) ||
 	    s->mcr & ~MCR_MASK || s->errors & ~0x1e)
 		*why = "reserved bits are set";
-	else if (s->rx_count > serial_depth(s) || s->tx_count > serial_depth(s))
+	else if (s->rx_count > FIFO_SIZE || s->tx_count > serial_depth(s))
 		*why = "more bytes than the FIFO holds";
 	if (*why)
 		s->rx_count = s->tx_count = 0; /* the back end may still call */

@@ -160,6 +160,23 @@ static void test_receive(void)
 	stop();
 }
 
+/* The FIFO is switched off between the back end's question and its bytes. */
+static void test_fifo_off_race(void)
+{
+	start();
+	dev_out(&w, FCR, 1);
+	CHECK_EQ(chr.client.can_receive(chr.client.opaque), 16);
+	dev_out(&w, FCR, 0);
+	chr.client.receive(chr.client.opaque, (const uint8_t *)"abc", 3);
+	CHECK_EQ(chr.client.can_receive(chr.client.opaque), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK_EQ(dev_in(&w, LSR), 0x61);
+		CHECK_EQ(dev_in(&w, RBR), "abc"[i]);
+	}
+	CHECK_EQ(dev_in(&w, LSR), 0x60);
+	stop();
+}
+
 /* The guest reads like Linux's handler while a back end pushes 64 KB: all arrives, in order. */
 static void test_paste(void)
 {
@@ -301,6 +318,7 @@ int main(void)
 	test_transmit();
 	test_back_pressure();
 	test_receive();
+	test_fifo_off_race();
 	test_paste();
 	test_loopback();
 	test_state();
