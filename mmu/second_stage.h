@@ -8,7 +8,7 @@
  * Threads. Every thread that translates or changes a table owns a struct s2_thread (vCPU threads,
  * device and VMM threads alike). Faults, write-protection, splitting, ageing and harvest run in
  * parallel under the read side of the instance's lock + RCU; slot changes take the write side.
- * No callback of the environment is called with an RCU read section open.
+ * No callback (but to_pa and from_pa) is called with an RCU read section open.
  */
 #ifndef MMU_SECOND_STAGE_H
 #define MMU_SECOND_STAGE_H
@@ -55,9 +55,9 @@ extern const struct s2_env s2_env_default;
 
 struct s2_config {
 	enum s2_format format;
-	unsigned input_bits; /* width of a gpa: 48 with EPT4, 57 with EPT5, or fewer */
-	unsigned hpa_bits;   /* entries with address bits at or above are refused (default 52) */
-	bool use_ad;	     /* hardware A/D bits (EPTP bit 6) */
+	unsigned input_bits;	  /* width of a gpa: 48 with EPT4, 57 with EPT5 (0), or fewer */
+	unsigned hpa_bits;	  /* entries with address bits at or above are refused; 0: 52 */
+	bool use_ad;		  /* hardware A/D bits (EPTP bit 6) */
 	const struct s2_env *env; /* NULL: s2_env_default; else outlives the instance */
 };
 

@@ -1,5 +1,7 @@
 /*
  * Costs of the MMU core, next to a bare walk written by hand for EPT4:
+ *	make libmmu && cc -O2 -I. -o bench_mmu tests/bench/bench_mmu.c build/release/libmmu.a \
+ *		-lurcu-memb -lurcu-common -pthread
  *	bench_mmu [threads]
  * Not part of any check: numbers depend on the host. Each line is processor time of
  * thread 0, the best of seven rounds.

@@ -81,8 +81,40 @@ static void life(enum s2_format format, unsigned bits, uint64_t offset)
 	invalidations = 0;
 }
 
+/* Registrations are counted, given back and handed from thread to thread. */
+static void registrations(void)
+{
+	static struct s2_thread *t[512];
+	struct s2_config config = {.format = S2_EPT4, .input_bits = 48};
+	struct s2_slot ram = {.size = 2 * MiB, .page_size = 4 * KiB};
+	struct s2_thread *one_more = NULL;
+	struct s2_stats stats;
+	struct s2 *s2;
+
+	CHECK(s2_create(&s2, &config, NULL) == 0, "create");
+	for (int i = 0; i < 512; i++)
+		CHECK(s2_thread_init(&t[i], s2, "many") == 0, "registration %d", i);
+	CHECK(s2_thread_init(&one_more, s2, "one more") == -EUSERS, "the 513th");
+	CHECK(s2_slot_add(t[3], &ram) == 0, "add");
+	for (int i = 0; i < 512; i++)
+		CHECK(s2_fault(t[i], (uint64_t)i * 4 * KiB, S2_W, NULL) == S2_FIXED, "%d", i);
+	CHECK(s2_unmap(t[511], 0, 1 * MiB) == 0, "unmap");
+	for (int i = 0; i < 512; i++)
+		s2_thread_exit(t[i]);
+	s2_get_stats(s2, &stats);
+	CHECK(stats.pages[1] == 256 && stats.faults[S2_FIXED] == 512, "counters outlive threads");
+	CHECK(s2_thread_init(&one_more, s2, "one more") == 0, "there is room again");
+	CHECK(s2_unmap(one_more, 0, 0) == 0, "unmap");
+	s2_get_stats(s2, &stats);
+	/* what is below 1 GiB went as a whole */
+	CHECK(stats.pages[1] == 0 && stats.tables == 2, "%" PRIu64, stats.tables);
+	s2_thread_exit(one_more);
+	s2_destroy(s2);
+}
+
 int main(void)
 {
+	registrations();
 	life(S2_EPT4, 48, 0);
 	life(S2_EPT4, 40, UINT64_C(1) << 50);
 	life(S2_EPT5, 57, 0);
