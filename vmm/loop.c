@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "vmm/loop_internal.h"
@@ -18,15 +17,8 @@ struct loop_fd {
 	struct loop_fd *next;
 };
 
-struct signal_handler {
-	int signo; /* 0: deleted */
-	void (*fn)(void *arg, int signo);
-	void *arg;
-	struct signal_handler *next;
-};
-
 struct loop {
-	int epoll_fd, wake_fd, signal_fd;
+	int epoll_fd, wake_fd;
 	_Atomic bool stopped;
 	_Atomic int code;
 
@@ -36,8 +28,8 @@ struct loop {
 	struct loop_fd *own[3];
 	struct loop_fd *deleted; /* callbacks of this round may still point at them */
 
-	struct signal_handler *handlers;
-	sigset_t handled, old_mask;
+	struct loop_signals signals;
+	bool job_stopped; /* guest time was paused by SIGTSTP */
 
 	struct guest_clock clock;
 	struct guest_timers timers;
@@ -208,49 +200,16 @@ static void free_deleted(struct loop *loop)
 	}
 }
 
-/* ---- signals -----------------------------------------------------------------------------------
- */
-
-static void read_signals(void *arg, uint32_t events)
-{
-	struct loop *loop = arg;
-	struct signalfd_siginfo info;
-
-	(void)events;
-	while (read(loop->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-		for (struct signal_handler *h = loop->handlers; h; h = h->next) {
-			if (h->signo == (int)info.ssi_signo)
-				h->fn(h->arg, h->signo);
-		}
-	}
-}
+/* ---- signals --------------------------------------------------------------------------------- */
 
 int loop_signal_add(struct loop *loop, int signo, void (*fn)(void *arg, int signo), void *arg)
 {
-	struct signal_handler *handler = calloc(1, sizeof(*handler));
-
-	if (!handler)
-		return -ENOMEM;
-	*handler = (struct signal_handler){signo, fn, arg, loop->handlers};
-	sigaddset(&loop->handled, signo);
-	if (signalfd(loop->signal_fd, &loop->handled, 0) < 0) {
-		int code = -errno;
-
-		free(handler);
-		return code;
-	}
-	loop->handlers = handler;
-	pthread_sigmask(SIG_BLOCK, &loop->handled, NULL);
-	return 0;
+	return loop_signals_add(&loop->signals, signo, fn, arg);
 }
 
 void loop_signal_del(struct loop *loop, void (*fn)(void *arg, int signo), void *arg)
 {
-	/* The signal stays blocked: other threads have inherited the mask. */
-	for (struct signal_handler *h = loop->handlers; h; h = h->next) {
-		if (h->fn == fn && h->arg == arg)
-			h->signo = 0;
-	}
+	loop_signals_del(&loop->signals, fn, arg);
 }
 
 static void stop_on_signal(void *arg, int signo)
@@ -258,12 +217,31 @@ static void stop_on_signal(void *arg, int signo)
 	loop_stop(arg, 128 + signo);
 }
 
+/* The guest of a stopped process would find that its clock has jumped. */
+static void job_control(void *arg, int signo)
+{
+	struct loop *loop = arg;
+
+	if (signo == SIGTSTP) {
+		loop->job_stopped = !loop_clock_paused(loop);
+		loop_clock_pause(loop);
+		kill(getpid(), SIGSTOP);
+	} else if (loop->job_stopped) {
+		loop->job_stopped = false;
+		loop_clock_resume(loop);
+	}
+}
+
 int loop_stop_on_signals(struct loop *loop)
 {
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+	static const struct {
+		int signo;
+		void (*fn)(void *arg, int signo);
+	} rows[] = {{SIGINT, stop_on_signal},  {SIGTERM, stop_on_signal}, {SIGHUP, stop_on_signal},
+		    {SIGQUIT, stop_on_signal}, {SIGTSTP, job_control},	  {SIGCONT, job_control}};
 
-	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-		int code = loop_signal_add(loop, signals[i], stop_on_signal, loop);
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		int code = loop_signal_add(loop, rows[i].signo, rows[i].fn, loop);
 
 		if (code)
 			return code;
@@ -312,6 +290,12 @@ static void run_timers(void *arg, uint32_t events)
 	guest_timers_run(arg);
 }
 
+static void run_signals(void *arg, uint32_t events)
+{
+	(void)events;
+	loop_signals_run(arg);
+}
+
 /* ---- the loop --------------------------------------------------------------------------- */
 
 void loop_stop(struct loop *loop, int code)
@@ -349,12 +333,11 @@ static int add_own_fds(struct loop *loop)
 	int code;
 
 	loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	loop->signal_fd = signalfd(-1, &loop->handled, SFD_NONBLOCK | SFD_CLOEXEC);
-	if (loop->wake_fd < 0 || loop->signal_fd < 0)
+	if (loop->wake_fd < 0)
 		return -errno;
 	code = loop_fd_add(loop, loop->wake_fd, EPOLLIN, run_work, loop, &loop->own[0]);
 	if (!code)
-		code = loop_fd_add(loop, loop->signal_fd, EPOLLIN, read_signals, loop,
+		code = loop_fd_add(loop, loop->signals.fd, EPOLLIN, run_signals, &loop->signals,
 				   &loop->own[1]);
 	if (!code)
 		code = loop_fd_add(loop, loop->timers.fd, EPOLLIN, run_timers, &loop->timers,
@@ -364,8 +347,6 @@ static int add_own_fds(struct loop *loop)
 
 void loop_destroy(struct loop *loop)
 {
-	struct signal_handler *handler;
-	struct signalfd_siginfo info;
 	struct loop_work *work;
 
 	if (!loop)
@@ -377,23 +358,13 @@ void loop_destroy(struct loop *loop)
 	for (unsigned i = 0; i < sizeof(loop->own) / sizeof(loop->own[0]); i++)
 		loop_fd_del(loop->own[i]);
 	free_deleted(loop);
-	/* A second Ctrl-C during the shutdown must not kill the process when the mask is taken
-	 * back. */
-	while (loop->signal_fd >= 0 && read(loop->signal_fd, &info, sizeof(info)) > 0)
-		;
-	while ((handler = loop->handlers)) {
-		loop->handlers = handler->next;
-		free(handler);
-	}
 	guest_timers_free(&loop->timers);
-	if (loop->signal_fd >= 0)
-		close(loop->signal_fd);
 	if (loop->wake_fd >= 0)
 		close(loop->wake_fd);
 	if (loop->epoll_fd >= 0)
 		close(loop->epoll_fd);
 	pthread_mutex_destroy(&loop->work_lock);
-	pthread_sigmask(SIG_SETMASK, &loop->old_mask, NULL);
+	loop_signals_free(&loop->signals);
 	free(loop);
 }
 
@@ -404,15 +375,15 @@ int loop_create(struct loop **out, struct error *err)
 
 	if (!loop)
 		return error_set(err, -ENOMEM, "event loop: out of memory");
-	loop->wake_fd = loop->signal_fd = loop->timers.fd = -1;
+	loop->wake_fd = loop->signals.fd = loop->timers.fd = -1;
 	loop->work_tail = &loop->work;
 	atomic_store(&loop->code, INT32_MIN);
 	pthread_mutex_init(&loop->work_lock, NULL);
-	sigemptyset(&loop->handled);
-	pthread_sigmask(SIG_BLOCK, NULL, &loop->old_mask);
 	guest_clock_init(&loop->clock);
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	code = loop->epoll_fd < 0 ? -errno : guest_timers_init(&loop->timers, &loop->clock);
+	if (!code)
+		code = loop_signals_init(&loop->signals);
 	if (!code)
 		code = add_own_fds(loop);
 	if (code) {

@@ -62,15 +62,15 @@ void loop_fd_del(struct loop_fd *entry);
  */
 
 /* Blocks the signal in this thread (call before other threads are made: they inherit the mask) and
- * calls fn(arg, signo) on the loop's thread; several functions for one signal are called in turn.
- */
+ * calls fn(arg, signo) on the loop's thread; of several functions for one signal the last added is
+ * called first. */
 int loop_signal_add(struct loop *loop, int signo, void (*fn)(void *arg, int signo), void *arg);
 void loop_signal_del(struct loop *loop, void (*fn)(void *arg, int signo), void *arg);
-/* SIGINT, SIGTERM, SIGHUP and SIGQUIT stop the loop with code 128 + number. */
+/* What the signals of a terminal and a user do: SIGINT, SIGTERM, SIGHUP and SIGQUIT stop the loop
+ * with code 128 + number; SIGTSTP stops the process, and guest time with it until SIGCONT. */
 int loop_stop_on_signals(struct loop *loop);
 
-/* ---- guest time --------------------------------------------------------------------------------
- */
+/* ---- guest time ------------------------------------------------------------------------- */
 
 /* Nanoseconds on CLOCK_MONOTONIC that stand still while paused; `now` from any thread. */
 const struct clock_source *loop_clock(struct loop *loop);

@@ -1,8 +1,9 @@
-/* What loop.c and loop_timers.c share. */
+/* What loop.c, loop_timers.c and loop_signals.c share. */
 #ifndef VMM_LOOP_INTERNAL_H
 #define VMM_LOOP_INTERNAL_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "vmm/loop.h"
@@ -37,5 +38,17 @@ void guest_timers_free(struct guest_timers *timers);
 void guest_timers_run(struct guest_timers *timers);
 /* The clock was changed: set the timerfd anew. */
 void guest_timers_rearm(struct guest_timers *timers);
+
+struct loop_signals {
+	int fd;
+	struct signal_handler *handlers; /* the last added first */
+	sigset_t handled, old_mask;
+};
+int loop_signals_init(struct loop_signals *signals);
+void loop_signals_free(struct loop_signals *signals); /* fd -1 is fine */
+void loop_signals_run(struct loop_signals *signals);
+int loop_signals_add(struct loop_signals *signals, int signo, void (*fn)(void *arg, int signo),
+		     void *arg);
+void loop_signals_del(struct loop_signals *signals, void (*fn)(void *arg, int signo), void *arg);
 
 #endif

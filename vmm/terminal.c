@@ -65,8 +65,7 @@ static void on_signal(void *arg, int signo)
 	struct terminal *t = arg;
 
 	if (signo == SIGTSTP) {
-		give_back(t);
-		kill(getpid(), SIGSTOP);
+		give_back(t); /* before the loop stops the process */
 	} else if (signo == SIGCONT) {
 		/* After SIGSTOP, which nobody sees coming, the shell has changed the modes. */
 		if (t->raw) {

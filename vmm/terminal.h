@@ -22,8 +22,9 @@ struct terminal {
 	void *arg;
 };
 
-/* fd: a terminal. Takes it if this process is in the foreground. Blocks SIGTSTP, SIGCONT, SIGTTIN
- * and SIGTTOU: before other threads are made. 0 or -errno. */
+/* fd: a terminal; the loop has loop_stop_on_signals(). Takes it if this process is in the
+ * foreground. Blocks SIGTSTP, SIGCONT, SIGTTIN and SIGTTOU: before other threads are made. 0 or
+ * -errno. */
 int terminal_open(struct terminal *terminal, struct loop *loop, int fd,
 		  void (*continued)(void *arg), void *arg);
 void terminal_close(struct terminal *terminal);

@@ -514,6 +514,31 @@ def test_stop_continue():
         check(modes(vm.master)[3] & termios.ICANON, "the terminal was not restored")
 
 
+@needs_ferry
+def test_stopped_time():
+    """No time passes in the guest of a stopped process."""
+    # rdtsc; mov ebx, eax; mov ecx, edx; say "up"; wait for a key; rdtsc; edx:eax -= ecx:ebx
+    code = (bytes.fromhex("0f31 89c3 89d1") + say("up") + WAIT_INPUT + DATA +
+            bytes.fromhex("ec 0f31 29d8 19ca") +
+            # shrd eax, edx, 28; send al (units of 2^28 ticks, about 0.1 to 0.3 s)
+            bytes.fromhex("0facd01c 88c3") + WAIT_ROOM + DATA + bytes.fromhex("88d8 ee") + leave(5))
+    units = []
+    for stopped in (False, True):
+        with Place(code) as place, place.start(*PORT, "--serial", "stdio") as vm:
+            vm.expect("up", 20)
+            if stopped:
+                os.kill(vm.pid, signal.SIGTSTP)
+                wait_for(lambda: state(vm.pid) == "T", "ferry does not stop")
+            time.sleep(4)
+            if stopped:
+                os.kill(vm.pid, signal.SIGCONT)
+                wait_for(lambda: not modes(vm.master)[3] & termios.ECHO, "the terminal is not raw again")
+            vm.send("k")
+            units.append(vm.expect(b"(?s).", 20).group()[0])
+            check(vm.wait(20) == 11, vm.stderr())
+    check(units[1] < units[0] / 2, f"{units[0]} units of time in 4 s, {units[1]} when stopped")
+
+
 def state(pid):
     with open(f"/proc/{pid}/stat") as f:
         return f.read().rpartition(")")[2].split()[0]
