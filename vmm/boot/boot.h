@@ -1,18 +1,19 @@
 /*
  * Starting a kernel: files in, a loaded guest and the registers of its first processor out.
  *
- * A boot image holds the kernel (unpacked), the initrd and the command line in one sealed memfd. It
- * is made once, from the files; a reset loads from it again and needs no path any more, and a
- * migration sends its bytes. Nothing writes to it after boot_open.
+ * A boot image holds the kernel file, the initrd and the command line in one sealed memfd. It is
+ * made once, from the files; a reset loads from it again and needs no path any more, and a
+ * migration sends its bytes. Nothing writes to it after boot_open. The kernel is unpacked in memory
+ * of its own, which boot_load gives back.
  *
- * Recognised kernels, in this order:
- *   bzImage     entered by the 64-bit boot protocol of Linux (Documentation/x86/boot.rst). The
- * payload is unpacked here, on the host; one that only the kernel's own code can unpack (bzip2,
- * lzo) is unpacked by it. A payload for i386 is entered by the 32-bit protocol. ELF, PVH    the
- * note XEN_ELFNOTE_PHYS32_ENTRY decides, whatever else the file is: its author wrote down where and
- * how it is to be entered. multiboot   version 1, in an ELF or with the address fields in the
- * header. ELF x86-64  neither note nor header: vmlinux, entered by the 64-bit boot protocol of
- * Linux. Each may be packed by gzip, xz, lzma, zstd or lz4 as a whole.
+ * Recognised kernels, in this order; each may be packed by gzip, xz, lzma, zstd or lz4 as a whole:
+ * - bzImage: entered by the 64-bit boot protocol of Linux (Documentation/x86/boot.rst). The payload
+ *   is unpacked here, on the host; one that only the kernel's own code can unpack (bzip2, lzo) is
+ *   unpacked by it. A payload for i386 is entered by the 32-bit protocol.
+ * - ELF with a PVH note (XEN_ELFNOTE_PHYS32_ENTRY), whatever else it is: its author wrote down
+ *   where and how it is to be entered.
+ * - multiboot, version 1: in an ELF, or with the address fields in the header.
+ * - ELF for x86-64 with neither: vmlinux, entered by the 64-bit boot protocol of Linux.
  */
 #ifndef VMM_BOOT_BOOT_H
 #define VMM_BOOT_BOOT_H
