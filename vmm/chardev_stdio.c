@@ -161,8 +161,10 @@ static void destroy(struct stream *stream)
 
 	if (stdio->is_terminal)
 		terminal_close(&stdio->terminal);
-	side_close(&stdio->in);
+	/* In reverse: both may share a description, and what the second saw the first had changed.
+	 */
 	side_close(&stdio->out);
+	side_close(&stdio->in);
 	free(stdio);
 }
 

@@ -83,7 +83,8 @@ void cleanup_drop(int handle)
 
 void cleanup_run(void)
 {
-	for (unsigned i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
+	/* The last first: it may have found what an earlier one had changed. */
+	for (unsigned i = sizeof(entries) / sizeof(entries[0]); i--;) {
 		struct entry *entry = &entries[i];
 		enum entry_state ready_state = READY;
 

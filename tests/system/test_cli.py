@@ -7,8 +7,10 @@ import ctypes
 import fcntl
 import json
 import os
+import pty
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -489,6 +491,44 @@ def test_ways_out(way):
             check(vm.stderr().count("internal error") == crash, vm.stderr())
         place.nothing_left()
         check(not os.path.exists(place.path("pid")), "the pidfile is left")
+
+
+@needs_ferry
+@each(way=["debug-exit", "SIGTERM", "SIGSEGV"])
+def test_foreign_terminal(way):
+    """A terminal of another user cannot be opened anew: its shared flags are put back too."""
+    if os.geteuid() or not shutil.which("setpriv"):
+        raise Skip("needs root and setpriv")
+    with Place(say("up") + echo()) as place:
+        for folder in (place.top, place.runtime):
+            os.chmod(folder, 0o777)
+        program = shutil.copy(FERRY, place.path("ferry"))
+        master, slave = pty.openpty()
+        try:
+            os.fchmod(slave, 0o600)
+            before = modes(slave), fcntl.fcntl(slave, fcntl.F_GETFL)
+            child = subprocess.Popen(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", program,
+                                      "run", "-q", "-m", "16M", *PORT, place.kernel], stdin=slave, stdout=slave,
+                                     stderr=subprocess.DEVNULL, env=dict(os.environ, FERRY_RUNTIME_DIR=place.runtime))
+            try:
+                got = b""
+                while b"up" not in got:
+                    check(select.select([master], [], [], 20 * SCALE)[0], "nothing from the guest")
+                    got += os.read(master, 100)
+                if way == "debug-exit":
+                    os.write(master, b"q")
+                else:
+                    child.send_signal(getattr(signal, way))
+                child.wait(20 * SCALE)
+            finally:
+                child.kill()
+                child.wait()
+            after = modes(slave), fcntl.fcntl(slave, fcntl.F_GETFL)
+            check(after == before, f"{after} instead of {before}")
+        finally:
+            os.close(master)
+            os.close(slave)
+        place.nothing_left()
 
 
 @needs_ferry
