@@ -98,6 +98,22 @@ test-sanitizers:
 sanitized: unit
 	$(Q)TIMEOUT_SCALE=5 $(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
 
+# Fuzz targets with sanitizers, FUZZ_SECONDS each. Their inputs follow from FUZZ_SEED.
+FUZZ_SECONDS ?= 20
+FUZZ_SEED ?= 1
+FUZZ_BIN = $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz:
+	$(Q).ci/deps.sh build
+	$(Q)$(MAKE) --no-print-directory SAN=address,undefined fuzz-run
+.PHONY: fuzz fuzz-run
+fuzz-run: $(FUZZ_BIN)
+	$(Q)bad=0; for f in $(FUZZ_BIN); do echo "$$f"; \
+		$$f -seconds=$(FUZZ_SECONDS) -seed=$(FUZZ_SEED) || bad=1; done; exit $$bad
+$(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(O)/tests/fuzz/main.o $(O)/libferry.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(UNICORN)/libunicorn.a $(LIBS)
+-include $(patsubst %,%.d,$(FUZZ_BIN) $(O)/tests/fuzz/main)
+
 bench: all guest
 	$(Q).ci/deps.sh test
 	$(Q)tests/bench/bench.py $(ARGS)
