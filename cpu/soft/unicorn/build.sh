@@ -46,7 +46,7 @@ for p in "$here"/*.patch; do
 	patch -s -p1 -d "$out/src" <"$p" || { echo "build.sh: $(basename "$p") does not apply" >&2; exit 1; }
 done
 case $variant in
-asan) flags="-DCMAKE_BUILD_TYPE=None"; cflags="-O1 -g -fsanitize=address,undefined -fno-sanitize=alignment,shift,function,null,pointer-overflow -fno-omit-frame-pointer -DQEMU_STATIC_ANALYSIS" ;;
+asan) flags="-DCMAKE_BUILD_TYPE=None"; cflags="-O1 -g -fsanitize=address,undefined -fno-sanitize=alignment,shift,null,pointer-overflow -fno-omit-frame-pointer -DQEMU_STATIC_ANALYSIS" ;;
 *) flags="-DCMAKE_BUILD_TYPE=Release"; cflags="" ;;
 esac
 log=$out/build.log
