@@ -149,7 +149,7 @@ static void run_alone(struct soft_vcpu *v, uc_vcpu_run_info *info, uc_err *err)
 		*err = uc_vcpu_step_exclusive(v->uc, info);
 		soft_own_unlock(v);
 		if (*err || info->reason != UC_VCPU_EXIT_FAULT || !v->conflict.valid)
-			break;
+			break; /* a retry of the second stage too: with the others running again */
 		v->conflict.valid = false;
 		soft_claim_wait(v, v->conflict.page, v->conflict.want);
 	}
@@ -188,6 +188,10 @@ static bool handle(struct soft_vcpu *v, uc_vcpu_run_info *info, uc_err err, uint
 	case UC_VCPU_EXIT_HLT: sleep_halted(v, seen); return true;
 	case UC_VCPU_EXIT_SHUTDOWN: exit->reason = CPU_EXIT_SHUTDOWN; return false;
 	case UC_VCPU_EXIT_FAULT:
+		if (v->retry) {
+			v->retry = false;
+			return true;
+		}
 		if (!v->conflict.valid) {
 			exit_error(exit, v->failure);
 			return false;
