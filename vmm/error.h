@@ -1,6 +1,7 @@
 /*
- * Errors with words. A function that can fail for a reason that a person must read takes a struct error
- * and returns -errno; the text names the thing and the remedy in one line, without a final full stop.
+ * Errors with words. A function that can fail for a reason that a person must read takes a struct
+ * error and returns -errno; the text names the thing and the remedy in one line, without a final
+ * full stop.
  */
 #ifndef VMM_ERROR_H
 #define VMM_ERROR_H

@@ -1,7 +1,7 @@
 /*
- * Guest memory: one memfd, mapped shared, and the one accessor through which devices, loaders and the VMM
- * reach it. Every access is translated by the second-stage MMU core: it faults pages in, marks dirty
- * what it writes, and never trusts a guest address.
+ * Guest memory: one memfd, mapped shared, and the one accessor through which devices, loaders and
+ * the VMM reach it. Every access is translated by the second-stage MMU core: it faults pages in,
+ * marks dirty what it writes, and never trusts a guest address.
  */
 #ifndef VMM_MEMORY_H
 #define VMM_MEMORY_H
@@ -13,13 +13,15 @@
 #include "vmm/error.h"
 
 struct guest_memory {
-	int fd;          /* memfd, sealed against shrinking and growing */
-	uint8_t *host;   /* the mapping: hpa n is host[n] */
-	uint64_t size;   /* bytes of RAM */
-	uint64_t low;    /* RAM below the PCI hole: [0, low); the rest is at [4 GiB, 4 GiB + size - low) */
+	int fd;	       /* memfd, sealed against shrinking and growing */
+	uint8_t *host; /* the mapping: hpa n is host[n] */
+	uint64_t size; /* bytes of RAM */
+	uint64_t low;  /* RAM below the PCI hole: [0, low); the rest is at [4 GiB, 4 GiB + size -
+			  low) */
 	struct s2 *s2;
 	struct s2_thread *vmm; /* the VMM's own registration (main thread) */
-	/* Writes by others than this vCPU must drop its translated code: set by the engine's glue. */
+	/* Writes by others than this vCPU must drop its translated code: set by the engine's glue.
+	 */
 	void (*written)(void *opaque, uint64_t hpa, uint64_t len);
 	void *written_opaque;
 };
@@ -31,10 +33,12 @@ enum memory_flags { MEMORY_OVERCOMMIT = 1, MEMORY_HUGEPAGES = 2 };
 int memory_create(struct guest_memory *mem, uint64_t size, unsigned flags, struct error *err);
 void memory_destroy(struct guest_memory *mem);
 
-/* Copies through the MMU core; main thread (or with a thread's own registration t). 0, -EFAULT (not RAM, or
- * read-only); nothing is said about partly done copies then. */
+/* Copies through the MMU core; main thread (or with a thread's own registration t). 0, -EFAULT (not
+ * RAM, or read-only); nothing is said about partly done copies then. */
 int memory_read(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, void *buf, size_t len);
-int memory_write(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, const void *buf, size_t len);
-int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint8_t byte, size_t len);
+int memory_write(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, const void *buf,
+		 size_t len);
+int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint8_t byte,
+	       size_t len);
 
 #endif

@@ -247,7 +247,8 @@ void vcpus_resume(struct vm *vm)
 	pthread_mutex_unlock(&vm->lock);
 }
 
-/* They are parked, or never got that far: nobody needs a kick, and their engines go with the threads. */
+/* They are parked, or never got that far: nobody needs a kick, and their engines go with the
+ * threads. */
 void vcpus_end(struct vm *vm)
 {
 	pthread_mutex_lock(&vm->lock);

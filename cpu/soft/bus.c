@@ -105,15 +105,13 @@ static int second_stage(struct soft_vcpu *v, uint64_t gpa, uint32_t need, struct
 	case S2_FIXED:
 	case S2_SPURIOUS: return UC_VCPU_XLAT_RAM;
 	case S2_RETRY:
-		/* Whoever changes the entry may be waiting for this vCPU to flush: leave, serve, come
-		 * back. */
+		/* Whoever changes the entry may be waiting for this vCPU to flush: leave, serve,
+		 * come back. */
 		v->retry = true;
 		return UC_VCPU_XLAT_FAULT;
 	case S2_EMULATE:
 	case S2_INVALID: return UC_VCPU_XLAT_MMIO; /* beyond the bus: reads as ones */
-	case S2_NOMEM:
-		v->failure = "no memory for second-stage tables";
-		return UC_VCPU_XLAT_FAULT;
+	case S2_NOMEM: v->failure = "no memory for second-stage tables"; return UC_VCPU_XLAT_FAULT;
 	default: v->failure = "unexpected second-stage fault"; return UC_VCPU_XLAT_FAULT;
 	}
 }

@@ -55,7 +55,7 @@ struct soft_vcpu {
 		uint32_t page;
 	} conflict;
 	uint32_t last_page, repeats; /* conflicts over one page in a row */
-	bool retry; /* the second stage lost a race: just run again */
+	bool retry;		     /* the second stage lost a race: just run again */
 	const char *failure;
 	_Atomic uint64_t counters[COUNT_NR];
 };
