@@ -21,6 +21,14 @@ static const struct acpi_board board = {
 	.rtc_irq = 8,
 	.pvpanic = 0x505,
 	.debug_exit = 0xf4,
+	.pci = {.ecam = 0xe0000000,
+		.mmio32 = 0xc0000000,
+		.mmio32_size = 0x20000000,
+		.mmio64 = 0x20000000000,
+		.mmio64_size = 0x10000000000,
+		.slots = 32,
+		.intx_gsi = 16,
+		.intx_lines = 8},
 };
 
 static uint8_t sum(const uint8_t *p, size_t n)
@@ -61,12 +69,19 @@ static unsigned count_madt(const uint8_t *madt, uint8_t type)
 
 static const uint8_t *check_tables(const struct acpi_board *b, const uint8_t *data, size_t len)
 {
-	const uint8_t *rsdp = data, *xsdt, *rsdt, *fadt, *madt, *facs, *dsdt;
+	const uint8_t *rsdp = data, *xsdt, *rsdt, *fadt, *madt, *facs, *dsdt, *mcfg;
+	const unsigned n = b->pci.ecam ? 3 : 2;
 
 	CHECK(!memcmp(rsdp, "RSD PTR ", 8) && !sum(rsdp, 20) && !sum(rsdp, 36), "RSDP");
 	rsdt = table(data, len, get_le32(rsdp + 16), "RSDT");
 	xsdt = table(data, len, get_le64(rsdp + 24), "XSDT");
-	CHECK(get_le32(rsdt + 4) == 36 + 2 * 4 && get_le32(xsdt + 4) == 36 + 2 * 8, "lists");
+	CHECK(get_le32(rsdt + 4) == 36 + n * 4 && get_le32(xsdt + 4) == 36 + n * 8, "lists");
+	if (b->pci.ecam) {
+		mcfg = table(data, len, get_le64(xsdt + 52), "MCFG");
+		CHECK(get_le32(mcfg + 4) == 60 && get_le64(mcfg + 44) == b->pci.ecam &&
+			      get_le32(mcfg + 52) == 0,
+		      "MCFG");
+	}
 	fadt = table(data, len, get_le64(xsdt + 36), "FACP");
 	madt = table(data, len, get_le64(xsdt + 44), "APIC");
 	CHECK(get_le32(rsdt + 36) == get_le64(xsdt + 36), "RSDT and XSDT");
@@ -198,6 +213,7 @@ int main(void)
 	b.keyboard = true;
 	b.serial_count = 0;
 	b.pvpanic = b.debug_exit = 0;
+	b.pci.ecam = 0;
 	try_board(&b, iasl);
 	b = board;
 	b.vcpus = 300;

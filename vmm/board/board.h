@@ -32,7 +32,7 @@ struct board {
 	struct io_space ports, mmio;
 	struct device *devices[BOARD_DEVICE_MAX]; /* in creation order */
 	unsigned device_count;
-	struct device *lapic, *ioapic, *pic, *pm;
+	struct device *lapic, *ioapic, *pic, *pm, *pci;
 	/* The lines of ISA interrupts: to the PIC and to the IOAPIC at once, as on a real board. */
 	struct isa_irq {
 		struct irq_line pic, ioapic;

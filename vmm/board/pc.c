@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices/pci/pci.h"
 #include "vmm/board/board.h"
 #include "vmm/boot/acpi.h"
 #include "vmm/boot/layout.h"
@@ -77,6 +78,31 @@ static int create_interrupt_controllers(struct board *b, const struct board_host
 	return 0;
 }
 
+static void send_msi(void *opaque, uint64_t addr, uint32_t data)
+{
+	struct board *b = opaque;
+
+	(void)lapic_msi(b->lapic, addr, data);
+}
+
+static int create_pci(struct board *b, struct error *err)
+{
+	struct pci_host_config config = {
+		.ports = &b->ports,
+		.mmio = &b->mmio,
+		.ecam = PC_PCI_ECAM,
+		.mmio32 = {PC_PCI_MMIO32, PC_PCI_MMIO32_SIZE},
+		.mmio64 = {PC_PCI_MMIO64, PC_PCI_MMIO64_SIZE},
+		.msi = {send_msi, b},
+	};
+	int ret;
+
+	for (unsigned i = 0; i < PCI_INTX_LINES; i++)
+		config.line[i] = ioapic_line(b->ioapic, PC_PCI_GSI + i);
+	ret = pci_host_create(&b->pci, &config);
+	return keep(b, ret, b->pci, "PCI host", err);
+}
+
 /* serial2 shares serial0's interrupt as on every PC; ISA lines are edges, so drivers of both must
  * poll. */
 static int create_serials(struct board *b, const struct board_host *h, struct error *err)
@@ -137,6 +163,8 @@ int board_pc_create(struct board *board, const struct board_host *host, struct e
 		ret = create_serials(board, host, err);
 	if (!ret)
 		ret = create_rest(board, host, err);
+	if (!ret)
+		ret = create_pci(board, err);
 	if (ret)
 		board_destroy(board);
 	return ret;
@@ -152,6 +180,8 @@ static unsigned memory_map(struct board *b, const struct guest_memory *m)
 	b->e820[n++] = (struct boot_e820){low_end, 0xa0000 - low_end, BOOT_E820_RESERVED};
 	b->e820[n++] = (struct boot_e820){BOOT_ACPI, BOOT_ACPI_SIZE, BOOT_E820_RESERVED};
 	b->e820[n++] = (struct boot_e820){one_mib, m->low - one_mib, BOOT_E820_RAM};
+	/* Linux looks here for MCFG's range before it can ask ACPI for it. */
+	b->e820[n++] = (struct boot_e820){PC_PCI_ECAM, PCI_ECAM_SIZE, BOOT_E820_RESERVED};
 	if (m->size > m->low)
 		b->e820[n++] = (struct boot_e820){4ull << 30, m->size - m->low, BOOT_E820_RAM};
 	return n;
@@ -170,6 +200,14 @@ int board_pc_describe(struct board *board, const struct board_host *host,
 		.rtc_irq = PC_RTC_IRQ,
 		.pvpanic = PC_PVPANIC_PORT,
 		.debug_exit = host->debug_exit,
+		.pci = {.ecam = PC_PCI_ECAM,
+			.mmio32 = PC_PCI_MMIO32,
+			.mmio32_size = PC_PCI_MMIO32_SIZE,
+			.mmio64 = PC_PCI_MMIO64,
+			.mmio64_size = PC_PCI_MMIO64_SIZE,
+			.slots = PCI_SLOTS,
+			.intx_gsi = PC_PCI_GSI,
+			.intx_lines = PCI_INTX_LINES},
 	};
 	uint8_t *tables;
 	size_t len;

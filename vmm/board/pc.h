@@ -13,10 +13,16 @@ enum {
 	PC_KEYBOARD_IRQ = 1,
 	PC_MOUSE_IRQ = 12,
 	PC_PVPANIC_PORT = 0x505,
+	PC_PCI_GSI = 16, /* INTA of slot n: GSI 16 + n % 8 */
 };
-#define PC_IOAPIC_BASE 0xfec00000u
-#define PC_LAPIC_BASE  0xfee00000u
-#define PC_CRYSTAL_HZ  25000000u   /* of CPUID 15h; drives the APIC timer */
-#define PC_TSC_HZ      1000000000u /* what a machine is created with: a tick is a nanosecond */
+#define PC_IOAPIC_BASE	   0xfec00000u
+#define PC_LAPIC_BASE	   0xfee00000u
+#define PC_PCI_MMIO32	   0xc0000000u /* 512 MiB: 16 MiB for each slot */
+#define PC_PCI_MMIO32_SIZE 0x20000000u
+#define PC_PCI_ECAM	   0xe0000000u	    /* 1 MiB: bus 0 */
+#define PC_PCI_MMIO64	   0x20000000000ull /* 1 TiB at 2 TiB, above all RAM: 32 GiB for each slot */
+#define PC_PCI_MMIO64_SIZE 0x10000000000ull
+#define PC_CRYSTAL_HZ	   25000000u   /* of CPUID 15h; drives the APIC timer */
+#define PC_TSC_HZ	   1000000000u /* what a machine is created with: a tick is a nanosecond */
 
 #endif

@@ -240,6 +240,18 @@ static uint8_t *put_madt(struct tables *t)
 	return table;
 }
 
+/* PCI Firmware Specification 3.0, 4.1.2: one segment, one bus. */
+static uint8_t *put_mcfg(struct tables *t)
+{
+	uint8_t *p = begin(t, "MCFG", 1, HEADER + 8 + 16);
+
+	if (!p)
+		return NULL;
+	put_le64(p + HEADER + 8, t->board->pci.ecam);
+	end(p);
+	return p;
+}
+
 /* RSDT and XSDT: the same list, with 4 and 8 bytes each. */
 static uint8_t *put_list(struct tables *t, const char *signature, size_t width,
 			 const uint32_t *list, size_t n)
@@ -257,8 +269,9 @@ static uint8_t *put_list(struct tables *t, const char *signature, size_t width,
 
 static int put_all(struct tables *t)
 {
-	uint8_t *rsdp = take(t, RSDP_SIZE), *dsdt, *facs, *fadt, *madt, *rsdt, *xsdt;
-	uint32_t list[2];
+	uint8_t *rsdp = take(t, RSDP_SIZE), *dsdt, *facs, *fadt, *madt, *mcfg, *rsdt, *xsdt;
+	uint32_t list[3];
+	size_t n = 2;
 
 	facs = put_facs(t);
 	dsdt = put_dsdt(t);
@@ -270,8 +283,14 @@ static int put_all(struct tables *t)
 		return -E2BIG;
 	list[0] = address(t, fadt);
 	list[1] = address(t, madt);
-	rsdt = put_list(t, "RSDT", 4, list, 2);
-	xsdt = put_list(t, "XSDT", 8, list, 2);
+	if (t->board->pci.ecam) {
+		mcfg = put_mcfg(t);
+		if (!mcfg)
+			return -E2BIG;
+		list[n++] = address(t, mcfg);
+	}
+	rsdt = put_list(t, "RSDT", 4, list, n);
+	xsdt = put_list(t, "XSDT", 8, list, n);
 	if (!rsdt || !xsdt)
 		return -E2BIG;
 

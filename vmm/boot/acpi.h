@@ -1,5 +1,5 @@
 /*
- * The ACPI tables of board pc (ACPI 6.3): RSDP, RSDT, XSDT, FADT, FACS, DSDT, MADT.
+ * The ACPI tables of board pc (ACPI 6.3): RSDP, RSDT, XSDT, FADT, FACS, DSDT, MADT, MCFG.
  */
 #ifndef VMM_BOOT_ACPI_H
 #define VMM_BOOT_ACPI_H
@@ -29,6 +29,12 @@ struct acpi_board {
 	bool keyboard;	     /* a PS/2 keyboard or mouse is there: see below */
 	uint16_t pvpanic;    /* its port, or 0 */
 	uint16_t debug_exit; /* its port (4 ports), or 0 */
+	/* The PCI host with its one bus; ecam 0: there is none. */
+	struct {
+		uint32_t ecam, mmio32, mmio32_size;
+		uint64_t mmio64, mmio64_size;
+		unsigned slots, intx_gsi, intx_lines; /* INTA of slot n: intx_gsi + n % lines */
+	} pci;
 };
 
 /* Builds the tables as they are to lie at guest address `base` (a multiple of 64, below 4 GiB); the

@@ -65,6 +65,8 @@ static void motherboard(struct aml *a, const struct acpi_board *b)
 		aml_io(a, b->debug_exit, 4);
 	aml_memory32(a, b->ioapic, 0x1000);
 	aml_memory32(a, b->lapic, 0x1000);
+	if (b->pci.ecam) /* or Linux ignores MCFG */
+		aml_memory32(a, b->pci.ecam, 1 << 20);
 	aml_resources_end(a, crs);
 	aml_end(a, mark);
 }
@@ -136,6 +138,49 @@ static void pvpanic(struct aml *a, uint16_t port)
 	aml_end(a, mark);
 }
 
+/* INTA of each slot at a pin of the IOAPIC; without a link device it is level, active low (ACPI
+ * 6.3, 6.2.13; PCI 3.0, 2.2.6). */
+static void pci_routing(struct aml *a, const struct acpi_board *b)
+{
+	size_t prt, entry;
+	unsigned slot;
+
+	aml_name(a, "_PRT");
+	prt = aml_package(a, (uint8_t)(b->pci.slots - 1));
+	for (slot = 1; slot < b->pci.slots; slot++) { /* the host bridge has no interrupt */
+		entry = aml_package(a, 4);
+		aml_int(a, (uint64_t)slot << 16 | 0xffff);
+		aml_int(a, 0);
+		aml_int(a, 0);
+		aml_int(a, b->pci.intx_gsi + slot % b->pci.intx_lines);
+		aml_end(a, entry);
+	}
+	aml_end(a, prt);
+}
+
+static void pci(struct aml *a, const struct acpi_board *b)
+{
+	size_t mark = device(a, "PCI0", "PNP0A08"), crs;
+
+	aml_name(a, "_CID");
+	aml_eisaid(a, "PNP0A03");
+	aml_name(a, "_UID");
+	aml_int(a, 0);
+	aml_name(a, "_CRS");
+	crs = aml_resources(a);
+	aml_bus_range(a, 0, 0);
+	aml_io(a, 0xcf8, 8);
+	aml_io_range(a, 0, 0xcf7);
+	aml_io_range(a, 0xd00, 0xffff);
+	aml_memory32_range(a, b->pci.mmio32, b->pci.mmio32_size);
+	aml_memory64_range(a, b->pci.mmio64, b->pci.mmio64_size);
+	aml_resources_end(a, crs);
+	pci_routing(a, b);
+	/* _OSC (6.2.11): the guest may control what it asks for; nothing here does it instead. */
+	aml_method_echo(a, "_OSC", 4, 3);
+	aml_end(a, mark);
+}
+
 void acpi_dsdt(struct aml *a, const struct acpi_board *b)
 {
 	size_t sb;
@@ -152,7 +197,7 @@ void acpi_dsdt(struct aml *a, const struct acpi_board *b)
 		keyboard(a);
 	if (b->pvpanic)
 		pvpanic(a, b->pvpanic);
-	/* The PCI host bridge and its _PRT go here; its MCFG range belongs into motherboard(), or
-	 * Linux ignores MCFG. */
+	if (b->pci.ecam)
+		pci(a, b);
 	aml_end(a, sb);
 }

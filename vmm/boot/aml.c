@@ -17,10 +17,21 @@ enum {
 	OP_SCOPE = 0x10,
 	OP_BUFFER = 0x11,
 	OP_PACKAGE = 0x12,
+	OP_METHOD = 0x14,
 	OP_EXT = 0x5b,
+	OP_ARG0 = 0x68,
 	OP_EXT_DEVICE = 0x82,
+	OP_RETURN = 0xa4,
 };
-enum { RES_IRQ = 0x22, RES_IO = 0x47, RES_MEMORY32 = 0x86, RES_END = 0x79 };
+enum {
+	RES_IRQ = 0x22,
+	RES_IO = 0x47,
+	RES_END = 0x79,
+	RES_MEMORY32 = 0x86,
+	RES_DWORD = 0x87,
+	RES_WORD = 0x88,
+	RES_QWORD = 0x8a,
+};
 
 void aml_free(struct aml *a)
 {
@@ -143,6 +154,19 @@ size_t aml_package(struct aml *a, uint8_t elements)
 	return mark;
 }
 
+void aml_method_echo(struct aml *a, const char *name, uint8_t args, uint8_t arg)
+{
+	size_t mark;
+
+	put_byte(a, OP_METHOD);
+	mark = a->len;
+	put_name(a, name);
+	put_byte(a, args);
+	put_byte(a, OP_RETURN);
+	put_byte(a, OP_ARG0 + arg);
+	aml_end(a, mark);
+}
+
 void aml_name(struct aml *a, const char *name)
 {
 	put_byte(a, OP_NAME);
@@ -263,4 +287,39 @@ void aml_memory32(struct aml *a, uint32_t base, uint32_t len)
 	put_le32(d + 4, base);
 	put_le32(d + 8, len);
 	put(a, d, sizeof(d));
+}
+
+/* 6.4.3.5: an address space descriptor; five numbers of `width` bytes: granularity, first, last,
+ * translation, length. */
+static void range(struct aml *a, uint8_t tag, unsigned width, uint8_t type, uint8_t type_flags,
+		  uint64_t first, uint64_t last)
+{
+	const uint64_t numbers[5] = {0, first, last, 0, last - first + 1};
+	uint8_t d[6 + 5 * 8] = {tag, 0, 0, type, 0x0c /* first and last are fixed */, type_flags};
+
+	put_le16(d + 1, (uint16_t)(3 + 5 * width));
+	for (unsigned i = 0; i < 5; i++)
+		for (unsigned k = 0; k < width; k++)
+			d[6 + i * width + k] = (uint8_t)(numbers[i] >> 8 * k);
+	put(a, d, 6 + 5 * width);
+}
+
+void aml_bus_range(struct aml *a, uint16_t first, uint16_t last)
+{
+	range(a, RES_WORD, 2, 2, 0, first, last);
+}
+
+void aml_io_range(struct aml *a, uint16_t first, uint16_t last)
+{
+	range(a, RES_WORD, 2, 1, 3 /* the entire range */, first, last);
+}
+
+void aml_memory32_range(struct aml *a, uint32_t base, uint32_t len)
+{
+	range(a, RES_DWORD, 4, 0, 1 /* read-write, not cacheable */, base, base + (len - 1));
+}
+
+void aml_memory64_range(struct aml *a, uint64_t base, uint64_t len)
+{
+	range(a, RES_QWORD, 8, 0, 1, base, base + (len - 1));
 }

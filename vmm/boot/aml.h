@@ -24,6 +24,8 @@ void aml_free(struct aml *a);
 size_t aml_scope(struct aml *a, const char *name);
 size_t aml_device(struct aml *a, const char *name);
 size_t aml_package(struct aml *a, uint8_t elements);
+/* Method(name, args) { Return (Arg<arg>) } */
+void aml_method_echo(struct aml *a, const char *name, uint8_t args, uint8_t arg);
 void aml_end(struct aml *a, size_t mark);
 
 /* Name(name, ...): the object that is written next becomes its value. */
@@ -39,6 +41,11 @@ size_t aml_resources(struct aml *a);
 void aml_io(struct aml *a, uint16_t base, uint8_t len);	       /* ports, 16 bits decoded */
 void aml_irq(struct aml *a, uint8_t irq, bool shared);	       /* edge, active high */
 void aml_memory32(struct aml *a, uint32_t base, uint32_t len); /* read-write, fixed */
+/* What a bridge passes on (6.4.3.5): bus numbers, ports, memory (uncached, read-write). */
+void aml_bus_range(struct aml *a, uint16_t first, uint16_t last);
+void aml_io_range(struct aml *a, uint16_t first, uint16_t last);
+void aml_memory32_range(struct aml *a, uint32_t base, uint32_t len);
+void aml_memory64_range(struct aml *a, uint64_t base, uint64_t len);
 void aml_resources_end(struct aml *a, size_t mark);
 
 #endif
