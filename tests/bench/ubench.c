@@ -58,7 +58,7 @@ static void fp(void)
 	volatile double start = 0.3;
 	double x = start, y = 0;
 
-	for (unsigned i = 0; i < 20000000; i++) {
+	for (unsigned i = 0; i < 10000000; i++) {
 		y += x / (1.0 + x * x);
 		x = 3.7 * x * (1.0 - x);
 	}
@@ -180,7 +180,7 @@ static void forks(void)
 
 static void execs(void)
 {
-	for (unsigned i = 0; i < 250; i++) {
+	for (unsigned i = 0; i < 150; i++) {
 		pid_t pid = fork();
 
 		if (pid == 0) {
@@ -208,7 +208,7 @@ static void pipes(void)
 				_exit(1);
 		_exit(7);
 	}
-	for (unsigned i = 0; i < 40000; i++)
+	for (unsigned i = 0; i < 15000; i++)
 		if (write(to[1], &c, 1) != 1 || read(from[0], &c, 1) != 1)
 			fail("pipe");
 	close(to[1]);
