@@ -52,6 +52,14 @@ static void bus_cpuid(void *opaque, unsigned vcpu, uint32_t leaf, uint32_t suble
 	struct vm *vm = opaque;
 
 	x86_cpuid(&vm->cpuid, vcpu, leaf, subleaf, out);
+	/* EDX.APIC says whether it is enabled now (SDM vol. 3A 11.4.3). The question also comes
+	 * while the machine is being made. */
+	if (leaf == 1 && vm->board.lapic) {
+		uint64_t base;
+
+		if (lapic_rdmsr(vm->board.lapic, vcpu, 0x1b, &base) == 0 && !(base & 1 << 11))
+			out[3] &= ~(1u << 9);
+	}
 }
 
 static int bus_irq_ack(void *opaque, unsigned vcpu)
