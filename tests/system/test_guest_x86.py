@@ -21,9 +21,8 @@ def known_failures(vmm):
     known = {}
     with open(KNOWN) as lines:
         for line in lines:
-            line = line.partition("#")[0].strip()
-            if line:
-                who, how, case = line.split(None, 2)
+            if line.strip() and not line.startswith("#"):
+                who, how, case = line.strip().split(None, 2)
                 if who == vmm:
                     known[case] = how == "sometimes"
     return known
