@@ -4,7 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { CODE_SHIFT = 0, WRITE_SHIFT = 8, MASK = 0xff, SPINS = 2000 };
+enum { CODE_SHIFT = 0, WRITE_SHIFT = 8, MASK = 0xff, SPINS = 2000, ROUNDS = 2 };
 
 void soft_futex_wait(_Atomic uint32_t *word, uint32_t value)
 {
@@ -147,10 +147,16 @@ void soft_claim_wait(struct soft_vcpu *v, uint32_t page, enum claim want)
 {
 	const enum claim give_up = want == CLAIM_CODE ? CLAIM_WRITE : CLAIM_CODE;
 	const bool alone = atomic_load(&v->engine->exclusive) == v->index + 1;
-	uint32_t others;
 
-	while ((others = soft_claim(v, page, want)) != 0) {
+	/* While the second holder is waited for, the first may have taken the page again, and so on
+	 * for ever with three vCPUs or more: give up, and the caller, who faults again, loses its
+	 * patience. */
+	for (unsigned round = 0; alone || round < ROUNDS; round++) {
+		uint32_t others = soft_claim(v, page, want);
 		uint32_t sequence[CPU_MAX];
+
+		if (!others)
+			return;
 
 		for (unsigned i = 0; i < CPU_MAX; i++)
 			if (others & (1u << i))

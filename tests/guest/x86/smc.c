@@ -464,12 +464,19 @@ static void test_cross_running(u32 rounds)
 
 /* INT3 first, then the tail, then the first byte: how Linux patches its text (text_poke_bp). */
 static volatile u32 hits[MAX_CPUS];
+static u64 waiting_since[MAX_CPUS];
 
 static void on_int3(struct frame *f)
 {
-	/* RIP is behind the INT3: retry until the first byte is back. Should it never come (a stale
-	 * INT3 is executed for ever), let the reader go on and count it as stale. */
-	if (++hits[this_cpu()->index] % 1000000 == 0) {
+	u32 me = this_cpu()->index;
+	u64 now = rdtsc();
+
+	/* RIP is behind the INT3: retry until the first byte is back. Should it not come within 20
+	 * s (a stale INT3 is executed for ever), let the reader go on and count it as stale. */
+	hits[me]++;
+	if (!waiting_since[me])
+		waiting_since[me] = now;
+	if (now - waiting_since[me] > 20 * tsc_hz()) {
 		f->gpr[RAX] = 0;
 		f->rip += 4; /* the RET */
 	} else {
@@ -494,6 +501,7 @@ static void patched_reader(void *arg)
 	while (!stop) {
 		u32 r = call(shared_code + 66);
 
+		waiting_since[me] = 0;
 		/* Only whole versions, each with its complement in the halves. */
 		stale[me] += (u16)r != (u16) ~(r >> 16);
 		calls[me]++;
