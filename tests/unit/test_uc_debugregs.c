@@ -73,6 +73,30 @@ static void exec_breakpoint(int mode, uint64_t base)
 	}
 	memcpy(&hits, trap_ram + TRAP_DATA, 4);
 	CHECK(t.vector == TRAP_DONE && hits == 25, "vector %d, %d hits", t.vector, hits);
+	/* the same on another page, reached through a register */
+	memset(trap_ram + TRAP_DATA, 0, 4);
+	memcpy(trap_ram + TRAP_CODE + 0x1000, (const uint8_t[]){0xff, 0xc0, 0xff, 0xc0, 0xc3}, 5);
+	s.gpr[2] = TRAP_CODE + 0x1002, s.gpr[7] = TRAP_CODE + 0x1000;
+	{
+		static const uint8_t loop[] = {
+			0xbe, 0,    0,    0,    0,          /* mov esi, 0 */
+			0xb9, 25,   0,    0,    0,          /* mov ecx, 25 */
+			0xff, 0xd7,                         /* 10: call edi */
+			0xff, 0xc9,                         /* dec ecx */
+			0x75, 0xfa,                         /* jnz 10 */
+			0xff, 0xc6,                         /* inc esi */
+			0x83, 0xfe, 2,                      /* cmp esi, 2 */
+			0x74, 13,                           /* je end */
+			0x0f, 0x23, 0xc2,                   /* mov dr0, rdx */
+			0x0f, 0x23, 0xfb,                   /* mov dr7, rbx */
+			0xb9, 25,   0,    0,    0,          /* mov ecx, 25 */
+			0xeb, 0xe6,                         /* jmp 10 */
+		};
+
+		t = trap_run_state(&s, mode, loop, sizeof(loop));
+	}
+	memcpy(&hits, trap_ram + TRAP_DATA, 4);
+	CHECK(t.vector == TRAP_DONE && hits == 25, "vector %d, %d hits", t.vector, hits);
 	trap_memory();
 }
 

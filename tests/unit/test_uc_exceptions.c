@@ -355,6 +355,28 @@ static void canonical(void)
 	s.gpr[7] = noncanonical + 0x1000000;
 	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0xff, 0x37);             /* push [rdi]: the operand */
 	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0x8b, 0x07);
+	/* descriptor tables, segment bases, XCR0 */
+	s = trap_state(TRAP_K64);
+	s.gpr[7] = TRAP_DATA;
+	trap_st64(TRAP_DATA, 0x4f), trap_st64(TRAP_DATA + 2, noncanonical);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x0f, 0x01, 0x17); /* lgdt */
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x0f, 0x01, 0x1f); /* lidt */
+	trap_st64(TRAP_DATA + 2, TRAP_GDT);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_DONE, 0, 0x0f, 0x01, 0x17);
+	s.gpr[0] = SEL_TSS;
+	trap_st64(TRAP_GDT + 0x48, 0x8000);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x0f, 0x00, 0xd8); /* ltr */
+	trap_st64(TRAP_GDT + 0x48, 0);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_DONE, 0, 0x0f, 0x00, 0xd8);
+	s.cr4 |= 1 << 16 | 1 << 18; /* FSGSBASE, OSXSAVE */
+	s.gpr[0] = noncanonical;
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0xf3, 0x48, 0x0f, 0xae, 0xd0); /* wrfsbase rax */
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0xf3, 0x48, 0x0f, 0xae, 0xd8);
+	EXPECT_STATE(&s, TRAP_K64, TRAP_DONE, 0, 0xf3, 0x0f, 0xae, 0xd0);
+	s.gpr[1] = s.gpr[2] = 0, s.gpr[0] = 1;
+	EXPECT_STATE(&s, TRAP_K64, TRAP_DONE, 0, 0x0f, 0x01, 0xd1); /* xsetbv */
+	s.gpr[0] = 7;                                               /* AVX */
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x0f, 0x01, 0xd1);
 	/* delivery on such a stack, in ring 0: #SS, and that one as well: #DF; its IST is good */
 	s = trap_state(TRAP_K64);
 	s.gpr[4] = noncanonical + 8;
@@ -446,6 +468,24 @@ static void far_transfers(void)
 	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x48, 0x0f, 0x35);
 	s.gpr[2] = to, s.gpr[1] = noncanonical;
 	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x48, 0x0f, 0x35);
+	s.gpr[1] = TRAP_STACK;
+	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0x48, 0x0f, 0x35));
+	CHECK(t.vector == TRAP_DONE && t.cs == SEL_U64, "vector %d cs %llx", t.vector, (unsigned long long)t.cs);
+	/* L and D are not both set in what it loads: the state at its first instruction is a possible one */
+	trap_gate(TRAP_DB, SEL_K32, 14, 0, 0);
+	s.gpr[2] = TRAP_CODE + 0x50;
+	memcpy(trap_ram + TRAP_CODE + 0x50, (const uint8_t[]){0xe6, 0x80}, 2); /* out: #GP, in ring 3 */
+	{
+		uc_x86_vcpu_state at;
+
+		CHECK(!uc_x86_vcpu_set_state(trap_uc, &s), "set");
+		memcpy(trap_ram + TRAP_CODE, (const uint8_t[]){0x48, 0x0f, 0x35}, 3);
+		uc_vcpu_invalidate_code(trap_uc, 0, TRAP_RAM);
+		CHECK(!uc_vcpu_step(trap_uc, &t.info), "step");
+		uc_x86_vcpu_get_state(trap_uc, &at);
+		CHECK(at.rip == s.gpr[2] && (at.seg[1].attr & 0x600) == 0x200, "cs %x", at.seg[1].attr);
+		CHECK(!uc_x86_vcpu_set_state(trap_uc, &at), "it was refused");
+	}
 	/* far jump through memory */
 	s = trap_state(TRAP_K64);
 	s.gpr[7] = TRAP_DATA;
