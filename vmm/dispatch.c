@@ -106,8 +106,12 @@ static uint64_t tsc_read(void *opaque, unsigned vcpu)
 static uint64_t tsc_deadline(void *opaque, unsigned vcpu, uint64_t tsc)
 {
 	struct vm *vm = opaque;
+	const uint64_t adjust = vm->vcpu[vcpu].state.tsc_adjust;
 
-	return scale(tsc - vm->vcpu[vcpu].state.tsc_adjust, 1000000000, vm->cpuid.tsc_hz);
+	/* A deadline before the machine's own zero has passed already. */
+	if ((int64_t)(tsc - adjust) <= 0)
+		return 0;
+	return scale(tsc - adjust, 1000000000, vm->cpuid.tsc_hz);
 }
 
 static void tsc_moved(void *opaque, unsigned vcpu)

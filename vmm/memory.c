@@ -37,7 +37,22 @@ static int check_host(uint64_t size, struct error *err)
 	return 0;
 }
 
-static int map(struct guest_memory *mem, struct error *err)
+/* Whether shared memory gets transparent huge pages: by default it does not, anonymous memory does.
+ */
+static bool shared_huge_pages(void)
+{
+	char line[128] = "";
+	FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+
+	if (f) {
+		if (!fgets(line, sizeof(line), f))
+			line[0] = '\0';
+		fclose(f);
+	}
+	return line[0] && !strstr(line, "[never]") && !strstr(line, "[deny]");
+}
+
+static int open_file(struct guest_memory *mem, struct error *err)
 {
 	mem->fd = (int)syscall(SYS_memfd_create, "ferry-guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (mem->fd < 0)
@@ -49,15 +64,38 @@ static int map(struct guest_memory *mem, struct error *err)
 	/* Nobody who holds the descriptor can make an access fault by shrinking it. */
 	if (fcntl(mem->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
 		return error_set(err, -errno, "cannot seal guest memory: %s", strerror(errno));
-	mem->host = mmap(NULL, mem->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			 mem->fd, 0);
-	if (mem->host == MAP_FAILED) {
-		mem->host = NULL;
+	return 0;
+}
+
+static int map(struct guest_memory *mem, bool shared, struct error *err)
+{
+	const size_t align = 2 << 20;
+	uint8_t *area, *host;
+	int ret;
+
+	if (shared) {
+		ret = open_file(mem, err);
+		if (ret)
+			return ret;
+	}
+	/* Huge pages need host and guest addresses that agree modulo 2 MiB: reserve more, map
+	 * inside. */
+	area = mmap(NULL, mem->size + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		    -1, 0);
+	if (area == MAP_FAILED)
+		return error_set(err, -errno,
+				 "cannot reserve addresses for %llu MiB of guest memory: %s",
+				 (unsigned long long)mem->size >> 20, strerror(errno));
+	host = (uint8_t *)(((uintptr_t)area + align - 1) & ~(uintptr_t)(align - 1));
+	mem->area = area;
+	mem->area_size = mem->size + align;
+	if (mmap(host, mem->size, PROT_READ | PROT_WRITE,
+		 MAP_FIXED | MAP_NORESERVE | (shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS),
+		 mem->fd, 0) == MAP_FAILED)
 		return error_set(err, -errno, "cannot map %llu MiB of guest memory: %s",
 				 (unsigned long long)mem->size >> 20, strerror(errno));
-	}
-	(void)madvise(mem->host, mem->size,
-		      MADV_HUGEPAGE); /* where the host allows it for shared memory */
+	mem->host = host;
+	(void)madvise(mem->host, mem->size, MADV_HUGEPAGE);
 	(void)madvise(mem->host, mem->size, MADV_DONTDUMP);
 	return 0;
 }
@@ -89,7 +127,7 @@ int memory_create(struct guest_memory *mem, uint64_t size, unsigned flags, struc
 		if (ret)
 			return ret;
 	}
-	ret = map(mem, err);
+	ret = map(mem, (flags & MEMORY_SHARED) || shared_huge_pages(), err);
 	if (ret)
 		goto fail;
 	ret = s2_create(&mem->s2, &config, &why);
@@ -116,8 +154,8 @@ void memory_destroy(struct guest_memory *mem)
 		s2_thread_exit(mem->vmm);
 	if (mem->s2)
 		s2_destroy(mem->s2);
-	if (mem->host)
-		munmap(mem->host, mem->size);
+	if (mem->area)
+		munmap(mem->area, mem->area_size);
 	if (mem->fd >= 0)
 		close(mem->fd);
 	*mem = (struct guest_memory){.fd = -1};

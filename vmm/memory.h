@@ -1,5 +1,5 @@
 /*
- * Guest memory: one memfd, mapped shared, and the one accessor through which devices, loaders and
+ * Guest memory: one mapping, and the one accessor through which devices, loaders and
  * the VMM reach it. Every access is translated by the second-stage MMU core: it faults pages in,
  * marks dirty what it writes, and never trusts a guest address.
  */
@@ -15,6 +15,8 @@
 struct guest_memory {
 	int fd;	       /* memfd, sealed against shrinking and growing */
 	uint8_t *host; /* the mapping: hpa n is host[n] */
+	void *area;    /* what is reserved around the mapping */
+	size_t area_size;
 	uint64_t size; /* bytes of RAM */
 	uint64_t low;  /* RAM below the PCI hole: [0, low); the rest is at [4 GiB, 4 GiB + size -
 			  low) */
@@ -26,7 +28,7 @@ struct guest_memory {
 	void *written_opaque;
 };
 
-enum memory_flags { MEMORY_OVERCOMMIT = 1, MEMORY_HUGEPAGES = 2 };
+enum memory_flags { MEMORY_OVERCOMMIT = 1, MEMORY_SHARED = 2 };
 
 /* Allocates and maps. Refuses more than the host's RAM + swap or the control group's limit, unless
  * overcommit is asked for. */

@@ -5,6 +5,8 @@
 #ifndef VMM_BOARD_BOARD_H
 #define VMM_BOARD_BOARD_H
 
+#include <pthread.h>
+
 #include "cpu/engine.h"
 #include "devices/pc.h"
 #include "vmm/boot/boot.h"
@@ -36,6 +38,8 @@ struct board {
 	/* The lines of ISA interrupts: to the PIC and to the IOAPIC at once, as on a real board. */
 	struct isa_irq {
 		struct irq_line pic, ioapic;
+		pthread_mutex_t lock; /* behind a device's, before an interrupt controller's */
+		uint32_t sources;     /* who holds the line up: serial lines share theirs */
 	} isa[16];
 	struct boot_e820 e820[8];
 };

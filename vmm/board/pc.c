@@ -20,19 +20,26 @@ static void isa_set(void *opaque, unsigned n, bool level)
 {
 	struct isa_irq *irq = opaque;
 
-	(void)n;
-	irq_set(&irq->pic, level);
-	irq_set(&irq->ioapic, level);
+	pthread_mutex_lock(&irq->lock);
+	if (level)
+		irq->sources |= 1u << n;
+	else
+		irq->sources &= ~(1u << n);
+	irq_set(&irq->pic, irq->sources != 0);
+	irq_set(&irq->ioapic, irq->sources != 0);
+	pthread_mutex_unlock(&irq->lock);
 }
 
-static struct irq_line isa(struct board *b, unsigned n)
+/* source: tells devices apart that share the line. */
+static struct irq_line isa(struct board *b, unsigned irq, unsigned source)
 {
-	return (struct irq_line){.set = isa_set, .opaque = &b->isa[n], .n = n};
+	return (struct irq_line){.set = isa_set, .opaque = &b->isa[irq], .n = source};
 }
 
 static void wire_isa(struct board *b)
 {
 	for (unsigned n = 0; n < 16; n++) {
+		pthread_mutex_init(&b->isa[n].lock, NULL);
 		b->isa[n].pic = pic_line(b->pic, n);
 		/* GSI 2 is the timer's; the PIC's cascade has no line of its own. */
 		if (n != 2)
@@ -113,7 +120,7 @@ static int create_serials(struct board *b, const struct board_host *h, struct er
 	for (unsigned i = 0; i < h->serials && !ret; i++) {
 		dev = NULL;
 		ret = serial8250_create(&dev, serials[i].name, &b->ports, serials[i].port,
-					isa(b, serials[i].irq), h->serial[i]);
+					isa(b, serials[i].irq, i), h->serial[i]);
 		ret = keep(b, ret, dev, serials[i].name, err);
 	}
 	return ret;
@@ -124,19 +131,20 @@ static int create_rest(struct board *b, const struct board_host *h, struct error
 	struct device *dev = NULL;
 	int ret;
 
-	ret = pit_create(&dev, &b->ports, isa(b, PC_TIMER_IRQ), h->clock, h->timers);
+	ret = pit_create(&dev, &b->ports, isa(b, PC_TIMER_IRQ, 0), h->clock, h->timers);
 	ret = keep(b, ret, dev, "PIT", err);
 	if (ret)
 		return ret;
-	ret = rtc_cmos_create(&dev, &b->ports, isa(b, PC_RTC_IRQ), h->clock, h->timers);
+	ret = rtc_cmos_create(&dev, &b->ports, isa(b, PC_RTC_IRQ, 0), h->clock, h->timers);
 	ret = keep(b, ret, dev, "RTC", err);
 	if (ret)
 		return ret;
-	ret = i8042_create(&dev, &b->ports, isa(b, PC_KEYBOARD_IRQ), isa(b, PC_MOUSE_IRQ), h->sink);
+	ret = i8042_create(&dev, &b->ports, isa(b, PC_KEYBOARD_IRQ, 0), isa(b, PC_MOUSE_IRQ, 0),
+			   h->sink);
 	ret = keep(b, ret, dev, "i8042", err);
 	if (ret)
 		return ret;
-	ret = acpi_pm_create(&b->pm, &b->ports, PC_ACPI_PM_PORT, isa(b, PC_SCI_IRQ), h->clock,
+	ret = acpi_pm_create(&b->pm, &b->ports, PC_ACPI_PM_PORT, isa(b, PC_SCI_IRQ, 0), h->clock,
 			     h->sink);
 	ret = keep(b, ret, b->pm, "ACPI registers", err);
 	if (ret)
