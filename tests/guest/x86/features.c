@@ -270,7 +270,7 @@ static void test_frequency(void)
 
 		test_begin("cpuid: leaf 15h agrees with the TSC");
 		test_context("said %lu, measured %lu", said, hz);
-		expect("within 5 per cent", true, about(said, hz, 5));
+		expect("within 2 per cent", true, about(said, hz, 2));
 		test_end();
 	} else {
 		test_skip("cpuid: leaf 15h agrees with the TSC", "no crystal frequency given");
@@ -280,7 +280,7 @@ static void test_frequency(void)
 
 		test_begin("cpuid: leaf 16h agrees with the TSC");
 		test_context("said %lu, measured %lu", said, hz);
-		expect("within 5 per cent", true, about(said, hz, 5));
+		expect("within 2 per cent", true, about(said, hz, 2));
 		test_end();
 	}
 }

@@ -39,31 +39,58 @@ void pic_mask_all(void)
 	outb(0xa1, 0xff);
 }
 
-/*
- * PIT channel 2 (gate and output at port 0x61) counts down 50 ms in mode 0. The longest of three
- * would be wrong on a host that stops us, the shortest is wrong in no case.
- */
+/* A counter and the TSC at the same moment, however often the host takes the processor away: of
+ * some tries the one that took the shortest time. */
+u64 sample(u32 (*read)(void), u32 *value)
+{
+	u64 best = ~0ull, when = 0;
+
+	for (int i = 0; i < 12; i++) {
+		u64 t0 = rdtsc(), t1;
+		u32 v = read();
+
+		t1 = rdtsc();
+		if (t1 - t0 >= best)
+			continue;
+		best = t1 - t0;
+		when = t0 + best / 2;
+		*value = v;
+	}
+	return when;
+}
+
+static u32 read_pit2(void)
+{
+	u32 v;
+
+	outb(0x43, 0x80); /* latch channel 2 */
+	v = inb(0x42);
+	return v | (u32)inb(0x42) << 8;
+}
+
+/* PIT channel 2 (gate and output at port 0x61) counts down 55 ms in mode 0; again if that was not
+ * enough. */
 static u64 measure_tsc(void)
 {
-	const u32 count = 1193182 / 20;
-	u64 best = ~0ull;
-
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 100; i++) {
 		u64 t0, t1;
+		u32 a = 0, b = 0;
 
 		outb(0x61, (u8)((inb(0x61) & ~2) | 1));
 		outb(0x43, 0xb0);
-		outb(0x42, count & 0xff);
-		outb(0x42, count >> 8);
-		t0 = rdtsc();
-		while (!(inb(0x61) & 0x20))
-			if (rdtsc() - t0 > 100000000000ull)
-				panic("PIT channel 2 does not end");
-		t1 = rdtsc() - t0;
-		if (t1 < best)
-			best = t1;
+		outb(0x42, 0xff);
+		outb(0x42, 0xff);
+		while (read_pit2() > 0xfff0)
+			cpu_relax();
+		t0 = sample(read_pit2, &a);
+		while (read_pit2() > 0x6000 && !(inb(0x61) & 0x20))
+			cpu_relax();
+		t1 = sample(read_pit2, &b);
+		if (inb(0x61) & 0x20)
+			continue;
+		return (t1 - t0) * 1193182 / (a - b);
 	}
-	return best * 1193182 / count;
+	panic("PIT channel 2 cannot be measured");
 }
 
 u64 tsc_hz(void)

@@ -5,7 +5,6 @@
 #define COM1	   0x3f8
 #define DEBUG_EXIT 0xf4
 
-
 static u32 passed, failed, skipped;
 static const char *name;
 static u32 case_expects, case_failures;

@@ -272,6 +272,7 @@ void lapic_ipi(u32 apic_id, u32 icr_low);
 
 void pic_mask_all(void);
 u64 tsc_hz(void); /* measured against the PIT once */
+u64 sample(u32 (*read)(void), u32 *value);
 void delay_us(u64 us);
 /* Wait until *flag reaches want, at most us; says whether it did. */
 bool wait_for(volatile u32 *flag, u32 want, u64 us);
