@@ -1,6 +1,7 @@
 /* What a machine does when a device or a vCPU asks for it: power-off, reset, panic, the end. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "vmm/board/pc.h"
 #include "vmm/state.h"
@@ -105,9 +106,11 @@ static void roundtrip(void *arg)
 	/* An event that came meanwhile has parked the vCPUs for itself. */
 	if (!atomic_load(&vm->events))
 		vcpus_resume(vm);
+	/* Any time between at once and twice the mean. */
 	loop_timers(vm->loop)->set(vm->roundtrip_timer,
 				   clock->now(clock->opaque) +
-					   (uint64_t)vm->roundtrip_ms * 1000000);
+					   (uint64_t)random() %
+						   ((uint64_t)vm->roundtrip_ms * 2000000));
 }
 
 int lifecycle_start_roundtrips(struct vm *vm, long ms)
