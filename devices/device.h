@@ -82,6 +82,34 @@ struct timer_source {
 	void *opaque;
 };
 
+/* ---- work ---- */
+
+/* Work for the event loop's thread: what a vCPU's access only asks for. post: any thread, with the
+ * device's lock held is fine; posting twice runs fn once. destroy: on the loop's thread. */
+struct work;
+struct work_source {
+	struct work *(*create)(void *opaque, void (*fn)(void *arg), void *arg);
+	void (*post)(struct work *work);
+	void (*destroy)(struct work *work);
+	void *opaque;
+};
+
+/* ---- guest memory ---- */
+
+/* What a device reaches of guest memory; addresses are the guest's and never trusted. The event
+ * loop's thread only, and with no lock held: a write may wait for vCPUs. */
+struct dma_ops {
+	/* A pointer to [gpa, gpa + *len), *len reduced to what lies in one piece (a page's rest at
+	 * least). NULL: not RAM, or `write` and read-only. Good until the callback returns or the
+	 * device is drained. */
+	void *(*map)(void *opaque, uint64_t gpa, size_t *len, bool write);
+	/* When data has been written through map(): marks it dirty, drops code made of it. */
+	void (*written)(void *opaque, uint64_t gpa, size_t len);
+	void *opaque;
+};
+int dma_read(const struct dma_ops *dma, uint64_t gpa, void *buf, size_t len); /* 0, -EFAULT */
+int dma_write(const struct dma_ops *dma, uint64_t gpa, const void *buf, size_t len);
+
 /* ---- character back ends (serial lines, consoles) ---------------------------------------------
  */
 

@@ -33,6 +33,7 @@ struct loop {
 
 	struct guest_clock clock;
 	struct guest_timers timers;
+	struct work_source works;
 };
 
 /* ---- work ------------------------------------------------------------------------------- */
@@ -91,6 +92,38 @@ int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg)
 	*work = (struct loop_work){.fn = fn, .arg = arg, .owned = true};
 	loop_work_post(loop, work);
 	return 0;
+}
+
+/* What a device has of a piece of work. */
+struct work {
+	struct loop_work work;
+	struct loop *loop;
+};
+
+static struct work *device_work_create(void *opaque, void (*fn)(void *arg), void *arg)
+{
+	struct work *work = calloc(1, sizeof(*work));
+
+	if (work)
+		*work = (struct work){.work = {.fn = fn, .arg = arg}, .loop = opaque};
+	return work;
+}
+
+static void device_work_post(struct work *work)
+{
+	loop_work_post(work->loop, &work->work);
+}
+
+static void device_work_destroy(struct work *work)
+{
+	if (work)
+		loop_work_cancel(work->loop, &work->work);
+	free(work);
+}
+
+const struct work_source *loop_works(struct loop *loop)
+{
+	return &loop->works;
 }
 
 static struct loop_work *take_work(struct loop *loop)
@@ -380,6 +413,8 @@ int loop_create(struct loop **out, struct error *err)
 	atomic_store(&loop->code, INT32_MIN);
 	pthread_mutex_init(&loop->work_lock, NULL);
 	guest_clock_init(&loop->clock);
+	loop->works = (struct work_source){device_work_create, device_work_post,
+					   device_work_destroy, loop};
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	code = loop->epoll_fd < 0 ? -errno : guest_timers_init(&loop->timers, &loop->clock);
 	if (!code)

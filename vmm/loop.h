@@ -45,6 +45,9 @@ void loop_work_cancel(struct loop *loop, struct loop_work *work);
 /* Any thread: runs fn(arg) once on the loop's thread. 0 or -ENOMEM. */
 int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 
+/* The same, for devices (devices/device.h). */
+const struct work_source *loop_works(struct loop *loop);
+
 /* ---- file descriptors --------------------------------------------------------------------------
  */
 

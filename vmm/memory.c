@@ -231,3 +231,40 @@ int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint
 {
 	return copy(mem, t ? t : mem->vmm, gpa, NULL, len, FILL, byte);
 }
+
+/* ---- for devices ---- */
+
+static void *dma_map(void *opaque, uint64_t gpa, size_t *len, bool write)
+{
+	struct guest_memory *mem = opaque;
+	const size_t rest = PAGE - (gpa & (PAGE - 1));
+	uint64_t hpa;
+
+	if (*len > rest)
+		*len = rest;
+	return translate(mem, mem->vmm, gpa, write ? S2_W : S2_R, &hpa);
+}
+
+static void dma_written(void *opaque, uint64_t gpa, size_t len)
+{
+	struct guest_memory *mem = opaque;
+
+	while (len) {
+		size_t n = PAGE - (gpa & (PAGE - 1));
+		uint64_t hpa;
+
+		if (n > len)
+			n = len;
+		s2_dirty_mark(mem->vmm, gpa, n);
+		/* Code that was made of the page since it was mapped has gone write-protected. */
+		if (mem->written && translate(mem, mem->vmm, gpa, S2_R, &hpa))
+			mem->written(mem->written_opaque, hpa, n);
+		gpa += n;
+		len -= n;
+	}
+}
+
+struct dma_ops memory_dma(struct guest_memory *mem)
+{
+	return (struct dma_ops){.map = dma_map, .written = dma_written, .opaque = mem};
+}

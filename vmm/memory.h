@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "devices/device.h"
 #include "mmu/second_stage.h"
 #include "vmm/error.h"
 
@@ -42,5 +43,8 @@ int memory_write(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, co
 		 size_t len);
 int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint8_t byte,
 	       size_t len);
+
+/* What devices see of it (devices/device.h). The main thread's, while `mem` lives. */
+struct dma_ops memory_dma(struct guest_memory *mem);
 
 #endif
