@@ -1,0 +1,71 @@
+/*
+ * A split virtqueue, the device's side (virtio 1.2, 2.7), with indirect descriptors and event
+ * indexes. Everything in guest memory is hostile: each address and length is checked when it is
+ * used, each loop is bounded, and an error is an answer, never the end.
+ *
+ * Knows no transport and no lock: one thread at a time works on a queue (the event loop's).
+ */
+#ifndef DEVICES_VIRTIO_QUEUE_H
+#define DEVICES_VIRTIO_QUEUE_H
+
+#include "devices/device.h"
+
+enum {
+	VIRTQ_SIZE_MAX = 256,
+	/* With indirect descriptors drivers go beyond the queue's size: so far and no further. */
+	VIRTQ_CHAIN_MAX = 1024,
+	VIRTQ_NO_VECTOR = 0xffff,
+};
+
+struct virtq {
+	/* Set by the driver before it starts. */
+	uint16_t size, vector;
+	bool enabled;
+	uint64_t desc, driver, device; /* descriptors, available ring, used ring */
+	/* Where the device is. */
+	uint16_t next_avail, next_used;
+	uint16_t signalled; /* next_used when the driver was last thought of */
+	bool signalled_valid;
+};
+extern const struct state_desc virtq_state;
+
+/* What was negotiated. */
+struct virtq_env {
+	const struct dma_ops *dma;
+	bool indirect, event_idx;
+};
+
+struct virtq_seg {
+	uint64_t gpa;
+	uint32_t len;
+};
+/* A request: `readable` segments of the driver's data, then `writable` ones for the device's. */
+struct virtq_chain {
+	uint16_t head;
+	unsigned readable, writable;
+	uint64_t readable_len, writable_len;
+	struct virtq_seg seg[VIRTQ_CHAIN_MAX];
+};
+
+/* Size and addresses are possible (2.7: alignment, a power of two). */
+bool virtq_valid(const struct virtq *q);
+
+/* The next request. 1; 0: there is none; -EINVAL, -EFAULT: the driver is wrong, *why says how. */
+int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *chain,
+	      const char **why);
+/* The last pop has not happened. */
+void virtq_unpop(struct virtq *q);
+/* The request is done, `len` bytes were written to it. 0, -EFAULT. */
+int virtq_push(struct virtq *q, const struct virtq_env *env, uint16_t head, uint32_t len);
+/* After pushes: 1: interrupt the driver; 0: it does not want one; -EFAULT. */
+int virtq_must_signal(struct virtq *q, const struct virtq_env *env);
+/* The queue was found empty: ask for a notification. 1: no, there is something; 0; -EFAULT. */
+int virtq_arm(struct virtq *q, const struct virtq_env *env);
+
+/* Copy from the readable, to the writable part, from `off` in it: 0, -EFAULT (also: too short). */
+int virtq_read(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
+	       void *buf, size_t len);
+int virtq_write(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
+		const void *buf, size_t len);
+
+#endif

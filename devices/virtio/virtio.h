@@ -1,0 +1,128 @@
+/*
+ * A virtio device behind PCI (virtio 1.2; modern transport only: 4.1), and what is the same for
+ * all of them. A device model brings struct virtio_ops and nothing of the transport.
+ *
+ * Threads: registers are the vCPUs' (under the lock); queues are worked on by the event loop's
+ * thread alone, without the lock, between virtio_enter() and virtio_leave(): guest memory is never
+ * touched with it held. What a queue is cannot change meanwhile: a reset that comes is put off
+ * until virtio_leave(), and the driver sees status 0 only then.
+ */
+#ifndef DEVICES_VIRTIO_VIRTIO_H
+#define DEVICES_VIRTIO_VIRTIO_H
+
+#include <pthread.h>
+
+#include "devices/pci/pci.h"
+#include "devices/virtio/queue.h"
+
+enum { VIRTIO_QUEUES_MAX = 8 };
+enum { VIRTIO_NET = 1, VIRTIO_BLK = 2, VIRTIO_CONSOLE = 3, VIRTIO_RNG = 4 };
+/* 2.1 */
+enum {
+	VIRTIO_ACKNOWLEDGE = 1,
+	VIRTIO_DRIVER = 2,
+	VIRTIO_DRIVER_OK = 4,
+	VIRTIO_FEATURES_OK = 8,
+	VIRTIO_NEEDS_RESET = 0x40,
+	VIRTIO_FAILED = 0x80,
+};
+/* 6 */
+#define VIRTIO_F_INDIRECT_DESC (1ULL << 28)
+#define VIRTIO_F_EVENT_IDX     (1ULL << 29)
+#define VIRTIO_F_VERSION_1     (1ULL << 32)
+
+struct virtio;
+struct virtio_ops {
+	/* Work on queue n: the driver has notified, or the device goes on. Between enter and leave;
+	 * not more than a queue's length of requests, then virtio_kick() for the rest. */
+	void (*queue)(struct virtio *v, unsigned n);
+	/* Device configuration, size 1, 2, 4, off + size <= config_size; with the lock held. May be
+	 * NULL: reads as zero, ignored. */
+	uint32_t (*config_read)(struct virtio *v, unsigned off, unsigned size);
+	void (*config_write)(struct virtio *v, unsigned off, unsigned size, uint32_t value);
+	/* Forget what belongs to the driver; with the lock held, not between enter and leave. May
+	 * be NULL. */
+	void (*reset)(struct virtio *v);
+	/* The state was loaded: check what is the device's own. May be NULL. */
+	int (*post_load)(struct virtio *v, const char **why);
+	/* Frees the device; virtio_exit() is its business. */
+	void (*destroy)(struct device *dev);
+};
+
+struct virtio_config {
+	const char *name; /* "rng0" */
+	struct device *pci;
+	unsigned slot;
+	const struct work_source *works;
+	const struct dma_ops *dma;
+};
+struct virtio_model {
+	const char *state_name; /* "virtio-rng" */
+	unsigned id;
+	uint32_t class_code;
+	uint64_t features; /* beyond those of all devices */
+	unsigned queues, queue_size, config_size;
+	const struct virtio_ops *ops;
+	const struct state_desc *state; /* of the device's own fields in the object; or NULL */
+	uint32_t object_size;
+};
+
+struct virtio {
+	struct device dev;
+	struct pci_function fn;
+	pthread_mutex_t lock;
+	const struct virtio_model *model;
+	struct dma_ops dma;
+	struct work_source works;
+	struct work *work;
+	_Atomic uint32_t kicked; /* queues to look at */
+	bool busy, resetting, quiesced;
+	unsigned cfg_cap;     /* of VIRTIO_PCI_CAP_PCI_CFG */
+	struct virtq_env env; /* the loop thread's, since virtio_enter() */
+
+	uint32_t device_select, driver_select;
+	uint64_t driver_features;
+	uint16_t queue_select, config_vector;
+	uint8_t status, isr, generation;
+	struct virtq queue[VIRTIO_QUEUES_MAX];
+
+	struct field fields[5];
+	struct state_desc desc;
+};
+
+/* v is the first member of the device's object. 0, -EEXIST (the slot), -EINVAL, -ENOMEM; on failure
+ * nothing is left to undo. */
+int virtio_init(struct virtio *v, const struct virtio_model *model,
+		const struct virtio_config *config);
+void virtio_exit(struct virtio *v);
+
+/* ---- for device models, on the loop's thread without the lock ---- */
+
+/* True: the driver runs, its queues may be worked on until virtio_leave(). */
+bool virtio_enter(struct virtio *v);
+void virtio_leave(struct virtio *v);
+/* 1, or 0: nothing there, or the driver was wrong and the device waits for its reset. */
+int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *chain);
+bool virtio_push(struct virtio *v, unsigned n, uint16_t head, uint32_t len);
+/* After pushes: the interrupt, if the driver wants it. */
+void virtio_signal(struct virtio *v, unsigned n);
+/* The queue is empty: true: it is not any more. */
+bool virtio_arm(struct virtio *v, unsigned n);
+bool virtio_read(struct virtio *v, const struct virtq_chain *chain, uint64_t off, void *buf,
+		 size_t len);
+bool virtio_write(struct virtio *v, const struct virtq_chain *chain, uint64_t off, const void *buf,
+		  size_t len);
+/* The driver is wrong: DEVICE_NEEDS_RESET and a line in the log. */
+void virtio_fail(struct virtio *v, const char *why);
+/* Any thread: ops->queue(n) will be called. */
+void virtio_kick(struct virtio *v, unsigned n);
+
+/* ---- between core.c and pci.c ---- */
+
+int virtio_pci_init(struct virtio *v, const struct virtio_config *config);
+/* With the lock held. */
+void virtio_set_status(struct virtio *v, uint8_t value);
+void virtio_interrupt(struct virtio *v, uint8_t isr, uint16_t vector);
+uint64_t virtio_features(const struct virtio *v);
+
+#endif
