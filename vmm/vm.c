@@ -48,8 +48,11 @@ static int create_board(struct vm *vm, struct error *err)
 		.clock = loop_clock(vm->loop),
 		.timers = loop_timers(vm->loop),
 		.tsc = &vm->tsc,
+		.works = loop_works(vm->loop),
+		.dma = &vm->dma,
 	};
 
+	vm->dma = memory_dma(&vm->memory);
 	memcpy(vm->board_host.serial, vm->serial, sizeof(vm->serial));
 	return board_pc_create(&vm->board, &vm->board_host, err);
 }

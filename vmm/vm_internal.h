@@ -43,6 +43,7 @@ struct vm {
 	struct cpu_pins pins;
 	struct machine_sink sink;
 	struct tsc_source tsc;
+	struct dma_ops dma;
 	struct x86_msr_ops msr_ops;
 	struct x86_cpuid_context cpuid;
 	struct chardev *serial[BOARD_SERIAL_MAX];

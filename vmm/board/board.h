@@ -13,7 +13,7 @@
 #include "vmm/error.h"
 #include "vmm/memory.h"
 
-enum { BOARD_SERIAL_MAX = 4, BOARD_DEVICE_MAX = 24 };
+enum { BOARD_SERIAL_MAX = 4, BOARD_DEVICE_MAX = 48 };
 
 /* What a board needs from the machine that it is in. */
 struct board_host {
@@ -27,6 +27,9 @@ struct board_host {
 	const struct clock_source *clock;
 	const struct timer_source *timers;
 	const struct tsc_source *tsc;
+	const struct work_source *works;
+	const struct dma_ops *dma;
+	struct chardev *console; /* of virtio-console; NULL: there is none */
 };
 
 struct board {

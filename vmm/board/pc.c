@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "devices/pci/pci.h"
+#include "devices/virtio/devices.h"
 #include "vmm/board/board.h"
 #include "vmm/boot/acpi.h"
 #include "vmm/boot/layout.h"
@@ -110,6 +111,25 @@ static int create_pci(struct board *b, struct error *err)
 	return keep(b, ret, b->pci, "PCI host", err);
 }
 
+static int create_virtio(struct board *b, const struct board_host *h, struct error *err)
+{
+	struct virtio_config config = {.name = "rng0",
+				       .pci = b->pci,
+				       .slot = PC_SLOT_RNG,
+				       .works = h->works,
+				       .dma = h->dma};
+	struct device *dev = NULL;
+	int ret = virtio_rng_create(&dev, &config);
+
+	ret = keep(b, ret, dev, "virtio-rng", err);
+	if (ret || !h->console)
+		return ret;
+	config.name = "console0";
+	config.slot = PC_SLOT_CONSOLE;
+	ret = virtio_console_create(&dev, &config, h->console);
+	return keep(b, ret, dev, "virtio-console", err);
+}
+
 /* serial2 shares serial0's interrupt as on every PC; ISA lines are edges, so drivers of both must
  * poll. */
 static int create_serials(struct board *b, const struct board_host *h, struct error *err)
@@ -173,6 +193,8 @@ int board_pc_create(struct board *board, const struct board_host *host, struct e
 		ret = create_rest(board, host, err);
 	if (!ret)
 		ret = create_pci(board, err);
+	if (!ret)
+		ret = create_virtio(board, host, err);
 	if (ret)
 		board_destroy(board);
 	return ret;

@@ -13,6 +13,8 @@ enum {
 	PC_KEYBOARD_IRQ = 1,
 	PC_MOUSE_IRQ = 12,
 	PC_PVPANIC_PORT = 0x505,
+	PC_SLOT_RNG = 1,
+	PC_SLOT_CONSOLE = 2,
 	PC_PCI_GSI = 16, /* INTA of slot n: GSI 16 + n % 8 */
 };
 #define PC_IOAPIC_BASE	   0xfec00000u
