@@ -79,13 +79,20 @@ $(O)/lib%.a:
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(O)/ferry: $(call obj,$(CLI_SRC)) $(O)/libferry.a
-	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(UNICORN)/libunicorn.a $(LIBS)
+# Which library was linked: another patch series is another folder, and its files may be older than ours.
+$(O)/.unicorn: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)echo $(UNICORN) | cmp -s - $@ || echo $(UNICORN) >$@
+.PHONY: FORCE
+FORCE:
 
-$(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libferry.a
+$(O)/ferry: $(call obj,$(CLI_SRC)) $(O)/libferry.a $(O)/.unicorn
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(UNICORN)/libunicorn.a $(LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter-out %/.unicorn,$^) $(UNICORN)/libunicorn.a $(LIBS)
+
+$(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libferry.a $(O)/.unicorn
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter-out %/.unicorn,$^) $(UNICORN)/libunicorn.a $(LIBS)
 
 $(UNICORN)/.done:
 	$(call say,BUILD,Unicorn $(UNICORN_VARIANT): once$(comma) then kept)
