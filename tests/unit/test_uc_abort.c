@@ -1,7 +1,13 @@
 /* Description: what used to kill the process: instructions that made the translator abort or overrun, the host
  * trap, or an exception's delivery give up. Each is an exception of the guest now, or simply runs.
  */
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "tests/unit/uc_trap.h"
+
+void uc_fail(const char *file, int line, const char *what); /* where every assertion of the library leads */
 
 /* @insn, 600 times in one straight line, then the end. */
 static void repeat(int mode, const uint8_t *insn, size_t n)
@@ -147,9 +153,90 @@ static void no_svm(void)
 	CHECK(uc_x86_vcpu_set_state(trap_uc, &s) == UC_ERR_ARG, "a state with SVME was taken");
 }
 
+static void failing_port(void *opaque, uint16_t port, unsigned size, uint32_t v)
+{
+	(void)opaque, (void)size, (void)v;
+	if (port == 0x99)
+		uc_fail("nowhere.c", 7, "an assertion");
+}
+
+/* An assertion while an engine runs: that engine is lost, nothing else. */
+static void assertion(void)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_K64);
+	uc_vcpu_ops ops = trap_ops;
+	uc_vcpu_run_info info = {0};
+	uc_engine *e;
+	int i;
+
+	ops.pio_write = failing_port;
+	if (uc_open(UC_ARCH_X86, UC_MODE_64, &e) || uc_mem_map_ptr(e, 0, TRAP_RAM, UC_PROT_ALL, trap_ram) ||
+	    uc_vcpu_enable(e, &ops, NULL, 4 << 20, false)) {
+		CHECK(0, "no second engine");
+		return;
+	}
+	memcpy(trap_ram + TRAP_CODE, (const uint8_t[]){0xe6, 0x98, 0xe6, 0x99, 0xf4}, 5);
+	CHECK(!uc_x86_vcpu_set_state(e, &s), "set");
+	for (i = 0; i < 2; i++) {
+		CHECK(!uc_vcpu_run(e, &info), "run");
+		CHECK(info.reason == UC_VCPU_EXIT_ERROR && info.error &&
+			      !strcmp(info.error, "nowhere.c:7: an assertion"),
+		      "reason %d, %s", info.reason, info.error ? info.error : "-");
+	}
+	uc_close(e);
+	EXPECT(TRAP_K64, TRAP_UD, 0, 0x0f, 0x0b); /* the first one goes on */
+}
+
+/* No memory for translated code is an error of the call, every time. */
+static void no_memory(void)
+{
+#ifndef __SANITIZE_ADDRESS__
+	int status = 0;
+	pid_t child = fork();
+
+	if (child == 0) {
+		const struct rlimit few = {512 << 20, 512 << 20}; /* the buffer's reservation is 1 GiB */
+		uc_engine *e;
+
+		setrlimit(RLIMIT_AS, &few);
+		_exit(uc_open(UC_ARCH_X86, UC_MODE_64, &e) ||
+		      uc_mem_map_ptr(e, 0, TRAP_RAM, UC_PROT_ALL, trap_ram) != UC_ERR_RESOURCE ||
+		      uc_mem_map_ptr(e, 0, TRAP_RAM, UC_PROT_ALL, trap_ram) != UC_ERR_RESOURCE || uc_close(e));
+	}
+	CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0, "status %x", status);
+#endif
+}
+
+/* Translation asked for without a run, until the buffer is full and full again. */
+static void request_cache(void)
+{
+	enum { BLOCKS = 20000, SIZE = 16 };
+	uc_engine *e;
+	uc_err err = UC_ERR_OK;
+	uc_tb tb;
+	int i;
+
+	CHECK(!uc_open(UC_ARCH_X86, UC_MODE_64, &e), "open");
+	CHECK(!uc_ctl_set_tcg_buffer_size(e, 1 << 20), "buffer");
+	CHECK(!uc_mem_map(e, 0x100000, BLOCKS * SIZE & ~4095, UC_PROT_ALL), "map");
+	for (i = 0; i < (BLOCKS * SIZE & ~4095) / SIZE && !err; i++) {
+		const uint64_t at = 0x100000 + (uint64_t)i * SIZE;
+
+		uc_mem_write(e, at, (const uint8_t[]){0x48, 0x01, 0xd8, 0xc3}, 4);
+		err = uc_ctl_request_cache(e, at, &tb);
+		if (!err && tb.pc != at)
+			err = UC_ERR_ARG;
+	}
+	CHECK(!err, "block %d: %s", i, uc_strerror(err));
+	uc_close(e);
+}
+
 int main(void)
 {
 	trap_open();
+	assertion();
+	no_memory();
+	request_cache();
 	temporaries();
 	lock();
 	division();

@@ -315,7 +315,23 @@ static void paging(void)
 	}
 	trap_memory();
 
-	/* a store that faults on its second page has changed nothing on the first */
+	/* a store that faults on its second page has changed nothing on the first; neither have the wide ones */
+	for (int wide = 0; wide < 4; wide++) {
+		uc_x86_vcpu_state s = trap_state(TRAP_U64);
+		struct trap t;
+
+		trap_st64(TRAP_PT + (TRAP_DATA >> 12) * 8 + 8, 0);
+		trap_st64(TRAP_DATA + 0xff8, 0);
+		memset(s.fxsave + 32, 0xff, 16 * 24), s.fxsave[4] = 0xff;
+		s.gpr[7] = TRAP_DATA + 0x1000 - (wide == 3 ? 9 : 8);
+		t = wide == 0   ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x0f, 0x11, 0x07))       /* movups */
+		    : wide == 1 ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0xf3, 0x0f, 0x7f, 0x07)) /* movdqu */
+		    : wide == 2 ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0xdb, 0x3f))             /* fstp m80 */
+				: trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x0f, 0x11, 0x07));
+		CHECK(t.vector == TRAP_PF && trap_ld64(TRAP_DATA + 0xff8) == 0 && t.s.cr2 == TRAP_DATA + 0x1000,
+		      "%d: vector %d, %llx", wide, t.vector, (unsigned long long)trap_ld64(TRAP_DATA + 0xff8));
+	}
+	trap_memory();
 	for (int size = 2; size <= 8; size *= 2) {
 		uc_x86_vcpu_state s = trap_state(TRAP_U64);
 		struct trap t;
@@ -565,6 +581,72 @@ static void delivery(void)
 	EXPECT(TRAP_R16, TRAP_DE, 0, 0xf6, 0xf4);
 	EXPECT(TRAP_R16, TRAP_UD, 0, 0xf0, 0x90);
 	EXPECT(TRAP_R16, TRAP_BP, 1, 0xcc);
+	trap_memory();
+}
+
+/* A VM86 task at DATA:0, run until it is left. */
+static struct trap vm86(unsigned iopl, const uint8_t *code, size_t n)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_U32);
+	int i;
+
+	for (i = 0; i < 6; i++)
+		s.seg[i] = (uc_x86_vcpu_seg){TRAP_CODE, 0xffff, TRAP_CODE >> 4, 0xf3};
+	s.rflags = 0x20002 | iopl << 12;
+	s.rip = 0;
+	s.gpr[4] = 0x8000;
+	memcpy(trap_ram + TRAP_TSS + 0x66, (uint16_t[]){0x68}, 2); /* no ports */
+	return trap_run_state(&s, TRAP_U32, code, n);
+}
+
+static void virtual8086(void)
+{
+	static const uint8_t int_n[] = {0xcd, TRAP_DONE}, cli[] = {0xfa}, pushf[] = {0x9c}, iret_[] = {0xcf}, hlt[] = {0xf4},
+			     ud[] = {0x0f, 0x0b}, in[] = {0xe4, 0x80}, lgdt[] = {0x0f, 0x01, 0x16, 0, 0}, int3[] = {0xcc},
+			     lldt[] = {0x0f, 0x00, 0xd0};
+	const struct {
+		const uint8_t *code;
+		size_t n;
+		int iopl0, iopl3; /* what is raised */
+	} t[] = {
+		{int_n, 2, TRAP_GP, TRAP_DONE}, {cli, 1, TRAP_GP, TRAP_DONE},   {pushf, 1, TRAP_GP, TRAP_DONE},
+		{hlt, 1, TRAP_GP, TRAP_GP},     {ud, 2, TRAP_UD, TRAP_UD},      {in, 2, TRAP_GP, TRAP_GP},
+		{lgdt, 5, TRAP_GP, TRAP_GP},    {int3, 1, TRAP_BP, TRAP_BP},    {lldt, 3, TRAP_UD, TRAP_UD},
+		{iret_, 1, TRAP_GP, -2},
+	};
+	struct trap r;
+	size_t i;
+
+	for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+		for (unsigned iopl = 0; iopl <= 3; iopl += 3) {
+			const int want = iopl ? t[i].iopl3 : t[i].iopl0;
+
+			if (want == -2)
+				continue;
+			r = vm86(iopl, t[i].code, t[i].n);
+			CHECK(r.vector == want, "%02x, IOPL %u: vector %d reason %d", t[i].code[0], iopl, r.vector,
+			      r.info.reason);
+			/* the frame holds the segments; ring 0 has none of them */
+			CHECK((r.flags & 0x20000) && r.cs == TRAP_CODE >> 4 && r.ss == TRAP_CODE >> 4 &&
+				      r.s.seg[3].selector == 0 && r.s.seg[2].selector == SEL_KD &&
+				      !(r.s.rflags & 0x20000) && r.s.gpr[4] < TRAP_STACK0,
+			      "%02x: flags %llx cs %llx", t[i].code[0], (unsigned long long)r.flags,
+			      (unsigned long long)r.cs);
+		}
+	}
+	/* and back in by IRETD from ring 0, and out again */
+	{
+		const uint32_t f[9] = {0x40, TRAP_CODE >> 4, 0x23002, 0x8000, TRAP_CODE >> 4, 0, 0, 0, 0};
+		uc_x86_vcpu_state s = trap_state(TRAP_K32);
+
+		memcpy(trap_ram + TRAP_STACK, f, sizeof(f));
+		memcpy(trap_ram + TRAP_CODE + 0x40, ud, 2);
+		memcpy(trap_ram + TRAP_TSS + 8, (uint16_t[]){SEL_KD}, 2);
+		r = trap_run_state(&s, TRAP_K32, TRAP_BYTES(0xcf));
+		CHECK(r.vector == TRAP_UD && r.rip == 0x40 && (r.flags & 0x23000) == 0x23000, "vector %d at %llx flags %llx",
+		      r.vector, (unsigned long long)r.rip, (unsigned long long)r.flags);
+	}
+	trap_memory();
 }
 
 static void pcmpestr(void)
@@ -596,6 +678,7 @@ int main(void)
 	canonical();
 	far_transfers();
 	delivery();
+	virtual8086();
 	pcmpestr();
 	trap_close();
 	return trap_report("test_uc_exceptions");
