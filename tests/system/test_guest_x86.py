@@ -7,7 +7,7 @@ not fail the test, but one that passes must leave the list, so that it cannot hi
 import os
 import re
 
-from ferrytest import BUILD, TOP, VMM, Failure, Guest, check, each, limit
+from ferrytest import BUILD, TOP, VMM, Failure, Guest, check, each, limit, needs_ferry
 
 IMAGES = os.path.join(BUILD, "release", "guest", "x86")
 KNOWN = os.path.join(TOP, "tests/guest/x86/known-failures")
@@ -28,13 +28,13 @@ def known_failures(vmm):
     return known
 
 
-def run(name, cpus, timeout):
+def run(name, cpus, timeout, env=None):
     """The output of an image that came to its end."""
     image = os.path.join(IMAGES, name + ".elf")
     check(os.path.exists(image), f"{image} is not there: run `make guest-x86`")
     append = f"cpus={cpus}" + (" qemu=1" if VMM == "qemu" else "")
     with Guest(image, append=append, memory=128, cpus=cpus, terminal=False, reset_limit=0,
-               debug_exit=0xf4) as guest:
+               debug_exit=0xf4, env=env) as guest:
         code = guest.wait(timeout)
         out = guest.stdout().replace("\r", "")
         tail = guest.tail(40)
@@ -81,3 +81,15 @@ def test_one_processor(name):
 @each(name=PARALLEL, cpus=[1, 2, 4])
 def test_processors(name, cpus):
     judge(run(name, cpus, 300))
+
+
+@needs_ferry
+@limit(300)
+@each(control=["no-remote-code", "no-remote-flush"])
+def test_negative_control(control):
+    """Without that part of ferry the cases between processors must turn red, or they prove nothing."""
+    out = run("smc", 2, 200, env={"FERRY_TEST": control})
+    wrong = {case for case in re.findall(r"^FAIL (smc: [^:]*)", out, re.M)}
+    check("smc: another processor rewrites, with handshake" in wrong, f"not noticed with {control}: {sorted(wrong)}")
+    passed = re.findall(r"^PASS ", out, re.M)
+    check(passed, "nothing passed: not only the part that is switched off is broken")
