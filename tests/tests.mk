@@ -96,8 +96,7 @@ test-sanitizers:
 	$(Q)$(MAKE) --no-print-directory SAN=thread RUN_TESTS="setarch -R $(RUN_TESTS)" sanitized
 .PHONY: sanitized
 sanitized: unit
-	$(Q)LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 TIMEOUT_SCALE=5 \
-		$(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
+	$(Q)TIMEOUT_SCALE=5 $(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
 
 # Fuzz targets with sanitizers, FUZZ_SECONDS each. Their inputs follow from FUZZ_SEED.
 FUZZ_SECONDS ?= 20
