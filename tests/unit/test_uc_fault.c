@@ -1,28 +1,29 @@
-/* A second-stage fault may come at any access: of the page-table walker, of an exception's delivery (IDT, GDT, TSS,
- * stack), of IRET, of a fetch. The run must go on as if nothing had happened; so it must when the state is moved to
- * another engine in between. For each k the guest runs from the start and the k-th question to the second stage is
- * answered with FAULT; the whole memory must end the same. */
+/* Description: A second-stage fault may come at any access: of the page-table walker, of an
+ * exception's delivery (IDT, GDT, TSS, stack), of IRET, of a fetch. The run must go on as if
+ * nothing had happened; so it must when the state is moved to another engine in between. For each k
+ * the guest runs from the start and the k-th question to the second stage is answered with FAULT;
+ * the whole memory must end the same. */
 #include "test_uc_util.h"
 
 #define FLUSH "	out %al, $0x11\n"
 
-GUEST(life,
-      FLUSH "	int $0x50\n"
-      FLUSH "	ud2\n"
-      FLUSH "	incq 0x90800\n" /* not mapped: #PF maps it */
-      FLUSH "	out %al, $0x10\n sti\n nop\n nop\n cli\n" /* an interrupt */
-      FLUSH "	xor %ecx, %ecx\n div %ecx\n"
-      FLUSH "	mov $0xdead, %ecx\n rdmsr\n" /* #GP with an error code */
-      FLUSH "	int3\n"
-      FLUSH "	mov $0x80100, %esi\n mov $0x8fff8, %edi\n mov $4, %ecx\n rep movsq\n" /* into the next page */
-      FLUSH "	mov 0x8fffb, %rax\n mov %rax, 0x80ffd\n" /* two pages each */
-      FLUSH "	lock incq 0x80108\n"
-      FLUSH "	fxsave64 0x80ff0\n" /* two pages, aligned to 16 */
-      "	mov $0xc0000081, %ecx\n xor %eax, %eax\n mov $0x00100008, %edx\n wrmsr\n" /* STAR: user 0x18/0x20 */
+GUEST(life, FLUSH
+      "	int $0x50\n" FLUSH "	ud2\n" FLUSH "	incq 0x90800\n" /* not mapped: #PF maps it */
+      FLUSH "	out %al, $0x10\n sti\n nop\n nop\n cli\n"	/* an interrupt */
+      FLUSH "	xor %ecx, %ecx\n div %ecx\n" FLUSH
+      "	mov $0xdead, %ecx\n rdmsr\n" /* #GP with an error code */
+      FLUSH "	int3\n" FLUSH
+      "	mov $0x80100, %esi\n mov $0x8fff8, %edi\n mov $4, %ecx\n rep movsq\n" /* into the next page
+									       */
+      FLUSH "	mov 0x8fffb, %rax\n mov %rax, 0x80ffd\n"		      /* two pages each */
+      FLUSH "	lock incq 0x80108\n" FLUSH "	fxsave64 0x80ff0\n" /* two pages, aligned to 16 */
+      "	mov $0xc0000081, %ecx\n xor %eax, %eax\n mov $0x00100008, %edx\n wrmsr\n" /* STAR: user
+										     0x18/0x20 */
       "	mov $0xc0000082, %ecx\n mov $0x10600, %eax\n xor %edx, %edx\n wrmsr\n"
-      "	mov $0xc0000084, %ecx\n mov $0x200, %eax\n xor %edx, %edx\n wrmsr\n"
-      FLUSH "	pushq $0x1b\n pushq $0x98000\n pushq $0x202\n pushq $0x23\n pushq $0x10400\n" FLUSH "	iretq\n"
-      ".org 0x400\n" /* ring 3 */
+      "	mov $0xc0000084, %ecx\n mov $0x200, %eax\n xor %edx, %edx\n wrmsr\n" FLUSH
+      "	pushq $0x1b\n pushq $0x98000\n pushq $0x202\n pushq $0x23\n pushq $0x10400\n" FLUSH
+      "	iretq\n"
+      ".org 0x400\n"			  /* ring 3 */
       "	mov $0x11, %edx\n out %al, %dx\n" /* #GP: no I/O permission */
       "	push %rax\n int $0x51\n pop %rax\n"
       "	syscall\n"
@@ -41,11 +42,14 @@ GUEST(life,
       ".org 0x8c0\n" /* #DE */
       "	incq 0x80010\n addq $2, (%rsp)\n" FLUSH "	iretq\n"
       ".org 0x900\n" /* #GP: RDMSR is two bytes, OUT DX one */
-      "	push %rax\n mov 16(%rsp), %rax\n cmpb $0xee, (%rax)\n je 2f\n incq 16(%rsp)\n2: incq 16(%rsp)\n"
+      "	push %rax\n mov 16(%rsp), %rax\n cmpb $0xee, (%rax)\n je 2f\n incq 16(%rsp)\n2: incq "
+      "16(%rsp)\n"
       "	pop %rax\n add $8, %rsp\n" FLUSH "	iretq\n"
       ".org 0x980\n" /* #PF */
-      "	push %rax\n mov %cr2, %rax\n push %rbx\n mov %rax, %rbx\n shr $12, %ebx\n and $~0xfff, %rax\n or $7, %eax\n"
-      "	mov %rax, 0x7000(,%rbx,8)\n mov %cr2, %rax\n invlpg (%rax)\n mov 16(%rsp), %rax\n add %rax, 0x80018\n"
+      "	push %rax\n mov %cr2, %rax\n push %rbx\n mov %rax, %rbx\n shr $12, %ebx\n and $~0xfff, "
+      "%rax\n or $7, %eax\n"
+      "	mov %rax, 0x7000(,%rbx,8)\n mov %cr2, %rax\n invlpg (%rax)\n mov 16(%rsp), %rax\n add "
+      "%rax, 0x80018\n"
       "	pop %rbx\n pop %rax\n add $8, %rsp\n" FLUSH "	iretq\n"
       ".org 0xa00\n" /* INT3 */
       "	incq 0x80020\n" FLUSH "	iretq\n"
@@ -108,8 +112,9 @@ static int run(struct vm *vm[2], bool move)
 		CHECK(!uc_vcpu_run(vm[cur]->uc, &info), "run");
 		if (info.reason == UC_VCPU_EXIT_KICK && vm[cur]->done)
 			return faults;
-		CHECK(info.reason == UC_VCPU_EXIT_FAULT, "k %lu: %s at %lx %s", (unsigned long)fault_at,
-		      reason_name(info.reason), (unsigned long)info.rip, info.error ? info.error : "");
+		CHECK(info.reason == UC_VCPU_EXIT_FAULT, "k %lu: %s at %lx %s",
+		      (unsigned long)fault_at, reason_name(info.reason), (unsigned long)info.rip,
+		      info.error ? info.error : "");
 		CHECK(++faults == 1, "one fault was injected");
 		vm_get(vm[cur], &s);
 		pending += s.pending_valid;
@@ -139,12 +144,13 @@ int main(void)
 	fault_at = 0;
 	run(vm, false);
 	n = asked;
-	CHECK(gpa_ldq(0x80000) == 1 && gpa_ldq(0x80008) == 1 && gpa_ldq(0x80010) == 1 && gpa_ldq(0x80020) == 1 &&
-	      gpa_ldq(0x80028) == 1 && gpa_ldq(0x80210) == 1 && gpa_ldq(0x90800) == 1 && gpa_ldq(0x91000) == 1 &&
-	      gpa_ldq(0x80018) == 0 + 4, "the undisturbed run is wrong: %lx %lx %lx %lx %lx %lx %lx %lx %lx",
-	      (long)gpa_ldq(0x80000), (long)gpa_ldq(0x80008), (long)gpa_ldq(0x80010), (long)gpa_ldq(0x80020),
-	      (long)gpa_ldq(0x80028), (long)gpa_ldq(0x80210), (long)gpa_ldq(0x90800), (long)gpa_ldq(0x91000),
-	      (long)gpa_ldq(0x80018));
+	CHECK(gpa_ldq(0x80000) == 1 && gpa_ldq(0x80008) == 1 && gpa_ldq(0x80010) == 1 &&
+		      gpa_ldq(0x80020) == 1 && gpa_ldq(0x80028) == 1 && gpa_ldq(0x80210) == 1 &&
+		      gpa_ldq(0x90800) == 1 && gpa_ldq(0x91000) == 1 && gpa_ldq(0x80018) == 0 + 4,
+	      "the undisturbed run is wrong: %lx %lx %lx %lx %lx %lx %lx %lx %lx",
+	      (long)gpa_ldq(0x80000), (long)gpa_ldq(0x80008), (long)gpa_ldq(0x80010),
+	      (long)gpa_ldq(0x80020), (long)gpa_ldq(0x80028), (long)gpa_ldq(0x80210),
+	      (long)gpa_ldq(0x90800), (long)gpa_ldq(0x91000), (long)gpa_ldq(0x80018));
 	CHECK(n > 150, "only %lu questions: the flushes do nothing", (unsigned long)n);
 	memcpy(want, ram, RAM_SIZE);
 	for (int move = 0; move < 2; move++)
@@ -156,12 +162,15 @@ int main(void)
 					if (memcmp(gpa(i), want + ((uint8_t *)gpa(i) - ram), 8))
 						printf("%x: %lx, not %lx\n", i, (long)gpa_ldq(i),
 						       *(long *)(want + ((uint8_t *)gpa(i) - ram)));
-				CHECK(0, "k %lu move %d: another end", (unsigned long)fault_at, move);
+				CHECK(0, "k %lu move %d: another end", (unsigned long)fault_at,
+				      move);
 			}
 			runs++;
 		}
-	printf("%lu questions, %lu runs with a fault each: %lu in the walker, %lu with an event half delivered\n",
-	       (unsigned long)n, (unsigned long)runs, (unsigned long)in_walk, (unsigned long)pending);
+	printf("%lu questions, %lu runs with a fault each: %lu in the walker, %lu with an event "
+	       "half delivered\n",
+	       (unsigned long)n, (unsigned long)runs, (unsigned long)in_walk,
+	       (unsigned long)pending);
 	CHECK(pending > 20 && in_walk > 20, "the faults come at dull moments");
 	vm_free(vm[0]);
 	vm_free(vm[1]);

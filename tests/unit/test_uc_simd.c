@@ -1,5 +1,6 @@
-/* Integer SIMD done by the translator's vector operations must be what the host's processor does: every operation,
- * MMX and SSE2, on random and on extreme operands; immediates of shifts and shuffles in full. */
+/* Description: Integer SIMD done by the translator's vector operations must be what the host's
+ * processor does: every operation, MMX and SSE2, on random and on extreme operands; immediates of
+ * shifts and shuffles in full. */
 #include "test_uc_util.h"
 
 #if !defined(__x86_64__)
@@ -31,12 +32,14 @@ static uint64_t compared;
 /* code: works on xmm0/xmm1 (or mm0/mm1) */
 static void one(const uint8_t *code, int n, bool xmm)
 {
-	static const uint8_t ld[] = {0xf3, 0x0f, 0x6f, 0x07, 0xf3, 0x0f, 0x6f, 0x0e}; /* movdqu (rdi), (rsi) */
+	static const uint8_t ld[] = {0xf3, 0x0f, 0x6f, 0x07,
+				     0xf3, 0x0f, 0x6f, 0x0e}; /* movdqu (rdi), (rsi) */
 	static const uint8_t ldm[] = {0x0f, 0x6f, 0x07, 0x0f, 0x6f, 0x0e};
 	static const uint8_t st[] = {0xf3, 0x0f, 0x7f, 0x07};
 	static const uint8_t stm[] = {0x0f, 0x7f, 0x07, 0x0f, 0x77};
 	uint8_t buf[64], end;
-	uint64_t a[2], b[2] __attribute__((aligned(16))), want[2] __attribute__((aligned(16))), got[2];
+	uint64_t a[2], b[2] __attribute__((aligned(16))), want[2] __attribute__((aligned(16))),
+		got[2];
 	uc_x86_vcpu_state s = guest_state(CODE);
 	uc_vcpu_run_info info;
 	int k = 0;
@@ -58,23 +61,26 @@ static void one(const uint8_t *code, int n, bool xmm)
 		memcpy(want, a, 16);
 		((void (*)(void *, void *))(void *)host)(want, b);
 		vm_set(vm, &s);
-		CHECK(!uc_vcpu_run(vm->uc, &info) && info.reason == UC_VCPU_EXIT_HLT, "%02x %02x %02x: %s", code[0],
-		      code[1], code[2], reason_name(info.reason));
+		CHECK(!uc_vcpu_run(vm->uc, &info) && info.reason == UC_VCPU_EXIT_HLT,
+		      "%02x %02x %02x: %s", code[0], code[1], code[2], reason_name(info.reason));
 		got[0] = gpa_ldq(DATA), got[1] = gpa_ldq(DATA + 8);
-		CHECK(!memcmp(got, want, 16), "%02x %02x %02x %02x: %lx %lx, not %lx %lx, of %lx %lx and %lx %lx", code[0],
-		      code[1], code[2], code[3], (long)got[0], (long)got[1], (long)want[0], (long)want[1], (long)a[0],
-		      (long)a[1], (long)b[0], (long)b[1]);
+		CHECK(!memcmp(got, want, 16),
+		      "%02x %02x %02x %02x: %lx %lx, not %lx %lx, of %lx %lx and %lx %lx", code[0],
+		      code[1], code[2], code[3], (long)got[0], (long)got[1], (long)want[0],
+		      (long)want[1], (long)a[0], (long)a[1], (long)b[0], (long)b[1]);
 		compared++;
 	}
 }
 
 int main(void)
 {
-	static const uint8_t ops[] = {0xdb, 0xdf, 0xeb, 0xef, 0x64, 0x65, 0x66, 0x74, 0x75, 0x76, 0xd4, 0xfc, 0xfd, 0xfe,
-				      0xf8, 0xf9, 0xfa, 0xfb, 0xd5, 0xd8, 0xd9, 0xdc, 0xdd, 0xe8, 0xe9, 0xec, 0xed, 0xda,
-				      0xde, 0xea, 0xee, 0xe0, 0xe3, 0xe4, 0xe5, 0xf4, 0xf5, 0xf6, 0x60, 0x61, 0x62, 0x63,
-				      0x67, 0x68, 0x69, 0x6a, 0x6b, 0xd1, 0xd2, 0xd3, 0xe1, 0xe2, 0xf1, 0xf2, 0xf3};
-	host = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static const uint8_t ops[] = {
+		0xdb, 0xdf, 0xeb, 0xef, 0x64, 0x65, 0x66, 0x74, 0x75, 0x76, 0xd4, 0xfc, 0xfd, 0xfe,
+		0xf8, 0xf9, 0xfa, 0xfb, 0xd5, 0xd8, 0xd9, 0xdc, 0xdd, 0xe8, 0xe9, 0xec, 0xed, 0xda,
+		0xde, 0xea, 0xee, 0xe0, 0xe3, 0xe4, 0xe5, 0xf4, 0xf5, 0xf6, 0x60, 0x61, 0x62, 0x63,
+		0x67, 0x68, 0x69, 0x6a, 0x6b, 0xd1, 0xd2, 0xd3, 0xe1, 0xe2, 0xf1, 0xf2, 0xf3};
+	host = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		    0);
 	if (host == MAP_FAILED) {
 		printf("skipped: no executable memory\n");
 		return 77;
@@ -100,9 +106,13 @@ int main(void)
 					continue;
 				if (op == 5)
 					continue;
-				one((uint8_t[]){0x66, 0x0f, group, (uint8_t)(0xc0 | op << 3), (uint8_t)count}, 5, true);
+				one((uint8_t[]){0x66, 0x0f, group, (uint8_t)(0xc0 | op << 3),
+						(uint8_t)count},
+				    5, true);
 				if (!(op & 1))
-					one((uint8_t[]){0x0f, group, (uint8_t)(0xc0 | op << 3), (uint8_t)count}, 4, false);
+					one((uint8_t[]){0x0f, group, (uint8_t)(0xc0 | op << 3),
+							(uint8_t)count},
+					    4, false);
 			}
 	for (int order = 0; order < 256; order++) {
 		one((uint8_t[]){0x66, 0x0f, 0x70, 0xc1, (uint8_t)order}, 5, true);

@@ -1,6 +1,7 @@
-/* A small long-mode guest on one or more engines, for the tests of the Unicorn series. RAM is shared; the second
- * stage is a permutation of its pages, so that nothing works by accident. The guest's code is host assembly
- * (x86-64 hosts only), copied to CODE. One file per test includes this. */
+/* A small long-mode guest on one or more engines, for the tests of the Unicorn series. RAM is
+ * shared; the second stage is a permutation of its pages, so that nothing works by accident. The
+ * guest's code is host assembly (x86-64 hosts only), copied to CODE. One file per test includes
+ * this. */
 #ifndef TEST_UC_UTIL_H
 #define TEST_UC_UTIL_H
 
@@ -16,8 +17,19 @@
 #include <unicorn/vcpu.h>
 
 enum { PAGE = 4096, NPAGES = 2048, RAM_SIZE = NPAGES * PAGE };
-enum { PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, GDT = 0x4000, IDT = 0x5000, TSS = 0x6000, PT = 0x7000, PD_MMIO = 0xf000,
-       CODE = 0x10000, DATA = 0x80000, STACK = 0xa0000 };
+enum {
+	PML4 = 0x1000,
+	PDPT = 0x2000,
+	PD = 0x3000,
+	GDT = 0x4000,
+	IDT = 0x5000,
+	TSS = 0x6000,
+	PT = 0x7000,
+	PD_MMIO = 0xf000,
+	CODE = 0x10000,
+	DATA = 0x80000,
+	STACK = 0xa0000
+};
 #define MMIO_BASE 0xf0000000ull
 #define DONE_PORT 0xf4
 
@@ -27,7 +39,7 @@ static uint32_t perm[NPAGES];
 struct vm {
 	uc_engine *uc;
 	uint64_t walks, fills, mmios, outs, last_out, irq_acks;
-	int vector;                 /* irq_ack */
+	int vector; /* irq_ack */
 	bool done;
 	/* hook of the second stage: what to say to this page, or -1 */
 	int (*s2)(struct vm *, uint64_t gpa, uint32_t access, uint32_t walk, uc_vcpu_xlat *);
@@ -60,7 +72,8 @@ static inline uint64_t gpa_ldq(uint64_t a)
 	return v;
 }
 
-static inline int op_translate(void *o, uint64_t a, uint64_t gva, uint32_t access, uint32_t walk, uc_vcpu_xlat *x)
+static inline int op_translate(void *o, uint64_t a, uint64_t gva, uint32_t access, uint32_t walk,
+			       uc_vcpu_xlat *x)
 {
 	struct vm *vm = o;
 	(void)gva;
@@ -161,8 +174,8 @@ static inline void op_cr8_write(void *o, uint64_t v)
 }
 
 static const uc_vcpu_ops guest_ops = {
-	op_translate, op_mmio_read, op_mmio_write, op_pio_read, op_pio_write, op_irq_ack, op_tsc,
-	op_rdmsr, op_wrmsr, op_cpuid, op_cr8_read, op_cr8_write,
+	op_translate, op_mmio_read, op_mmio_write, op_pio_read, op_pio_write, op_irq_ack,
+	op_tsc,	      op_rdmsr,	    op_wrmsr,	   op_cpuid,	op_cr8_read,  op_cr8_write,
 };
 
 static inline void idt_gate(int vector, uint64_t handler, unsigned dpl, unsigned ist)
@@ -173,8 +186,8 @@ static inline void idt_gate(int vector, uint64_t handler, unsigned dpl, unsigned
 	gpa_q(IDT + (uint64_t)vector * 16 + 8, handler >> 32);
 }
 
-/* RAM, page tables (0..RAM_SIZE by 4K pages of the first 2 MiB, 2M pages behind; MMIO_BASE as itself),
- * GDT: 8 code, 0x10 data, 0x18|3 user data, 0x20|3 user code, 0x28 TSS. */
+/* RAM, page tables (0..RAM_SIZE by 4K pages of the first 2 MiB, 2M pages behind; MMIO_BASE as
+ * itself), GDT: 8 code, 0x10 data, 0x18|3 user data, 0x20|3 user code, 0x28 TSS. */
 static inline void guest_memory(const void *code, const void *end)
 {
 	size_t len = (size_t)((const uint8_t *)end - (const uint8_t *)code);
@@ -183,7 +196,8 @@ static inline void guest_memory(const void *code, const void *end)
 	exit(77);
 #endif
 	if (!ram) {
-		ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+			   0);
 		if (ram == MAP_FAILED) {
 			perror("mmap");
 			exit(77);
@@ -206,7 +220,7 @@ static inline void guest_memory(const void *code, const void *end)
 	gpa_q(GDT + 0x18, 0x00cff3000000ffffull);
 	gpa_q(GDT + 0x20, 0x00affb000000ffffull);
 	gpa_q(GDT + 0x28, 0x0000890000000067ull | (uint64_t)(TSS & 0xffff) << 16);
-	gpa_q(TSS + 4, STACK - 0x4000); /* RSP0 */
+	gpa_q(TSS + 4, STACK - 0x4000);	 /* RSP0 */
 	gpa_q(TSS + 36, STACK - 0x6000); /* IST1 */
 	gpa_write(CODE, code, len);
 }
@@ -221,13 +235,14 @@ static inline uc_x86_vcpu_state guest_state(uint64_t rip)
 	s.ldt.attr = 1 << 12;
 	s.gdt_base = GDT, s.gdt_limit = 0x37;
 	s.idt_base = IDT, s.idt_limit = 0xfff;
-	s.cr0 = 0x80010033, s.cr3 = PML4, s.cr4 = 0x6a0 | 1 << 9; /* PG WP NE MP PE; PAE MCE PGE OSFXSR OSXMMEXCPT */
+	s.cr0 = 0x80010033, s.cr3 = PML4,
+	s.cr4 = 0x6a0 | 1 << 9; /* PG WP NE MP PE; PAE MCE PGE OSFXSR OSXMMEXCPT */
 	s.efer = 0xd01;
 	s.xcr0 = 1;
 	s.rip = rip, s.rflags = 2;
 	s.gpr[4] = STACK;
 	s.dr[6] = 0xffff0ff0, s.dr[7] = 0x400;
-	s.fxsave[0] = 0x7f, s.fxsave[1] = 3; /* FCW */
+	s.fxsave[0] = 0x7f, s.fxsave[1] = 3;	  /* FCW */
 	s.fxsave[24] = 0x80, s.fxsave[25] = 0x1f; /* MXCSR */
 	s.pat = 0x0007040600070406ull;
 	return s;
@@ -277,25 +292,27 @@ static inline void vm_free(struct vm *vm)
 
 static inline const char *reason_name(int r)
 {
-	static const char *const n[] = {"KICK", "HLT", "SHUTDOWN", "FAULT", "ATOMIC", "DEBUG", "ERROR"};
+	static const char *const n[] = {"KICK",	  "HLT",   "SHUTDOWN", "FAULT",
+					"ATOMIC", "DEBUG", "ERROR"};
 	return r >= 0 && r < 7 ? n[r] : "?";
 }
 
-#define CHECK(c, ...)                                                   \
-	do {                                                            \
-		if (!(c)) {                                             \
-			printf("%s:%d: %s: ", __FILE__, __LINE__, #c);  \
-			printf(__VA_ARGS__);                            \
-			printf("\n");                                   \
-			exit(1);                                        \
-		}                                                       \
+#define CHECK(c, ...)                                                                              \
+	do {                                                                                       \
+		if (!(c)) {                                                                        \
+			printf("%s:%d: %s: ", __FILE__, __LINE__, #c);                             \
+			printf(__VA_ARGS__);                                                       \
+			printf("\n");                                                              \
+			exit(1);                                                                   \
+		}                                                                                  \
 	} while (0)
 
-/* The guest's code: asm between two labels, position independent. GUEST(name, "asm") -> name_code, name_len */
+/* The guest's code: asm between two labels, position independent. GUEST(name, "asm") -> name_code,
+ * name_len */
 #if defined(__x86_64__)
-#define GUEST(name, text)                                                               \
-	__asm__(".section .rodata." #name ",\"a\"\n.globl " #name "_code\n" #name "_code:\n.code64\n"   \
-		text "\n.globl " #name "_end\n" #name "_end:\n.previous\n");            \
+#define GUEST(name, text)                                                                          \
+	__asm__(".section .rodata." #name ",\"a\"\n.globl " #name "_code\n" #name                  \
+		"_code:\n.code64\n" text "\n.globl " #name "_end\n" #name "_end:\n.previous\n");   \
 	extern const uint8_t name##_code[], name##_end[];
 #else
 #define GUEST(name, text) static const uint8_t name##_code[1], *const name##_end = name##_code + 1;
