@@ -80,7 +80,7 @@ $(O)/lib%.a:
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # Which library was linked: another patch series is another folder, and its files may be older than ours.
-$(O)/.unicorn: FORCE
+$(O)/.unicorn: $(UNICORN)/.done FORCE
 	$(Q)mkdir -p $(@D)
 	$(Q)echo $(UNICORN) | cmp -s - $@ || echo $(UNICORN) >$@
 .PHONY: FORCE
