@@ -49,7 +49,7 @@ static uc_engine *uc;
 static bool kicking;
 static uint8_t policy[PAGES];
 static uint64_t rng;
-static uint64_t inputs, exits_by[8];
+static uint64_t inputs, refused, exits_by[8];
 static const uint8_t *raw;
 static size_t raw_len;
 
@@ -632,8 +632,8 @@ static void close_engine(void)
 
 static void report(void)
 {
-	printf("fuzz_uc_x86: %llu inputs; exits: kick %llu, halt %llu, shutdown %llu, fault %llu, atomic %llu, step %llu\n",
-	       (unsigned long long)inputs, (unsigned long long)exits_by[0], (unsigned long long)exits_by[1],
+	printf("fuzz_uc_x86: %llu inputs, %llu states refused; exits: kick %llu, halt %llu, shutdown %llu, fault %llu, atomic %llu, step %llu\n",
+	       (unsigned long long)inputs, (unsigned long long)refused, (unsigned long long)exits_by[0], (unsigned long long)exits_by[1],
 	       (unsigned long long)exits_by[2], (unsigned long long)exits_by[3], (unsigned long long)exits_by[4],
 	       (unsigned long long)exits_by[5]);
 }
@@ -714,8 +714,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	uc_vcpu_flush_tlb(uc);
 	uc_vcpu_invalidate_code(uc, 0, RAM);
 	random_state(&s, mode);
-	if (uc_x86_vcpu_set_state(uc, &s))
+	if (uc_x86_vcpu_set_state(uc, &s)) {
+		refused++;
 		return 0;
+	}
 	__atomic_store_n(&kicking, true, __ATOMIC_RELEASE);
 	memset(&info, 0, sizeof(info));
 	for (int i = 0; i < EXITS && kicks < 3; i++) {
