@@ -1,0 +1,206 @@
+/*
+ * A virtio device under a hostile driver: an input is a program of register and configuration
+ * accesses, rings and descriptors written as a driver would or as none should, bytes from outside,
+ * turns of the loop, states saved, damaged and loaded. Beyond the sanitizers' judgement: a state
+ * that a driver has brought about is always accepted again and saves to the same bytes, and a reset
+ * of the driver's always ends with status 0.
+ */
+#include "tests/unit/virtio_util.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max);
+
+struct input {
+	const uint8_t *p;
+	size_t left;
+};
+
+struct machine {
+	struct vt t;
+	struct dev_chardev chr;
+	struct field_buf saved;
+	bool console;
+};
+
+enum op {
+	OP_COMMON,
+	OP_COMMON_READ,
+	OP_BAR,
+	OP_CONFIG,
+	OP_CONFIG_READ,
+	OP_START,
+	OP_DESC,
+	OP_OFFER,
+	OP_NOTIFY,
+	OP_MEMORY,
+	OP_RUN,
+	OP_CHARDEV,
+	OP_MOVE,
+	OP_DAMAGE,
+	OP_RESET,
+	OP_QUIESCE,
+	OP_COUNT,
+};
+
+static uint64_t take_bytes(struct input *in, unsigned n)
+{
+	uint64_t value = 0;
+
+	for (unsigned i = 0; i < n && in->left; i++, in->left--)
+		value |= (uint64_t)*in->p++ << (8 * i);
+	return value;
+}
+
+static void must(bool condition)
+{
+	if (!condition)
+		__builtin_trap();
+}
+
+static void quiet(void *opaque, const char *line)
+{
+	(void)opaque, (void)line;
+}
+
+static void start(struct machine *m)
+{
+	struct virtio_config config = vt_start(&m->t, "fuzzed");
+
+	dev_log_set_sink(quiet, NULL);
+	dev_chardev_init(&m->chr);
+	m->t.size = 16;
+	must(!(m->console ? virtio_console_create(&m->t.dev, &config, &m->chr.chr)
+			  : virtio_rng_create(&m->t.dev, &config)));
+}
+
+static void move(struct machine *m)
+{
+	struct device *d = m->t.dev;
+	struct field_buf again = {0};
+
+	m->saved.len = 0;
+	must(field_save(d->state, d, &m->saved) == 0);
+	must(dev_load(d, &m->saved) == (int64_t)m->saved.len);
+	must(field_save(d->state, d, &again) == 0);
+	must(again.len == m->saved.len && !memcmp(again.data, m->saved.data, again.len));
+	field_buf_free(&again);
+}
+
+static void damage(struct machine *m, struct input *in)
+{
+	struct device *d = m->t.dev;
+
+	m->saved.len = 0;
+	must(field_save(d->state, d, &m->saved) == 0);
+	for (unsigned n = (unsigned)take_bytes(in, 1) % 8; n; n--) {
+		uint64_t at = take_bytes(in, 2);
+
+		m->saved.data[at % m->saved.len] = (uint8_t)take_bytes(in, 1);
+	}
+	if (dev_load(d, &m->saved) < 0) { /* a refused machine is thrown away */
+		vt_run(&m->t, 4);
+		vt_stop(&m->t);
+		start(m);
+	}
+}
+
+static void step(struct machine *m, struct input *in)
+{
+	const uint8_t head = (uint8_t)take_bytes(in, 1);
+	const unsigned size = 1u << (head >> 4 & 3), q = head >> 7;
+	struct vt *t = &m->t;
+	uint64_t r;
+
+	m->chr.out_len = 0;
+	switch (head % OP_COUNT) {
+	case OP_COMMON:
+		r = take_bytes(in, 1) % 0x3c;
+		vt_put(t, r, size, take_bytes(in, size));
+		break;
+	case OP_COMMON_READ: vt_get(t, take_bytes(in, 1) % 0x3c, size); break;
+	case OP_BAR:
+		r = take_bytes(in, 2) & 0x7fff;
+		vt_put(t, r, size, take_bytes(in, size));
+		vt_get(t, r, size);
+		break;
+	case OP_CONFIG:
+		r = take_bytes(in, 1);
+		vt_cfg_put(t, (unsigned)r, size, take_bytes(in, size));
+		break;
+	case OP_CONFIG_READ: vt_cfg(t, (unsigned)take_bytes(in, 2) & 0xfff, size); break;
+	case OP_START:
+		r = take_bytes(in, 1);
+		vt_cfg_put(t, 0x10, 4, VT_BAR);
+		vt_cfg_put(t, 4, 2, 6);
+		vt_put(t, 0x14, 1, 0);
+		must(vt_get(t, 0x14, 1) == 0);
+		vt_put(t, 0x08, 4, 0);
+		vt_put(t, 0x0c, 4, r << 28);
+		vt_put(t, 0x08, 4, 1);
+		vt_put(t, 0x0c, 4, 1);
+		vt_put(t, 0x14, 1, 11);
+		vt_queue(t, 0, 16, r & 16 ? 1 : 0xffff);
+		vt_queue(t, 1, 16, r & 32 ? 0 : 0xffff);
+		vt_put(t, 0x14, 1, 15);
+		break;
+	case OP_DESC:
+		r = take_bytes(in, 3);
+		vt_desc(t, r & 0x100000 ? 0x10000 : VT_DESC(q), r & 15,
+			r & 0x200000 ? 0x10000 : (r >> 4 & 0xff) << 10, (uint32_t)take_bytes(in, 2),
+			r >> 12 & 7, r >> 16 & 15);
+		break;
+	case OP_OFFER: vt_offer(t, q, (unsigned)take_bytes(in, 1) & 31); break;
+	case OP_NOTIFY: vt_put(t, 0x3000 + 4 * q, 2, q); break;
+	case OP_MEMORY:
+		r = take_bytes(in, 2);
+		t->ram[r & 0x7fff] = (uint8_t)take_bytes(in, 1);
+		break;
+	case OP_RUN: vt_run(t, 4); break;
+	case OP_CHARDEV:
+		if (!m->console)
+			break;
+		r = take_bytes(in, 1);
+		m->chr.room = r & 1 ? SIZE_MAX : r;
+		dev_chardev_feed(&m->chr, "0123456789abcdef", r >> 4);
+		m->chr.client.writable(m->chr.client.opaque);
+		break;
+	case OP_MOVE: move(m); break;
+	case OP_DAMAGE: damage(m, in); break;
+	case OP_RESET: t->dev->ops->reset(t->dev); break;
+	default: (q ? t->dev->ops->prepare : t->dev->ops->acquire)(t->dev); break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	struct machine *m = calloc(1, sizeof(*m));
+	struct input in = {data, len < 2048 ? len : 2048};
+
+	if (!m)
+		return 0;
+	m->console = take_bytes(&in, 1) & 1;
+	start(m);
+	while (in.left)
+		step(m, &in);
+	vt_stop(&m->t);
+	field_buf_free(&m->saved);
+	must(dev_failures == 0);
+	free(m);
+	return 0;
+}
+
+/* Programs that start a driver and then make noise. */
+size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
+{
+	uint64_t state = n + 99;
+	size_t len = 64 + n * 24;
+
+	if (n >= 40 || len > max)
+		return 0;
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)dev_random(&state);
+	buf[0] = (uint8_t)n;
+	buf[1] = OP_START;
+	buf[2] = (uint8_t)(n >> 1);
+	return len;
+}
