@@ -20,6 +20,8 @@ static const struct option options[] = {
 	OPTION("engine", 0, "auto|kvm|soft", "engine"),
 	OPTION("serial", 0, "stdio|pty|file=PATH|socket=PATH|none", "serial", .group = "Devices",
 	       .completion = COMPLETE_FILES),
+	OPTION("console", 0, "stdio|pty|file=PATH|socket=PATH|none", "console",
+	       .completion = COMPLETE_FILES),
 	OPTION("net", 0, "none", "net"),
 	OPTION("debug-exit", 0, "PORT", "debug_exit"),
 	OPTION("reset-limit", 0, "N", "reset_limit"),
@@ -127,7 +129,9 @@ static int run(void *opaque)
 	struct error err = {""};
 	int ret;
 
-	if (!config->serial_count)
+	/* The terminal is the first serial line's, unless the console has it. */
+	if (!config->serial_count &&
+	    !(config->console_count && config->console[0].kind == SERIAL_STDIO))
 		config_parse(config_find(run_config_fields, "serial"), config, "stdio", NULL);
 	if (config_check(config, &err))
 		return complain(EXIT_USAGE, &err);

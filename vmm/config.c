@@ -37,6 +37,9 @@ struct serial_list {
 _Static_assert(offsetof(struct run_config, serial_count) ==
 		       offsetof(struct run_config, serial) + offsetof(struct serial_list, count),
 	       "serial_count must follow serial");
+_Static_assert(offsetof(struct run_config, console_count) ==
+		       offsetof(struct run_config, console) + offsetof(struct serial_list, count),
+	       "console_count must follow console");
 
 static const struct {
 	const char *name;

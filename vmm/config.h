@@ -38,6 +38,8 @@ struct run_config {
 	char *cpu_model; /* NULL: the portable baseline */
 	struct serial_config serial[CONFIG_MAX_SERIAL];
 	uint32_t serial_count;
+	struct serial_config console[CONFIG_MAX_SERIAL]; /* of virtio-console: one, if any */
+	uint32_t console_count;
 	uint32_t debug_exit;  /* port of the debug-exit device; 0: none */
 	uint32_t reset_limit; /* resets that are allowed: the next one ends the run; or
 				 NO_RESET_LIMIT */

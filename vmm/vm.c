@@ -33,6 +33,15 @@ static int open_serials(struct vm *vm, struct error *err)
 
 		ret = chardev_create(&vm->serial[i], &vm->config->serial[i], &env, err);
 	}
+	if (!ret && vm->config->console_count) {
+		const struct chardev_env env = {.loop = vm->loop,
+						.name = "console0",
+						.quiet = vm->config->quiet,
+						.quit = quit,
+						.opaque = vm};
+
+		ret = chardev_create(&vm->console, &vm->config->console[0], &env, err);
+	}
 	return ret;
 }
 
@@ -53,6 +62,7 @@ static int create_board(struct vm *vm, struct error *err)
 	};
 
 	vm->dma = memory_dma(&vm->memory);
+	vm->board_host.console = vm->console;
 	memcpy(vm->board_host.serial, vm->serial, sizeof(vm->serial));
 	return board_pc_create(&vm->board, &vm->board_host, err);
 }
@@ -138,6 +148,7 @@ static void destroy(struct vm *vm)
 	board_destroy(&vm->board);
 	for (unsigned i = 0; i < BOARD_SERIAL_MAX; i++)
 		chardev_destroy(vm->serial[i]);
+	chardev_destroy(vm->console);
 	if (vm->engine)
 		vm->engine_ops->destroy(vm->engine);
 	memory_destroy(&vm->memory);

@@ -46,7 +46,7 @@ struct vm {
 	struct dma_ops dma;
 	struct x86_msr_ops msr_ops;
 	struct x86_cpuid_context cpuid;
-	struct chardev *serial[BOARD_SERIAL_MAX];
+	struct chardev *serial[BOARD_SERIAL_MAX], *console;
 
 	/* vCPU threads: parked while stop_wanted; `changed` is signalled with every change of
 	 * these. */
