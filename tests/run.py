@@ -113,6 +113,10 @@ def main():
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("pattern", nargs="*")
     args = parser.parse_args()
+    # A job in the background has these ignored, and its children after it: tests want them as usual.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if args.case:
         sys.exit(run_case(args.case))
 
