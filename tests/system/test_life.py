@@ -1,5 +1,6 @@
 """Living with one guest: its terminal, its ends, its costs."""
 import hashlib
+import json
 import os
 import re
 import signal
@@ -201,3 +202,28 @@ def test_name_in_use():
         check(code == EXIT_START and "test" in err, f"{code}: {err}")
         check(guest.run("echo alive").strip() == "alive", "the first one")
         check(guest.poweroff() == 0, "exit code")
+
+
+def run_with_stats(env=None, cpus=2, test="true", **options):
+    """A guest from start to end; what --stats counted."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "stats.json")
+        code, out = linux_test(test, cpus=cpus, extra=["--stats", path], env=env, **options)
+        check(code == 0, out[-3000:])
+        with open(path) as f:
+            return json.load(f)
+
+
+@needs_ferry
+def test_stats():
+    """Every second-stage fault, kick and stop is counted."""
+    stats = run_with_stats()
+    check(len(stats["vcpus"]) == 2, stats)
+    for vcpu in stats["vcpus"]:
+        for name in ("runs", "kicks", "halts", "interrupts", "second-stage-faults", "code-drops", "write-drops"):
+            check(vcpu[name] > 0, f"no {name}: {vcpu}")
+    faults = stats["mmu"]["faults"]
+    check(faults["fixed"] > 0 and faults["nomem"] == 0, faults)
+    check(sum(stats["mmu"]["pages"].values()) > 0, stats["mmu"])
+    print("note: " + ", ".join(f"{n} {sum(v[n] for v in stats['vcpus'])}" for n in
+                               ("second-stage-faults", "kicks", "halts", "code-drops", "write-drops", "exclusive")))
