@@ -91,8 +91,7 @@ const struct config_field run_config_fields[] = {
 	      .help = "where a serial line of the guest goes; up to 4 times, in order (default: "
 		      "stdio)"),
 	FIELD("console", CONFIG_SERIAL, console, .word = serial_word,
-	      .help = "add a virtio console (hvc0) that goes there; much faster than a serial "
-		      "line"),
+	      .help = "add a virtio console (hvc0) that goes there"),
 	FIELD("debug_exit", CONFIG_UINT, debug_exit, .min = 1, .max = 0xfffc,
 	      .help = "add a test device at this I/O port: a value written there ends the run with "
 		      "exit code (value << 1) | 1"),
