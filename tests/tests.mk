@@ -37,7 +37,7 @@ $(G)/bin/user32: tests/guest/linux/user32.c
 		-o $@ $<
 
 # shell: what `make run` boots; test: our programs; bench: as little as possible; panic: with the kernel's pvpanic driver;
-# stress-ng: Debian's, with the libraries that it needs.
+# virtio: with its virtio drivers; stress-ng: Debian's, with the libraries that it needs.
 $(G)/shell.cpio: tests/guest/linux/bootcheck.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $<
@@ -51,6 +51,11 @@ $(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/pvpanic --add tests/guest/linux/panic.sh \
 		--modules "$$(tests/guest/kernel.sh bookworm modules)" --module pvpanic --module pvpanic-mmio
+$(G)/virtio.cpio: tests/guest/linux/virtio.sh $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ --add $< --modules "$$(tests/guest/kernel.sh bookworm modules)" \
+		$(addprefix --module ,virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci \
+		virtio-rng virtio_console)
 $(G)/stress-ng.cpio: tests/guest/linux/stressng.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $< --elf "$$(command -v stress-ng)"
@@ -64,7 +69,7 @@ guest-x86:
 deps:
 	$(Q).ci/deps.sh all
 
-guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio stress-ng.cpio)
+guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio virtio.cpio stress-ng.cpio)
 	$(Q)for suite in bookworm trixie; do tests/guest/kernel.sh $$suite >/dev/null || exit; done
 
 run:

@@ -1,0 +1,52 @@
+"""virtio devices with Debian's own drivers, undisturbed and with the machine's state going back and forth."""
+import hashlib
+import os
+import random
+import socket
+import tempfile
+import time
+
+from ferrytest import Guest, check, each, initramfs, kernel, limit, linux_test, needs_ferry
+
+
+@limit(300)
+@each(cpus=[1, 2])
+def test_rng(cpus):
+    code, out = linux_test("virtio.sh", "rng", cpus, image="virtio")
+    check(code == 0 and "virtio_rng.0" in out and "result virtio.sh 0" in out, out[-2000:])
+
+
+def connect(path, timeout=30):
+    line = socket.socket(socket.AF_UNIX)
+    line.settimeout(120)
+    for _ in range(timeout * 10):
+        try:
+            line.connect(path)
+            return line
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"nobody listens at {path}")
+
+
+@needs_ferry
+@limit(300)
+@each(roundtrips=[False, True])
+def test_console(roundtrips):
+    """Both directions byte for byte."""
+    env = {"FERRY_TEST": "roundtrip=20"} if roundtrips else {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "c.sock")
+        with Guest(kernel(), initramfs("virtio"), "quiet panic=-1 ferry.test=virtio.sh ferry.args=console",
+                   cpus=2, terminal=False, extra=["--console", "socket=" + path], env=env) as guest:
+            line = connect(path)
+            got = b""
+            while not got.endswith(b"ready\n"):
+                piece = line.recv(5000)
+                check(piece, f"the console was closed{guest.tail()}")
+                got += piece
+            want = b"".join(b"%d\n" % n for n in range(1, 5001)) + b"ready\n"
+            check(got == want, f"{len(got)} bytes came, not those {len(want)} that were sent")
+            data = random.Random(1).randbytes(100000)
+            line.sendall(data)
+            guest.expect(hashlib.md5(data).hexdigest(), 120)
+            check(guest.wait() == 0, guest.tail())
