@@ -112,16 +112,31 @@ def boots(runs, all_cpus, vmms):
     return table
 
 
+def one_load_run(vmm, cpus, names):
+    """ubench in one guest: {row: (the guest's seconds, seconds of host CPU time)}."""
+    append = f"{QUIET} ferry.test=ubench ferry.args={','.join(names)}"
+    seen = {}
+    with Guest(kernel(), initramfs("bench"), append, MEMORY, cpus, terminal=False, reset_limit=0, vmm=vmm) as guest:
+        guest.expect("^UBENCH start", 300)
+        before = guest.cpu_seconds()
+        for name in names:
+            match = guest.expect(rf"^UBENCH {name} ([\d.]+)\r*\n", 600)
+            after = guest.cpu_seconds()
+            seen[name] = (float(match.group(1)), after - before)
+            before = after
+        guest.wait(60)
+    return seen
+
+
 def loads(runs, all_cpus, vmms, rows):
-    """{(row, cpus, vmm): [seconds]}"""
+    """{(row, cpus, vmm): [(seconds, CPU seconds)]}"""
     seen = {}
     for cpus in all_cpus:
-        for n in range(runs):
+        names = [r for r in rows if cpus == 1 or r in PARALLEL]
+        for n in range(runs if names else 0):
             for vmm in vmms:
-                names = rows if cpus == 1 else [r for r in rows if r in PARALLEL or len(rows) < 5] or rows
-                out, _ = run(vmm, cpus, "ubench", ",".join(names))
-                for name, seconds in re.findall(r"^UBENCH (\S+) ([\d.]+)", out, re.M):
-                    seen.setdefault((name, cpus, vmm), []).append(float(seconds))
+                for name, times in one_load_run(vmm, cpus, names).items():
+                    seen.setdefault((name, cpus, vmm), []).append(times)
                 progress(f"loads {n + 1}/{runs}, {cpus} vCPU, {vmm}")
     return seen
 
@@ -135,7 +150,7 @@ def machine():
                             text=True).stdout.strip()
     return (f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} cores (a virtual machine: "
             f"{'hypervisor' in open('/proc/cpuinfo').read()}), {mem} GiB, Linux {platform.release()}; "
-            f"{ferry or 'ferry'} at {commit}; {qemu}. Load average before the run: "
+            f"{ferry or 'ferry'} at {commit}; {qemu}. Load average at the start: "
             f"{os.getloadavg()[0]:.1f}. Guest kernel: {os.path.basename(kernel())}.")
 
 
@@ -160,7 +175,10 @@ Machine: {machine}
 
 {loads}
 
-Median of ferry / QEMU without the vector-heavy row: **{median}**, worst row: **{worst}**.
+Elapsed seconds in the guest, then seconds of host CPU time that the process used meanwhile: on a machine that does
+other things too, the second says more.
+
+{summary}
 
 ## 1 and 2 vCPUs
 
@@ -194,19 +212,20 @@ def main():
 
     boot_table = boots(args.runs, all_cpus, vmms)
     seen = loads(args.runs, all_cpus, vmms, rows)
-    load_table = Table("load", "ferry", "QEMU TCG", "ferry / QEMU")
-    ratios = []
-    for name in rows:
-        if name in PARALLEL:
-            continue
-        f, q = (median(seen.get((name, all_cpus[0], v), [])) for v in VMMS)
-        load_table.add(name + (" (apart)" if name in APART else ""), cell(f), cell(q), ratio(f, q))
-        if name not in APART and ratio(f, q):
-            ratios.append((f / q, name))
+    load_table = Table("load", "ferry", "QEMU TCG", "ferry / QEMU", "CPU: ferry", "QEMU TCG", "ferry / QEMU")
+    ratios = ([], [])
+    for name in [r for r in rows if r not in PARALLEL]:
+        row = [name + (" (apart)" if name in APART else "")]
+        for which in (0, 1):
+            f, q = (median([t[which] for t in seen.get((name, all_cpus[0], v), [])]) for v in VMMS)
+            row += [cell(f), cell(q), ratio(f, q)]
+            if name not in APART and ratio(f, q):
+                ratios[which].append((f / q, name))
+        load_table.add(*row)
     parallel_table = Table("load", "VMM", *[f"{c} vCPU" for c in all_cpus], "speed-up")
     for name in [r for r in PARALLEL if r in rows]:
         for vmm in vmms:
-            values = [median(seen.get((name, c, vmm), [])) for c in all_cpus]
+            values = [median([t[0] for t in seen.get((name, c, vmm), [])]) for c in all_cpus]
             parallel_table.add(name, vmm, *map(cell, values), f"{values[0] / values[-1]:.2f}")
     memory_table = Table("VMM", "vCPUs", "beyond guest RAM, MiB", "guest RAM touched, MiB")
     for cpus in all_cpus:
@@ -216,8 +235,10 @@ def main():
 
     text = TEXT.format(append=f"console=ttyS0 {QUIET}", memory=MEMORY, runs=args.runs, machine=about,
                        boots=boot_table, loads=load_table, parallel=parallel_table, memory_table=memory_table,
-                       median=f"{statistics.median(r for r, _ in ratios):.2f}" if ratios else "-",
-                       worst="{:.2f} ({})".format(*max(ratios)) if ratios else "-")
+                       summary="\n".join(
+                           "{}: median of ferry / QEMU without the vector-heavy row **{:.2f}**, worst row **{:.2f}** "
+                           "({}).".format(what, statistics.median(r for r, _ in rs), *max(rs))
+                           for what, rs in zip(("Elapsed time", "Host CPU time"), ratios) if rs))
     print(text)
     if args.output:
         with open(args.output, "w") as f:

@@ -314,6 +314,7 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "--nothing"))
 		return 7;
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("UBENCH start 0\n");
 	for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++) {
 		int wanted = argc < 2;
 		double start;
