@@ -1,12 +1,13 @@
 /*
  * A hostile guest on the patched Unicorn: random instructions in every mode, random tables, control
- * registers and debug registers, and a second stage that says RAM, read-only, MMIO or "not there" as
- * it likes. Whatever the guest does, the process lives, every run ends in an exit, none of them is
- * ERROR, and a state that was taken is a state that is accepted.
+ * registers and debug registers, and a second stage that says RAM, read-only, MMIO or "not there"
+ * as it likes. Whatever the guest does, the process lives, every run ends in an exit, none of them
+ * is ERROR, and a state that was taken is a state that is accepted.
  *
- * An input is a seed (all of its bytes, hashed) and machine code (its bytes from the ninth on, mixed
- * into what the seed generates). The address of the kicks is the one thing that is not reproduced:
- * they come from a thread, so that an endless loop of the guest is an exit like any other.
+ * An input is a seed (all of its bytes, hashed) and machine code (its bytes from the ninth on,
+ * mixed into what the seed generates). The address of the kicks is the one thing that is not
+ * reproduced: they come from a thread, so that an endless loop of the guest is an exit like any
+ * other.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -38,7 +39,7 @@ enum {
 	CODE_SIZE = 0x3000,
 	DATA = 0x20000,
 	STACK = 0x30000,
-	EXITS = 24,        /* per input */
+	EXITS = 24,	   /* per input */
 	ENGINE_LIFE = 200, /* inputs; then it is closed, with whatever it holds */
 };
 enum mode { LONG64, COMPAT32, COMPAT16, PROT32, PROT16, PAE32, REAL16, VM86, MODES };
@@ -75,10 +76,34 @@ static bool one_in(unsigned n)
 /* A value for a register: an edge, an address of something, noise. */
 static uint64_t value(void)
 {
-	static const uint64_t edges[] = {
-		0, 1, 2, 15, 16, 31, 32, 63, 64, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-		0xffffffff, 0x100000000, 0x7fffffffffff, 0x800000000000, 0xffff7fffffffffff, 0xffff800000000000,
-		0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff, 0xffffffff80000000, 0xfffffffffffffff0};
+	static const uint64_t edges[] = {0,
+					 1,
+					 2,
+					 15,
+					 16,
+					 31,
+					 32,
+					 63,
+					 64,
+					 0x7f,
+					 0x80,
+					 0xff,
+					 0x7fff,
+					 0x8000,
+					 0xffff,
+					 0x7fffffff,
+					 0x80000000,
+					 0xffffffff,
+					 0x100000000,
+					 0x7fffffffffff,
+					 0x800000000000,
+					 0xffff7fffffffffff,
+					 0xffff800000000000,
+					 0x7fffffffffffffff,
+					 0x8000000000000000,
+					 0xffffffffffffffff,
+					 0xffffffff80000000,
+					 0xfffffffffffffff0};
 
 	switch (below(4)) {
 	case 0: return edges[below(sizeof(edges) / sizeof(edges[0]))];
@@ -89,7 +114,8 @@ static uint64_t value(void)
 
 /* --- callbacks --- */
 
-static int op_translate(void *opaque, uint64_t gpa, uint64_t gva, uint32_t access, uint32_t walk, uc_vcpu_xlat *out)
+static int op_translate(void *opaque, uint64_t gpa, uint64_t gva, uint32_t access, uint32_t walk,
+			uc_vcpu_xlat *out)
 {
 	(void)opaque, (void)gva, (void)walk;
 	if (gpa >= RAM)
@@ -167,7 +193,10 @@ static void op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t out
 	(void)opaque, (void)subleaf;
 	memset(out, 0, 16);
 	switch (leaf) {
-	case 0: out[0] = 13, memcpy(&out[1], "Genu", 4), memcpy(&out[3], "ineI", 4), memcpy(&out[2], "ntel", 4); break;
+	case 0:
+		out[0] = 13, memcpy(&out[1], "Genu", 4), memcpy(&out[3], "ineI", 4),
+		memcpy(&out[2], "ntel", 4);
+		break;
 	case 1: out[2] = 0x04d82201, out[3] = 0x0783fbff; break;
 	case 7: out[1] = 1 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 20; break;
 	case 0xd: out[0] = 3; break;
@@ -186,8 +215,9 @@ static void op_cr8_write(void *opaque, uint64_t v)
 	(void)opaque, (void)v;
 }
 
-static const uc_vcpu_ops ops = {op_translate, op_mmio_read, op_mmio_write, op_pio_read, op_pio_write, op_irq_ack,
-				op_tsc,       op_rdmsr,     op_wrmsr,      op_cpuid,    op_cr8_read,  op_cr8_write};
+static const uc_vcpu_ops ops = {op_translate, op_mmio_read, op_mmio_write, op_pio_read,
+				op_pio_write, op_irq_ack,   op_tsc,	   op_rdmsr,
+				op_wrmsr,     op_cpuid,	    op_cr8_read,   op_cr8_write};
 
 /* --- memory --- */
 
@@ -221,10 +251,12 @@ static void tables(enum mode mode)
 		st(PD32 + i * 4, one_in(3) ? 0x87 : 0x87 ^ (one_in(20) ? 1u << below(8) : 0), 4);
 	for (i = 1; i < 64; i++) { /* segments, gates, TSSs, noise */
 		static const uint64_t good[] = {
-			0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cf9b000000ffff, 0x008f9b000000ffff,
-			0x00cff3000000ffff, 0x00affb000000ffff, 0x00cffb000000ffff, 0x0000890a00000067,
-			0x00008c0000080000, 0x0000ec00000800ff, 0x0000850000380000, 0x0000810a00000067,
-			0x0000e50000380000, 0x000082060000ffff, 0x00008b0a00000067, 0x0000000000000000,
+			0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cf9b000000ffff,
+			0x008f9b000000ffff, 0x00cff3000000ffff, 0x00affb000000ffff,
+			0x00cffb000000ffff, 0x0000890a00000067, 0x00008c0000080000,
+			0x0000ec00000800ff, 0x0000850000380000, 0x0000810a00000067,
+			0x0000e50000380000, 0x000082060000ffff, 0x00008b0a00000067,
+			0x0000000000000000,
 		};
 		uint64_t d = good[i < 16 ? i - 1 : below(16)];
 
@@ -237,9 +269,13 @@ static void tables(enum mode mode)
 	for (i = 0; i < 256; i++) {
 		const uint64_t to = CODE + below(CODE_SIZE);
 		uint64_t g = (to & 0xffff) | (to >> 16 & 0xffff) << 48 | 0x8e0000000000 |
-			     (uint64_t)(wide ? 8 : mode == PROT16 ? 0x20 : 0x18) << 16;
+			     (uint64_t)(wide		 ? 8
+					: mode == PROT16 ? 0x20
+							 : 0x18)
+				     << 16;
 
-		g |= (uint64_t)(one_in(4) ? below(4) : 3) << 45 | (uint64_t)(one_in(3) && wide ? below(8) : 0) << 32;
+		g |= (uint64_t)(one_in(4) ? below(4) : 3) << 45 |
+		     (uint64_t)(one_in(3) && wide ? below(8) : 0) << 32;
 		if (one_in(3))
 			g ^= UINT64_C(1) << 40; /* a trap gate */
 		if (one_in(16))
@@ -267,7 +303,11 @@ static void tables(enum mode mode)
 	for (i = 0; i < 0x4000; i += 8)
 		st(DATA + i, value(), 8);
 	for (i = 0; i < 0x8000; i += 8)
-		st(STACK + i, one_in(3) ? CODE + below(CODE_SIZE) : one_in(3) ? below(0x80) : value(), 8);
+		st(STACK + i,
+		   one_in(3)   ? CODE + below(CODE_SIZE)
+		   : one_in(3) ? below(0x80)
+			       : value(),
+		   8);
 	for (i = 0; i < PAGES; i++)
 		policy[i] = one_in(20) ? (uint8_t)below(4) : RAM_RW;
 }
@@ -293,7 +333,8 @@ static uint8_t *modrm(uint8_t *p, bool memory)
 
 static uint8_t *prefixes(uint8_t *p, enum mode mode)
 {
-	static const uint8_t list[] = {0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0x66};
+	static const uint8_t list[] = {0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e,
+				       0x36, 0x3e, 0x26, 0x64, 0x65, 0x66};
 
 	while (one_in(3))
 		*p++ = list[below(sizeof(list))];
@@ -306,31 +347,38 @@ static uint8_t *prefixes(uint8_t *p, enum mode mode)
 static uint8_t *instruction(uint8_t *p, enum mode mode)
 {
 	static const uint8_t sse[] = {0, 0x66, 0xf2, 0xf3};
-	static const uint32_t msrs[] = {0x10,       0x1b,       0x174,      0x175,      0x176,      0x179,
-					0x17a,      0x1a0,      0x200,      0x20f,      0x250,      0x277,
-					0x2ff,      0x400,      0x428,      0xd90,      0xc0000080, 0xc0000081,
-					0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102,
-					0xc0000103, 0xc0010117, 0x12345678};
+	static const uint32_t msrs[] = {
+		0x10,	    0x1b,	0x174,	    0x175,	0x176,	    0x179,	0x17a,
+		0x1a0,	    0x200,	0x20f,	    0x250,	0x277,	    0x2ff,	0x400,
+		0x428,	    0xd90,	0xc0000080, 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084,
+		0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, 0xc0010117, 0x12345678};
 	uint8_t *start = p;
 	unsigned n;
 
 	switch (below(24)) {
 	case 0: /* noise, or what the input brought */
 		for (n = 1 + below(12); n; n--)
-			*p++ = raw_len && one_in(2) ? raw[below((unsigned)raw_len)] : (uint8_t)rnd();
+			*p++ = raw_len && one_in(2) ? raw[below((unsigned)raw_len)]
+						    : (uint8_t)rnd();
 		break;
-	case 1: case 2: case 3: case 4:
+	case 1:
+	case 2:
+	case 3:
+	case 4:
 		p = prefixes(p, mode);
 		*p++ = (uint8_t)rnd();
 		p = modrm(p, one_in(2));
 		break;
-	case 5: case 6: case 7:
+	case 5:
+	case 6:
+	case 7:
 		p = prefixes(p, mode);
 		*p++ = 0x0f;
 		*p++ = (uint8_t)rnd();
 		p = modrm(p, one_in(2));
 		break;
-	case 8: case 9:
+	case 8:
+	case 9:
 		if ((*p = sse[below(4)]))
 			p++;
 		*p++ = 0x0f;
@@ -339,7 +387,8 @@ static uint8_t *instruction(uint8_t *p, enum mode mode)
 		p = modrm(p, one_in(2));
 		*p++ = (uint8_t)rnd();
 		break;
-	case 10: case 11:
+	case 10:
+	case 11:
 		if ((*p = sse[below(4)]))
 			p++;
 		*p++ = 0x0f;
@@ -365,7 +414,9 @@ static uint8_t *instruction(uint8_t *p, enum mode mode)
 		break;
 	case 15: /* MSRs */
 		*p++ = 0xb9;
-		p = put(p, msrs[below(sizeof(msrs) / sizeof(msrs[0]))] + (one_in(4) ? below(16) : 0), 4);
+		p = put(p,
+			msrs[below(sizeof(msrs) / sizeof(msrs[0]))] + (one_in(4) ? below(16) : 0),
+			4);
 		*p++ = 0x0f;
 		*p++ = one_in(2) ? 0x30 : 0x32;
 		break;
@@ -375,8 +426,9 @@ static uint8_t *instruction(uint8_t *p, enum mode mode)
 		p = modrm(p, one_in(2));
 		break;
 	case 17: { /* transfers */
-		static const uint8_t t[] = {0xcf, 0xcb, 0xca, 0xc3, 0xc2, 0xcd, 0xcc, 0xce, 0xf1, 0xf4, 0x9d, 0x9c, 0xfb,
-					    0xfa, 0x17, 0x1f, 0xc8, 0xc9, 0xe8, 0xe9, 0xeb, 0xe2, 0xe3, 0x9a, 0xea};
+		static const uint8_t t[] = {0xcf, 0xcb, 0xca, 0xc3, 0xc2, 0xcd, 0xcc, 0xce, 0xf1,
+					    0xf4, 0x9d, 0x9c, 0xfb, 0xfa, 0x17, 0x1f, 0xc8, 0xc9,
+					    0xe8, 0xe9, 0xeb, 0xe2, 0xe3, 0x9a, 0xea};
 
 		p = prefixes(p, mode);
 		*p++ = t[below(sizeof(t))];
@@ -384,8 +436,8 @@ static uint8_t *instruction(uint8_t *p, enum mode mode)
 		break;
 	}
 	case 18: { /* system calls and their kin */
-		static const uint16_t t[] = {0x050f, 0x070f, 0x340f, 0x350f, 0xa20f, 0x310f, 0x330f,
-					     0xaa0f, 0x060f, 0x080f, 0x090f, 0xff0f};
+		static const uint16_t t[] = {0x050f, 0x070f, 0x340f, 0x350f, 0xa20f, 0x310f,
+					     0x330f, 0xaa0f, 0x060f, 0x080f, 0x090f, 0xff0f};
 
 		if (mode == LONG64 && one_in(2))
 			*p++ = 0x48;
@@ -393,8 +445,9 @@ static uint8_t *instruction(uint8_t *p, enum mode mode)
 		break;
 	}
 	case 19: { /* strings and ports */
-		static const uint8_t t[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf,
-					    0x6c, 0x6d, 0x6e, 0x6f, 0xe4, 0xe5, 0xe6, 0xe7, 0xec, 0xef};
+		static const uint8_t t[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac,
+					    0xad, 0xae, 0xaf, 0x6c, 0x6d, 0x6e, 0x6f,
+					    0xe4, 0xe5, 0xe6, 0xe7, 0xec, 0xef};
 
 		*p++ = 0xb1; /* mov cl, imm: not for ever */
 		*p++ = (uint8_t)below(40);
@@ -408,7 +461,8 @@ static uint8_t *instruction(uint8_t *p, enum mode mode)
 		const uint32_t den = one_in(2) ? 0xffffffff : (uint32_t)value();
 
 		*p++ = 0xba; /* mov edx */
-		p = put(p, one_in(2) ? 0x80000000 : value(), mode == PROT16 || mode == REAL16 || mode == VM86 ? 2 : 4);
+		p = put(p, one_in(2) ? 0x80000000 : value(),
+			mode == PROT16 || mode == REAL16 || mode == VM86 ? 2 : 4);
 		*p++ = 0x31;
 		*p++ = 0xc0; /* xor eax, eax */
 		*p++ = 0xb9;
@@ -473,9 +527,14 @@ static uc_x86_vcpu_seg segment(uint16_t selector, unsigned attr, uint64_t base, 
 
 static void random_state(uc_x86_vcpu_state *s, enum mode mode)
 {
-	const unsigned cpl = mode == VM86 ? 3 : mode == REAL16 ? 0 : one_in(2) ? 0 : one_in(6) ? below(4) : 3;
+	const unsigned cpl = mode == VM86     ? 3
+			     : mode == REAL16 ? 0
+			     : one_in(2)      ? 0
+			     : one_in(6)      ? below(4)
+					      : 3;
 	const bool wide = mode <= COMPAT16, small = mode == REAL16 || mode == VM86;
-	static const unsigned code[MODES] = {0xa9b, 0xc9b, 0x89b, 0xc9b, 0x89b, 0xc9b, 0x09b, 0x0fb};
+	static const unsigned code[MODES] = {0xa9b, 0xc9b, 0x89b, 0xc9b,
+					     0x89b, 0xc9b, 0x09b, 0x0fb};
 	unsigned i;
 
 	memset(s, 0, sizeof(*s));
@@ -494,17 +553,20 @@ static void random_state(uc_x86_vcpu_state *s, enum mode mode)
 		s->rflags |= 0x20000;
 	for (i = 0; i < 6; i++)
 		s->seg[i] = small ? segment(DATA >> 4, mode == VM86 ? 0xf3 : 0x93, DATA, 0xffff)
-				  : segment((uint16_t)(0x10 | cpl), 0xc93 | cpl << 5, one_in(16) ? value() & 0xffffff : 0,
-					    0xffffffff);
+				  : segment((uint16_t)(0x10 | cpl), 0xc93 | cpl << 5,
+					    one_in(16) ? value() & 0xffffff : 0, 0xffffffff);
 	if (small)
 		s->seg[2] = segment(STACK >> 4, mode == VM86 ? 0xf3 : 0x93, STACK, 0xffff);
 	s->seg[1] = small ? segment(CODE >> 4, code[mode], CODE, 0xffff)
-			  : segment((uint16_t)((wide ? 8 : 0x18) | cpl), code[mode] | cpl << 5, 0, 0xffffffff);
+			  : segment((uint16_t)((wide ? 8 : 0x18) | cpl), code[mode] | cpl << 5, 0,
+				    0xffffffff);
 	if (small && one_in(4)) /* "unreal" */
 		s->seg[3] = segment(0, mode == VM86 ? 0xf3 : 0x893, 0, 0xffffffff);
-	s->tr = one_in(6) ? segment(0x38, 1 << 12, 0, 0)
-			  : segment(0x40, 0x80 | (one_in(4) && !wide ? 1 + below(2) * 2 : 9 + below(2) * 2), TSS,
-				    one_in(4) ? below(0x100) : 0x1ff);
+	s->tr = one_in(6)
+			? segment(0x38, 1 << 12, 0, 0)
+			: segment(0x40,
+				  0x80 | (one_in(4) && !wide ? 1 + below(2) * 2 : 9 + below(2) * 2),
+				  TSS, one_in(4) ? below(0x100) : 0x1ff);
 	s->ldt = one_in(2) ? segment(0, 1 << 12, 0, 0) : segment(0x70, 0x82, GDT, below(0x400));
 	s->gdt_base = one_in(20) ? value() & 0xfffff : GDT;
 	s->gdt_limit = (uint16_t)(one_in(8) ? below(0x200) : 0x1ff);
@@ -595,18 +657,21 @@ static void die_of_state(const uc_x86_vcpu_state *s)
 	char text[768];
 
 	snprintf(text, sizeof(text),
-		 "cr0 %llx cr3 %llx cr4 %llx efer %llx xcr0 %llx rflags %llx dr6 %llx dr7 %llx gdt %llx idt %llx "
-		 "ldt %llx/%x tr %llx/%x fs %llx gs %llx kgs %llx cs %x lstar %llx cstar %llx esp %llx eip %llx "
+		 "cr0 %llx cr3 %llx cr4 %llx efer %llx xcr0 %llx rflags %llx dr6 %llx dr7 %llx gdt "
+		 "%llx idt %llx "
+		 "ldt %llx/%x tr %llx/%x fs %llx gs %llx kgs %llx cs %x lstar %llx cstar %llx esp "
+		 "%llx eip %llx "
 		 "event %u type %u vector %u length %u",
 		 (unsigned long long)s->cr0, (unsigned long long)s->cr3, (unsigned long long)s->cr4,
-		 (unsigned long long)s->efer, (unsigned long long)s->xcr0, (unsigned long long)s->rflags,
-		 (unsigned long long)s->dr[6], (unsigned long long)s->dr[7], (unsigned long long)s->gdt_base,
+		 (unsigned long long)s->efer, (unsigned long long)s->xcr0,
+		 (unsigned long long)s->rflags, (unsigned long long)s->dr[6],
+		 (unsigned long long)s->dr[7], (unsigned long long)s->gdt_base,
 		 (unsigned long long)s->idt_base, (unsigned long long)s->ldt.base, s->ldt.attr,
 		 (unsigned long long)s->tr.base, s->tr.attr, (unsigned long long)s->seg[4].base,
-		 (unsigned long long)s->seg[5].base, (unsigned long long)s->kernel_gs_base, s->seg[1].attr,
-		 (unsigned long long)s->lstar, (unsigned long long)s->cstar, (unsigned long long)s->sysenter_esp,
-		 (unsigned long long)s->sysenter_eip, s->pending_valid, s->pending_type, s->pending_vector,
-		 s->pending_insn_len);
+		 (unsigned long long)s->seg[5].base, (unsigned long long)s->kernel_gs_base,
+		 s->seg[1].attr, (unsigned long long)s->lstar, (unsigned long long)s->cstar,
+		 (unsigned long long)s->sysenter_esp, (unsigned long long)s->sysenter_eip,
+		 s->pending_valid, s->pending_type, s->pending_vector, s->pending_insn_len);
 	die("its own state was refused", text);
 }
 
@@ -632,10 +697,12 @@ static void close_engine(void)
 
 static void report(void)
 {
-	printf("fuzz_uc_x86: %llu inputs, %llu states refused; exits: kick %llu, halt %llu, shutdown %llu, fault %llu, atomic %llu, step %llu\n",
-	       (unsigned long long)inputs, (unsigned long long)refused, (unsigned long long)exits_by[0], (unsigned long long)exits_by[1],
-	       (unsigned long long)exits_by[2], (unsigned long long)exits_by[3], (unsigned long long)exits_by[4],
-	       (unsigned long long)exits_by[5]);
+	printf("fuzz_uc_x86: %llu inputs, %llu states refused; exits: kick %llu, halt %llu, "
+	       "shutdown %llu, fault %llu, atomic %llu, step %llu\n",
+	       (unsigned long long)inputs, (unsigned long long)refused,
+	       (unsigned long long)exits_by[0], (unsigned long long)exits_by[1],
+	       (unsigned long long)exits_by[2], (unsigned long long)exits_by[3],
+	       (unsigned long long)exits_by[4], (unsigned long long)exits_by[5]);
 }
 
 static void once(void)
@@ -722,7 +789,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	memset(&info, 0, sizeof(info));
 	for (int i = 0; i < EXITS && kicks < 3; i++) {
 		uc_err e = info.reason == UC_VCPU_EXIT_ATOMIC ? uc_vcpu_step_exclusive(uc, &info)
-			   : one_in(6)                        ? uc_vcpu_step(uc, &info)
+			   : one_in(6)			      ? uc_vcpu_step(uc, &info)
 							      : uc_vcpu_run(uc, &info);
 
 		if (e)

@@ -1,5 +1,6 @@
-/* Description: what used to kill the process: instructions that made the translator abort or overrun, the host
- * trap, or an exception's delivery give up. Each is an exception of the guest now, or simply runs.
+/* Description: what used to kill the process: instructions that made the translator abort or
+ * overrun, the host trap, or an exception's delivery give up. Each is an exception of the guest
+ * now, or simply runs.
  */
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -7,7 +8,8 @@
 
 #include "tests/unit/uc_trap.h"
 
-void uc_fail(const char *file, int line, const char *what); /* where every assertion of the library leads */
+void uc_fail(const char *file, int line,
+	     const char *what); /* where every assertion of the library leads */
 
 /* @insn, 600 times in one straight line, then the end. */
 static void repeat(int mode, const uint8_t *insn, size_t n)
@@ -19,22 +21,22 @@ static void repeat(int mode, const uint8_t *insn, size_t n)
 	for (i = 0; i < 600; i++)
 		memcpy(code + i * n, insn, n);
 	t = trap_run(mode, code, 600 * n);
-	CHECK(t.vector == TRAP_DONE, "%02x %02x %02x: vector %d reason %d %s", insn[0], insn[1], insn[2], t.vector,
-	      t.info.reason, t.info.error ? t.info.error : "");
+	CHECK(t.vector == TRAP_DONE, "%02x %02x %02x: vector %d reason %d %s", insn[0], insn[1],
+	      insn[2], t.vector, t.info.reason, t.info.error ? t.info.error : "");
 }
 
 static void temporaries(void)
 {
 	static const uint8_t insns[][6] = {
-		{2, 0xde, 0xc1},             /* faddp */
-		{2, 0xd9, 0xc9},             /* fxch */
-		{2, 0xd9, 0xee},             /* fldz */
+		{2, 0xde, 0xc1},	     /* faddp */
+		{2, 0xd9, 0xc9},	     /* fxch */
+		{2, 0xd9, 0xee},	     /* fldz */
 		{4, 0x0f, 0x70, 0xc0, 0x7c}, /* pshufw */
 		{5, 0x66, 0x0f, 0x70, 0xc0, 0x7c},
 		{4, 0x0f, 0xc6, 0xc0, 0x7c}, /* shufps */
-		{3, 0x0f, 0x20, 0xc0},       /* mov eax, cr0 */
+		{3, 0x0f, 0x20, 0xc0},	     /* mov eax, cr0 */
 		{4, 0x66, 0x0f, 0x50, 0xc0}, /* movmskpd */
-		{2, 0xd8, 0xc1},             /* fadd */
+		{2, 0xd8, 0xc1},	     /* fadd */
 	};
 	size_t i;
 
@@ -76,8 +78,8 @@ static void division(void)
 	EXPECT_STATE(&s, TRAP_K64, TRAP_DE, 0, 0xf6, 0xf9);
 	s.gpr[0] = 0x80000001, s.gpr[2] = 0xffffffff; /* -(2^31 - 1) / -1 */
 	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0xf7, 0xf9));
-	CHECK(t.vector == TRAP_DONE && t.s.gpr[0] == 0x7fffffff && t.s.gpr[2] == 0, "%d %llx", t.vector,
-	      (unsigned long long)t.s.gpr[0]);
+	CHECK(t.vector == TRAP_DONE && t.s.gpr[0] == 0x7fffffff && t.s.gpr[2] == 0, "%d %llx",
+	      t.vector, (unsigned long long)t.s.gpr[0]);
 	s.gpr[0] = 0x80000000, s.gpr[2] = 0xffffffff;
 	EXPECT_STATE(&s, TRAP_K64, TRAP_DE, 0, 0xf7, 0xf9);
 	EXPECT(TRAP_K32, TRAP_DE, 0, 0xd4, 0); /* aam 0 */
@@ -93,8 +95,9 @@ static void breakpoint(void)
 	s.gpr[0] = TRAP_DATA, s.gpr[3] = 0x402, s.gpr[2] = 0x400;
 	for (i = 0; i < 50; i++) {
 		/* mov dr0, rax; 200 x { mov dr7, rbx; mov dr7, rdx } */
-		static const uint8_t code[] = {0x0f, 0x23, 0xc0, 0xb9, 200, 0,    0,    0,    0x0f, 0x23,
-					       0xfb, 0x0f, 0x23, 0xfa, 0xff, 0xc9, 0x75, 0xf6};
+		static const uint8_t code[] = {0x0f, 0x23, 0xc0, 0xb9, 200,  0,
+					       0,    0,	   0x0f, 0x23, 0xfb, 0x0f,
+					       0x23, 0xfa, 0xff, 0xc9, 0x75, 0xf6};
 
 		t = trap_run_state(&s, TRAP_K64, code, sizeof(code));
 		CHECK(t.vector == TRAP_DONE, "%d", t.vector);
@@ -110,16 +113,17 @@ static void tss(void)
 
 	EXPECT(TRAP_K64, TRAP_GP, 2, 0x31, 0xc0, 0x0f, 0x00, 0xd8); /* ltr 0 */
 
-	/* IST without a TSS, and a ring change: #TS, whose own delivery from ring 3 ends in a triple fault */
+	/* IST without a TSS, and a ring change: #TS, whose own delivery from ring 3 ends in a
+	 * triple fault */
 	s.tr = (uc_x86_vcpu_seg){.attr = 1 << 12};
 	t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x0f, 0x0b));
-	CHECK(t.vector == -1 && t.info.reason == UC_VCPU_EXIT_SHUTDOWN, "vector %d reason %d", t.vector,
-	      t.info.reason);
+	CHECK(t.vector == -1 && t.info.reason == UC_VCPU_EXIT_SHUTDOWN, "vector %d reason %d",
+	      t.vector, t.info.reason);
 	s = trap_state(TRAP_U32);
 	s.tr = (uc_x86_vcpu_seg){.attr = 1 << 12};
 	t = trap_run_state(&s, TRAP_U32, TRAP_BYTES(0x0f, 0x0b));
-	CHECK(t.vector == -1 && t.info.reason == UC_VCPU_EXIT_SHUTDOWN, "vector %d reason %d", t.vector,
-	      t.info.reason);
+	CHECK(t.vector == -1 && t.info.reason == UC_VCPU_EXIT_SHUTDOWN, "vector %d reason %d",
+	      t.vector, t.info.reason);
 	/* in ring 0 without a stack switch the #TS arrives */
 	s = trap_state(TRAP_K64);
 	s.tr = (uc_x86_vcpu_seg){.attr = 1 << 12, .selector = SEL_TSS};
@@ -170,7 +174,8 @@ static void assertion(void)
 	int i;
 
 	ops.pio_write = failing_port;
-	if (uc_open(UC_ARCH_X86, UC_MODE_64, &e) || uc_mem_map_ptr(e, 0, TRAP_RAM, UC_PROT_ALL, trap_ram) ||
+	if (uc_open(UC_ARCH_X86, UC_MODE_64, &e) ||
+	    uc_mem_map_ptr(e, 0, TRAP_RAM, UC_PROT_ALL, trap_ram) ||
 	    uc_vcpu_enable(e, &ops, NULL, 4 << 20, false)) {
 		CHECK(0, "no second engine");
 		return;
@@ -195,13 +200,15 @@ static void no_memory(void)
 	pid_t child = fork();
 
 	if (child == 0) {
-		const struct rlimit few = {512 << 20, 512 << 20}; /* the buffer's reservation is 1 GiB */
+		const struct rlimit few = {512 << 20,
+					   512 << 20}; /* the buffer's reservation is 1 GiB */
 		uc_engine *e;
 
 		setrlimit(RLIMIT_AS, &few);
 		_exit(uc_open(UC_ARCH_X86, UC_MODE_64, &e) ||
 		      uc_mem_map_ptr(e, 0, TRAP_RAM, UC_PROT_ALL, trap_ram) != UC_ERR_RESOURCE ||
-		      uc_mem_map_ptr(e, 0, TRAP_RAM, UC_PROT_ALL, trap_ram) != UC_ERR_RESOURCE || uc_close(e));
+		      uc_mem_map_ptr(e, 0, TRAP_RAM, UC_PROT_ALL, trap_ram) != UC_ERR_RESOURCE ||
+		      uc_close(e));
 	}
 	CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0, "status %x", status);
 #endif

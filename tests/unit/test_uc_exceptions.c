@@ -1,5 +1,5 @@
-/* Description: which exception, at which address and with which error code: encodings that do not exist, reserved
- * bits, alignment, paging rights, far transfers, delivery itself.
+/* Description: which exception, at which address and with which error code: encodings that do not
+ * exist, reserved bits, alignment, paging rights, far transfers, delivery itself.
  */
 #include "tests/unit/uc_trap.h"
 
@@ -14,50 +14,50 @@ static void encodings(void)
 		const bool wide = mode == TRAP_K64 || mode == TRAP_U64;
 
 		/* LOCK: only the listed instructions, only with a memory destination */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x89, 0x04, 0x24);       /* mov [rsp], eax */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x90);                   /* nop */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x0f, 0xc1, 0xc0);       /* xadd eax, eax */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x01, 0xc0);             /* add eax, eax */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x03, 0x04, 0x24);       /* add eax, [rsp] */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x83, 0x3c, 0x24, 0);    /* cmp */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xf7, 0x24, 0x24);       /* mul */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xff, 0x34, 0x24);       /* push */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xf3, 0xa4);             /* rep movsb */
-		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x0f, 0xa2);             /* cpuid */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x89, 0x04, 0x24);    /* mov [rsp], eax */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x90);		     /* nop */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x0f, 0xc1, 0xc0);    /* xadd eax, eax */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x01, 0xc0);	     /* add eax, eax */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x03, 0x04, 0x24);    /* add eax, [rsp] */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x83, 0x3c, 0x24, 0); /* cmp */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xf7, 0x24, 0x24);    /* mul */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xff, 0x34, 0x24);    /* push */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0xf3, 0xa4);	     /* rep movsb */
+		EXPECT(mode, TRAP_UD, 0, 0xf0, 0x0f, 0xa2);	     /* cpuid */
 		EXPECT(mode, end, 0, 0xf0, 0x01, 0x04, 0x24);
 		EXPECT(mode, end, 0, 0xf0, 0x83, 0x04, 0x24, 1);
 		EXPECT(mode, end, 0, 0xf0, 0x0f, 0xc1, 0x04, 0x24);
 		EXPECT(mode, end, 0, 0xf0, 0x0f, 0xb1, 0x04, 0x24);
-		EXPECT(mode, end, 0, 0xf0, 0x0f, 0xc7, 0x0c, 0x24);     /* cmpxchg8b */
+		EXPECT(mode, end, 0, 0xf0, 0x0f, 0xc7, 0x0c, 0x24); /* cmpxchg8b */
 		EXPECT(mode, end, 0, 0xf0, 0x87, 0x04, 0x24);
-		EXPECT(mode, end, 0, 0xf0, 0xf7, 0x1c, 0x24);           /* neg */
-		EXPECT(mode, end, 0, 0xf0, 0xfe, 0x04, 0x24);           /* inc */
+		EXPECT(mode, end, 0, 0xf0, 0xf7, 0x1c, 0x24); /* neg */
+		EXPECT(mode, end, 0, 0xf0, 0xfe, 0x04, 0x24); /* inc */
 
 		/* VEX: BMI on general registers runs, everything that needs AVX does not */
-		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x78, 0xf2, 0xc1);       /* andn */
-		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x70, 0xf7, 0xc0);       /* bextr */
-		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x71, 0xf7, 0xc0);       /* shlx */
-		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x78, 0xf3, 0xc8);       /* blsr */
-		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x73, 0xf5, 0xc1);       /* pdep */
-		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x73, 0xf6, 0xc1);       /* mulx */
-		EXPECT(mode, end, 0, 0xc4, 0xe3, 0x7b, 0xf0, 0xc0, 7);    /* rorx */
-		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0x58, 0xc0);         /* vaddps xmm0, xmm0, xmm0 */
-		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0x77);               /* vzeroupper */
-		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf9, 0xef, 0xc0);         /* vpxor */
-		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xfc, 0x28, 0xc0);         /* vmovaps ymm */
-		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0xa2);               /* VEX cpuid */
-		EXPECT(mode, TRAP_UD, 0, 0xc4, 0xe2, 0x7c, 0xf2, 0xc1);   /* andn with L */
-		EXPECT(mode, TRAP_UD, 0, 0xc4, 0xe2, 0x79, 0x00, 0xc0);   /* vpshufb */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x78, 0xf2, 0xc1);    /* andn */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x70, 0xf7, 0xc0);    /* bextr */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x71, 0xf7, 0xc0);    /* shlx */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x78, 0xf3, 0xc8);    /* blsr */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x73, 0xf5, 0xc1);    /* pdep */
+		EXPECT(mode, end, 0, 0xc4, 0xe2, 0x73, 0xf6, 0xc1);    /* mulx */
+		EXPECT(mode, end, 0, 0xc4, 0xe3, 0x7b, 0xf0, 0xc0, 7); /* rorx */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0x58, 0xc0);      /* vaddps xmm0, xmm0, xmm0 */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0x77);	       /* vzeroupper */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf9, 0xef, 0xc0);      /* vpxor */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xfc, 0x28, 0xc0);      /* vmovaps ymm */
+		EXPECT(mode, TRAP_UD, 0, 0xc5, 0xf8, 0xa2);	       /* VEX cpuid */
+		EXPECT(mode, TRAP_UD, 0, 0xc4, 0xe2, 0x7c, 0xf2, 0xc1); /* andn with L */
+		EXPECT(mode, TRAP_UD, 0, 0xc4, 0xe2, 0x79, 0x00, 0xc0); /* vpshufb */
 		EXPECT(mode, TRAP_UD, 0, 0xc4, 0xe3, 0x79, 0x0f, 0xc0, 1);
 
-		EXPECT(mode, TRAP_UD, 0, 0x0f, 0x38, 0xf0, 0xc0);       /* movbe reg, reg */
+		EXPECT(mode, TRAP_UD, 0, 0x0f, 0x38, 0xf0, 0xc0); /* movbe reg, reg */
 		EXPECT(mode, TRAP_UD, 0, 0x0f, 0x0b);
 		EXPECT(mode, TRAP_UD, 0, 0x0f, 0xff);
 		/* more than 15 bytes */
-		EXPECT(mode, TRAP_GP, 0, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-		       0x66, 0x66, 0x90);
+		EXPECT(mode, TRAP_GP, 0, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+		       0x66, 0x66, 0x66, 0x66, 0x66, 0x90);
 
-		EXPECT(mode, TRAP_DB, 1, 0xf1, 0x90);                   /* int1: behind it, without DPL check */
+		EXPECT(mode, TRAP_DB, 1, 0xf1, 0x90); /* int1: behind it, without DPL check */
 		EXPECT(mode, TRAP_BP, 1, 0xcc, 0x90);
 		if (wide) {
 			EXPECT(mode, TRAP_UD, 0, 0xce);
@@ -65,8 +65,9 @@ static void encodings(void)
 			EXPECT(mode, TRAP_UD, 0, 0x27);
 			EXPECT(mode, TRAP_UD, 0, 0x9a, 0, 0, 0, 0, 0, 0);
 		} else {
-			EXPECT(mode, end, 0, 0xce);                            /* into */
-			EXPECT(mode, TRAP_OF, 5, 0xb0, 0x7f, 0x04, 1, 0xce, 0x90); /* a trap: behind it */
+			EXPECT(mode, end, 0, 0xce); /* into */
+			EXPECT(mode, TRAP_OF, 5, 0xb0, 0x7f, 0x04, 1, 0xce,
+			       0x90); /* a trap: behind it */
 		}
 	}
 }
@@ -98,8 +99,8 @@ static void cr(uint8_t reg, uint64_t value, bool ok)
 	if (reg == 8)
 		EXPECT_STATE(&s, TRAP_K64, ok ? TRAP_DONE : TRAP_GP, 0, 0x44, 0x0f, 0x22, 0xc0);
 	else
-		EXPECT_STATE(&s, TRAP_K64, ok ? TRAP_DONE : TRAP_GP, 0, 0x0f, 0x22, (uint8_t)(0xc0 | reg << 3), 0x0f,
-			     0x22, (uint8_t)(0xc3 | reg << 3));
+		EXPECT_STATE(&s, TRAP_K64, ok ? TRAP_DONE : TRAP_GP, 0, 0x0f, 0x22,
+			     (uint8_t)(0xc0 | reg << 3), 0x0f, 0x22, (uint8_t)(0xc3 | reg << 3));
 }
 
 static void msr(uint32_t number, uint64_t value, bool ok)
@@ -112,27 +113,28 @@ static void msr(uint32_t number, uint64_t value, bool ok)
 
 static void reserved_bits(void)
 {
-	static const uint32_t addresses[] = {0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102, 0x175, 0x176};
+	static const uint32_t addresses[] = {0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101,
+					     0xc0000102, 0x175,	     0x176};
 	uc_x86_vcpu_state s = trap_state(TRAP_K64);
 	const uint64_t cr0 = s.cr0, cr4 = s.cr4;
 	size_t i;
 
 	cr(0, cr0, true);
 	cr(0, cr0 | UINT64_C(1) << 32, false);
-	cr(0, cr0 & ~1ull, false);       /* PG without PE */
+	cr(0, cr0 & ~1ull, false);	    /* PG without PE */
 	cr(0, cr0 & ~0x80000000ull, false); /* PG off in 64-bit code */
-	cr(0, cr0 | 1 << 29, false);     /* NW without CD */
+	cr(0, cr0 | 1 << 29, false);	    /* NW without CD */
 	cr(0, cr0 | 1 << 29 | 1 << 30, true);
 	cr(3, TRAP_PML4, true);
 	cr(3, TRAP_PML4 | UINT64_C(1) << 45, false);
 	cr(3, TRAP_PML4 | UINT64_C(1) << 63, false);
 	cr(4, cr4, true);
-	cr(4, cr4 & ~0x20ull, false);    /* PAE off in long mode */
-	cr(4, cr4 | 1 << 12, false);     /* LA57: not in CPUID, and not in long mode */
-	cr(4, cr4 | 1 << 13, false);     /* VMXE */
-	cr(4, cr4 | 1 << 17, false);     /* PCIDE */
-	cr(4, cr4 | 1 << 22, false);     /* PKE */
-	cr(4, cr4 | 1 << 11, false);     /* UMIP */
+	cr(4, cr4 & ~0x20ull, false); /* PAE off in long mode */
+	cr(4, cr4 | 1 << 12, false);  /* LA57: not in CPUID, and not in long mode */
+	cr(4, cr4 | 1 << 13, false);  /* VMXE */
+	cr(4, cr4 | 1 << 17, false);  /* PCIDE */
+	cr(4, cr4 | 1 << 22, false);  /* PKE */
+	cr(4, cr4 | 1 << 11, false);  /* UMIP */
 	cr(4, cr4 | 1 << 15, false);
 	cr(4, cr4 | UINT64_C(1) << 32, false);
 	cr(8, 15, true);
@@ -182,8 +184,10 @@ static void aligned(const uint8_t *insn, size_t n, bool must)
 	for (i = 0; i < 16; i++) {
 		s.gpr[7] = TRAP_DATA + i;
 		t = trap_run_state(&s, TRAP_U64, insn, n);
-		CHECK(t.vector == (must && i ? TRAP_GP : TRAP_DONE) && (t.vector != TRAP_GP || (!t.error && !t.at)),
-		      "%02x %02x %02x %02x at +%d: vector %d", insn[0], insn[1], insn[2], insn[3], i, t.vector);
+		CHECK(t.vector == (must && i ? TRAP_GP : TRAP_DONE) &&
+			      (t.vector != TRAP_GP || (!t.error && !t.at)),
+		      "%02x %02x %02x %02x at +%d: vector %d", insn[0], insn[1], insn[2], insn[3],
+		      i, t.vector);
 	}
 }
 
@@ -193,34 +197,34 @@ static void alignment(void)
 		uint8_t n, insn[7];
 		bool must;
 	} t[] = {
-		{3, {0x0f, 0x28, 0x07}, true},              /* movaps */
+		{3, {0x0f, 0x28, 0x07}, true}, /* movaps */
 		{3, {0x0f, 0x29, 0x07}, true},
-		{4, {0x66, 0x0f, 0x6f, 0x07}, true},        /* movdqa */
+		{4, {0x66, 0x0f, 0x6f, 0x07}, true}, /* movdqa */
 		{4, {0x66, 0x0f, 0x7f, 0x07}, true},
-		{3, {0x0f, 0x2b, 0x07}, true},              /* movntps */
-		{4, {0x66, 0x0f, 0xe7, 0x07}, true},        /* movntdq */
-		{5, {0x66, 0x0f, 0x38, 0x2a, 0x07}, true},  /* movntdqa */
-		{3, {0x0f, 0x58, 0x07}, true},              /* addps */
-		{4, {0x66, 0x0f, 0xef, 0x07}, true},        /* pxor */
-		{4, {0x66, 0x0f, 0xfe, 0x07}, true},        /* paddd */
-		{5, {0x66, 0x0f, 0x70, 0x07, 0}, true},     /* pshufd */
-		{5, {0x66, 0x0f, 0x38, 0x00, 0x07}, true},  /* pshufb */
+		{3, {0x0f, 0x2b, 0x07}, true},		      /* movntps */
+		{4, {0x66, 0x0f, 0xe7, 0x07}, true},	      /* movntdq */
+		{5, {0x66, 0x0f, 0x38, 0x2a, 0x07}, true},    /* movntdqa */
+		{3, {0x0f, 0x58, 0x07}, true},		      /* addps */
+		{4, {0x66, 0x0f, 0xef, 0x07}, true},	      /* pxor */
+		{4, {0x66, 0x0f, 0xfe, 0x07}, true},	      /* paddd */
+		{5, {0x66, 0x0f, 0x70, 0x07, 0}, true},	      /* pshufd */
+		{5, {0x66, 0x0f, 0x38, 0x00, 0x07}, true},    /* pshufb */
 		{6, {0x66, 0x0f, 0x3a, 0x0f, 0x07, 1}, true}, /* palignr */
-		{4, {0xf3, 0x0f, 0x16, 0x07}, true},        /* movshdup */
-		{4, {0x66, 0x0f, 0x2d, 0x07}, true},        /* cvtpd2pi */
-		{4, {0x48, 0x0f, 0xc7, 0x0f}, true},        /* cmpxchg16b */
-		{3, {0x0f, 0x10, 0x07}, false},             /* movups */
+		{4, {0xf3, 0x0f, 0x16, 0x07}, true},	      /* movshdup */
+		{4, {0x66, 0x0f, 0x2d, 0x07}, true},	      /* cvtpd2pi */
+		{4, {0x48, 0x0f, 0xc7, 0x0f}, true},	      /* cmpxchg16b */
+		{3, {0x0f, 0x10, 0x07}, false},		      /* movups */
 		{3, {0x0f, 0x11, 0x07}, false},
-		{4, {0xf3, 0x0f, 0x6f, 0x07}, false},       /* movdqu */
+		{4, {0xf3, 0x0f, 0x6f, 0x07}, false}, /* movdqu */
 		{4, {0xf3, 0x0f, 0x7f, 0x07}, false},
-		{4, {0xf2, 0x0f, 0xf0, 0x07}, false},       /* lddqu */
+		{4, {0xf2, 0x0f, 0xf0, 0x07}, false},	       /* lddqu */
 		{6, {0x66, 0x0f, 0x3a, 0x63, 0x07, 0}, false}, /* pcmpistri */
-		{3, {0x0f, 0x5a, 0x07}, false},             /* cvtps2pd: 8 bytes */
-		{4, {0xf3, 0x0f, 0xe6, 0x07}, false},       /* cvtdq2pd */
-		{3, {0x0f, 0x2d, 0x07}, false},             /* cvtps2pi */
+		{3, {0x0f, 0x5a, 0x07}, false},		       /* cvtps2pd: 8 bytes */
+		{4, {0xf3, 0x0f, 0xe6, 0x07}, false},	       /* cvtdq2pd */
+		{3, {0x0f, 0x2d, 0x07}, false},		       /* cvtps2pi */
 		{6, {0x66, 0x0f, 0x3a, 0x0a, 0x07, 0}, false}, /* roundss */
 		{6, {0x66, 0x0f, 0x3a, 0x0b, 0x07, 0}, false},
-		{4, {0xf3, 0x0f, 0x58, 0x07}, false},       /* addss */
+		{4, {0xf3, 0x0f, 0x58, 0x07}, false},	    /* addss */
 		{5, {0x66, 0x0f, 0x38, 0x20, 0x07}, false}, /* pmovsxbw */
 	};
 	uc_x86_vcpu_state s = trap_state(TRAP_U64);
@@ -238,7 +242,8 @@ static void alignment(void)
 	trap_memory();
 }
 
-static void page_fault(uc_x86_vcpu_state *s, int mode, uint64_t pte, const uint8_t *code, size_t n, int64_t error)
+static void page_fault(uc_x86_vcpu_state *s, int mode, uint64_t pte, const uint8_t *code, size_t n,
+		       int64_t error)
 {
 	struct trap t;
 
@@ -247,12 +252,15 @@ static void page_fault(uc_x86_vcpu_state *s, int mode, uint64_t pte, const uint8
 	s->gpr[7] = TRAP_DATA + 0x18;
 	t = trap_run_state(s, mode, code, n);
 	if (error < 0)
-		CHECK(t.vector == TRAP_DONE, "pte %llx %02x: vector %d error %llx cr2 %llx", (unsigned long long)pte,
-		      code[0], t.vector, (unsigned long long)t.error, (unsigned long long)t.s.cr2);
+		CHECK(t.vector == TRAP_DONE, "pte %llx %02x: vector %d error %llx cr2 %llx",
+		      (unsigned long long)pte, code[0], t.vector, (unsigned long long)t.error,
+		      (unsigned long long)t.s.cr2);
 	else
-		CHECK(t.vector == TRAP_PF && t.error == (uint64_t)error && t.s.cr2 == TRAP_DATA + 0x18,
-		      "pte %llx %02x: vector %d error %llx cr2 %llx, not %llx", (unsigned long long)pte, code[0], t.vector,
-		      (unsigned long long)t.error, (unsigned long long)t.s.cr2, (unsigned long long)error);
+		CHECK(t.vector == TRAP_PF && t.error == (uint64_t)error &&
+			      t.s.cr2 == TRAP_DATA + 0x18,
+		      "pte %llx %02x: vector %d error %llx cr2 %llx, not %llx",
+		      (unsigned long long)pte, code[0], t.vector, (unsigned long long)t.error,
+		      (unsigned long long)t.s.cr2, (unsigned long long)error);
 }
 
 static void paging(void)
@@ -296,11 +304,12 @@ static void paging(void)
 	page_fault(&k, TRAP_K64, TRAP_DATA | 3, ex, 3, -1);
 	trap_memory();
 
-	/* a fetch that crosses into a page that is not there: the address of the instruction, what is before it done
-	 * once, CR2 the page */
+	/* a fetch that crosses into a page that is not there: the address of the instruction, what
+	 * is before it done once, CR2 the page */
 	for (int at = 1; at < 5; at++) {
 		struct trap t;
-		static const uint8_t code[] = {0xff, 0xc3, 0xff, 0xc3, 0xb8, 1, 2, 3, 4, 0xff, 0xc3};
+		static const uint8_t code[] = {0xff, 0xc3, 0xff, 0xc3, 0xb8, 1,
+					       2,    3,	   4,	 0xff, 0xc3};
 		uc_x86_vcpu_state s = trap_state(TRAP_U64);
 
 		memcpy(trap_ram + TRAP_CODE + 0x1000 - 4 - at, code, sizeof(code));
@@ -308,14 +317,16 @@ static void paging(void)
 		s.rip = TRAP_CODE + 0x1000 - 4 - at;
 		s.gpr[3] = 0;
 		t = trap_run_state(&s, TRAP_U64, code, 0);
-		CHECK(t.vector == TRAP_PF && t.error == 0x14 && t.rip == s.rip + 4 && t.s.gpr[3] == 2 &&
-			      t.s.cr2 == TRAP_CODE + 0x1000,
-		      "%d bytes before: vector %d rip %llx rbx %llx cr2 %llx", at, t.vector, (unsigned long long)t.rip,
-		      (unsigned long long)t.s.gpr[3], (unsigned long long)t.s.cr2);
+		CHECK(t.vector == TRAP_PF && t.error == 0x14 && t.rip == s.rip + 4 &&
+			      t.s.gpr[3] == 2 && t.s.cr2 == TRAP_CODE + 0x1000,
+		      "%d bytes before: vector %d rip %llx rbx %llx cr2 %llx", at, t.vector,
+		      (unsigned long long)t.rip, (unsigned long long)t.s.gpr[3],
+		      (unsigned long long)t.s.cr2);
 	}
 	trap_memory();
 
-	/* a store that faults on its second page has changed nothing on the first; neither have the wide ones */
+	/* a store that faults on its second page has changed nothing on the first; neither have the
+	 * wide ones */
 	for (int wide = 0; wide < 4; wide++) {
 		uc_x86_vcpu_state s = trap_state(TRAP_U64);
 		struct trap t;
@@ -324,12 +335,17 @@ static void paging(void)
 		trap_st64(TRAP_DATA + 0xff8, 0);
 		memset(s.fxsave + 32, 0xff, 16 * 24), s.fxsave[4] = 0xff;
 		s.gpr[7] = TRAP_DATA + 0x1000 - (wide == 3 ? 9 : 8);
-		t = wide == 0   ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x0f, 0x11, 0x07))       /* movups */
-		    : wide == 1 ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0xf3, 0x0f, 0x7f, 0x07)) /* movdqu */
-		    : wide == 2 ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0xdb, 0x3f))             /* fstp m80 */
-				: trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x0f, 0x11, 0x07));
-		CHECK(t.vector == TRAP_PF && trap_ld64(TRAP_DATA + 0xff8) == 0 && t.s.cr2 == TRAP_DATA + 0x1000,
-		      "%d: vector %d, %llx", wide, t.vector, (unsigned long long)trap_ld64(TRAP_DATA + 0xff8));
+		t = wide == 0	? trap_run_state(&s, TRAP_U64,
+						 TRAP_BYTES(0x0f, 0x11, 0x07)) /* movups */
+		    : wide == 1 ? trap_run_state(&s, TRAP_U64,
+						 TRAP_BYTES(0xf3, 0x0f, 0x7f, 0x07)) /* movdqu */
+		    : wide == 2
+			    ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0xdb, 0x3f)) /* fstp m80 */
+			    : trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x0f, 0x11, 0x07));
+		CHECK(t.vector == TRAP_PF && trap_ld64(TRAP_DATA + 0xff8) == 0 &&
+			      t.s.cr2 == TRAP_DATA + 0x1000,
+		      "%d: vector %d, %llx", wide, t.vector,
+		      (unsigned long long)trap_ld64(TRAP_DATA + 0xff8));
 	}
 	trap_memory();
 	for (int size = 2; size <= 8; size *= 2) {
@@ -340,11 +356,13 @@ static void paging(void)
 		trap_st64(TRAP_DATA + 0xff8, 0);
 		s.gpr[0] = ~UINT64_C(0);
 		s.gpr[7] = TRAP_DATA + 0x1000 - size / 2;
-		t = size == 2 ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x66, 0x89, 0x07))
+		t = size == 2	? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x66, 0x89, 0x07))
 		    : size == 4 ? trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x89, 0x07))
 				: trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x48, 0x89, 0x07));
-		CHECK(t.vector == TRAP_PF && trap_ld64(TRAP_DATA + 0xff8) == 0 && t.s.cr2 == TRAP_DATA + 0x1000,
-		      "size %d: vector %d, %llx", size, t.vector, (unsigned long long)trap_ld64(TRAP_DATA + 0xff8));
+		CHECK(t.vector == TRAP_PF && trap_ld64(TRAP_DATA + 0xff8) == 0 &&
+			      t.s.cr2 == TRAP_DATA + 0x1000,
+		      "size %d: vector %d, %llx", size, t.vector,
+		      (unsigned long long)trap_ld64(TRAP_DATA + 0xff8));
 	}
 	trap_memory();
 }
@@ -356,20 +374,21 @@ static void canonical(void)
 
 	s.gpr[7] = noncanonical;
 	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x8a, 0x07);
-	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x36, 0x8a, 0x07); /* the SS override does not exist here */
+	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x36, 0x8a,
+		     0x07); /* the SS override does not exist here */
 	s = trap_state(TRAP_U64);
 	s.gpr[4] = noncanonical + 0x100;
 	s.gpr[5] = noncanonical;
 	s.gpr[7] = TRAP_DATA;
-	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x50);                   /* push */
-	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x58);                   /* pop */
-	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xe8, 0, 0, 0, 0);       /* call */
-	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xc3);                   /* ret */
-	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x8b, 0x45, 0x08);       /* mov eax, [rbp + 8] */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x50);		  /* push */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x58);		  /* pop */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xe8, 0, 0, 0, 0); /* call */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xc3);		  /* ret */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x8b, 0x45, 0x08); /* mov eax, [rbp + 8] */
 	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0x8b, 0x04, 0x24);
-	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xff, 0x37);             /* push [rdi]: the stack */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_SS, 0, 0xff, 0x37); /* push [rdi]: the stack */
 	s.gpr[7] = noncanonical + 0x1000000;
-	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0xff, 0x37);             /* push [rdi]: the operand */
+	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0xff, 0x37); /* push [rdi]: the operand */
 	EXPECT_STATE(&s, TRAP_U64, TRAP_GP, 0, 0x8b, 0x07);
 	/* descriptor tables, segment bases, XCR0 */
 	s = trap_state(TRAP_K64);
@@ -391,7 +410,7 @@ static void canonical(void)
 	EXPECT_STATE(&s, TRAP_K64, TRAP_DONE, 0, 0xf3, 0x0f, 0xae, 0xd0);
 	s.gpr[1] = s.gpr[2] = 0, s.gpr[0] = 1;
 	EXPECT_STATE(&s, TRAP_K64, TRAP_DONE, 0, 0x0f, 0x01, 0xd1); /* xsetbv */
-	s.gpr[0] = 7;                                               /* AVX */
+	s.gpr[0] = 7;						    /* AVX */
 	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x0f, 0x01, 0xd1);
 	/* delivery on such a stack, in ring 0: #SS, and that one as well: #DF; its IST is good */
 	s = trap_state(TRAP_K64);
@@ -401,7 +420,8 @@ static void canonical(void)
 	CHECK(t.vector == TRAP_DF && t.rsp == noncanonical + 8, "vector %d", t.vector);
 	trap_gate(TRAP_SS, SEL_K32, 14, 0, 1);
 	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
-	CHECK(t.vector == TRAP_SS && t.error == 1, "vector %d error %llx", t.vector, (unsigned long long)t.error);
+	CHECK(t.vector == TRAP_SS && t.error == 1, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
 	/* a handler that is not canonical */
 	trap_gate(TRAP_UD, SEL_K32, 14, 0, 0);
 	trap_st64(TRAP_IDT + TRAP_UD * 16 + 8, 0x8000);
@@ -413,7 +433,8 @@ static void canonical(void)
 }
 
 /* IRETQ with this frame */
-static struct trap iret(int mode, uint64_t rip, uint64_t cs, uint64_t flags, uint64_t rsp, uint64_t ss)
+static struct trap iret(int mode, uint64_t rip, uint64_t cs, uint64_t flags, uint64_t rsp,
+			uint64_t ss)
 {
 	const uint64_t f[5] = {rip, cs, flags, rsp, ss};
 	uc_x86_vcpu_state s = trap_state(mode);
@@ -436,12 +457,13 @@ static void far_transfers(void)
 	uc_x86_vcpu_state s;
 	struct trap t;
 
-#define IRET(vec, err, ...)                                                                      \
-	do {                                                                                     \
-		t = iret(__VA_ARGS__);                                                           \
-		CHECK(t.vector == (vec) && (t.vector == TRAP_DONE || (t.error == (uint64_t)(err) && t.at == 0)), \
-		      "vector %d error %llx at %llx", t.vector, (unsigned long long)t.error,     \
-		      (unsigned long long)t.at);                                                 \
+#define IRET(vec, err, ...)                                                                        \
+	do {                                                                                       \
+		t = iret(__VA_ARGS__);                                                             \
+		CHECK(t.vector == (vec) && (t.vector == TRAP_DONE ||                               \
+					    (t.error == (uint64_t)(err) && t.at == 0)),            \
+		      "vector %d error %llx at %llx", t.vector, (unsigned long long)t.error,       \
+		      (unsigned long long)t.at);                                                   \
 	} while (0)
 	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_K64, 2, TRAP_STACK, SEL_KD);
 	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_K64, 2, TRAP_STACK, 0);
@@ -449,11 +471,12 @@ static void far_transfers(void)
 	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_U32, 2, TRAP_STACK, SEL_UD);
 	IRET(TRAP_GP, 0, TRAP_K64, noncanonical, SEL_K64, 2, TRAP_STACK, SEL_KD);
 	IRET(TRAP_GP, 0, TRAP_K64, noncanonical, SEL_U64, 2, TRAP_STACK, SEL_UD);
-	IRET(TRAP_GP, 0, TRAP_K64, UINT64_C(1) << 32, SEL_U32, 2, TRAP_STACK, SEL_UD); /* beyond the limit */
+	IRET(TRAP_GP, 0, TRAP_K64, UINT64_C(1) << 32, SEL_U32, 2, TRAP_STACK,
+	     SEL_UD); /* beyond the limit */
 	IRET(TRAP_GP, 0, TRAP_K64, to, SEL_U64, 2, TRAP_STACK, 0);
 	IRET(TRAP_GP, 0, TRAP_K64, to, SEL_U32, 2, TRAP_STACK, 3);
 	IRET(TRAP_GP, SEL_UD & ~3, TRAP_K64, to, SEL_U64, 2, TRAP_STACK, SEL_UD & ~3);
-	IRET(TRAP_GP, 0x50, TRAP_K64, to, 0x53, 2, TRAP_STACK, SEL_UD);     /* beyond the GDT */
+	IRET(TRAP_GP, 0x50, TRAP_K64, to, 0x53, 2, TRAP_STACK, SEL_UD);	    /* beyond the GDT */
 	IRET(TRAP_GP, SEL_KD, TRAP_K64, to, SEL_KD, 2, TRAP_STACK, SEL_KD); /* not code */
 	IRET(TRAP_GP, 0, TRAP_K64, to, 0, 2, TRAP_STACK, SEL_KD);
 	trap_st64(TRAP_GDT + 0x20, 0x00cf73000000ffff); /* the user's stack segment: not present */
@@ -465,7 +488,8 @@ static void far_transfers(void)
 	IRET(TRAP_DONE, 0, TRAP_K64, to, SEL_U64, 0x20002, TRAP_STACK, SEL_UD);
 	CHECK(!(t.flags & 0x20000), "VM set in long mode");
 	IRET(TRAP_DONE, 0, TRAP_U32, to, SEL_U32, 0x23002, TRAP_STACK, SEL_UD);
-	CHECK(!(t.flags & 0x23000), "flags %llx: ring 3 set VM or IOPL", (unsigned long long)t.flags);
+	CHECK(!(t.flags & 0x23000), "flags %llx: ring 3 set VM or IOPL",
+	      (unsigned long long)t.flags);
 #undef IRET
 
 	/* SYSRET */
@@ -476,8 +500,8 @@ static void far_transfers(void)
 	s.gpr[1] = to, s.gpr[11] = 0x20002;
 	memcpy(trap_ram + to, (const uint8_t[]){0xcd, TRAP_DONE}, 2);
 	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0x48, 0x0f, 0x07));
-	CHECK(t.vector == TRAP_DONE && t.cs == SEL_U64 && !(t.flags & 0x20000), "vector %d flags %llx", t.vector,
-	      (unsigned long long)t.flags);
+	CHECK(t.vector == TRAP_DONE && t.cs == SEL_U64 && !(t.flags & 0x20000),
+	      "vector %d flags %llx", t.vector, (unsigned long long)t.flags);
 	/* SYSEXIT */
 	s.sysenter_cs = SEL_K64;
 	s.gpr[2] = noncanonical, s.gpr[1] = TRAP_STACK;
@@ -486,11 +510,14 @@ static void far_transfers(void)
 	EXPECT_STATE(&s, TRAP_K64, TRAP_GP, 0, 0x48, 0x0f, 0x35);
 	s.gpr[1] = TRAP_STACK;
 	t = trap_run_state(&s, TRAP_K64, TRAP_BYTES(0x48, 0x0f, 0x35));
-	CHECK(t.vector == TRAP_DONE && t.cs == SEL_U64, "vector %d cs %llx", t.vector, (unsigned long long)t.cs);
-	/* L and D are not both set in what it loads: the state at its first instruction is a possible one */
+	CHECK(t.vector == TRAP_DONE && t.cs == SEL_U64, "vector %d cs %llx", t.vector,
+	      (unsigned long long)t.cs);
+	/* L and D are not both set in what it loads: the state at its first instruction is a
+	 * possible one */
 	trap_gate(TRAP_DB, SEL_K32, 14, 0, 0);
 	s.gpr[2] = TRAP_CODE + 0x50;
-	memcpy(trap_ram + TRAP_CODE + 0x50, (const uint8_t[]){0xe6, 0x80}, 2); /* out: #GP, in ring 3 */
+	memcpy(trap_ram + TRAP_CODE + 0x50, (const uint8_t[]){0xe6, 0x80},
+	       2); /* out: #GP, in ring 3 */
 	{
 		uc_x86_vcpu_state at;
 
@@ -499,7 +526,8 @@ static void far_transfers(void)
 		uc_vcpu_invalidate_code(trap_uc, 0, TRAP_RAM);
 		CHECK(!uc_vcpu_step(trap_uc, &t.info), "step");
 		uc_x86_vcpu_get_state(trap_uc, &at);
-		CHECK(at.rip == s.gpr[2] && (at.seg[1].attr & 0x600) == 0x200, "cs %x", at.seg[1].attr);
+		CHECK(at.rip == s.gpr[2] && (at.seg[1].attr & 0x600) == 0x200, "cs %x",
+		      at.seg[1].attr);
 		CHECK(!uc_x86_vcpu_set_state(trap_uc, &at), "it was refused");
 	}
 	/* far jump through memory */
@@ -518,16 +546,16 @@ static void delivery(void)
 	/* what is wrong with a gate: vector * 8 + IDT, EXT only if it was no INT */
 	s = trap_state(TRAP_U64);
 	t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0xcd, 0x30)); /* DPL */
-	CHECK(t.vector == TRAP_GP && t.error == 0x30 * 8 + 2 && t.at == 0, "vector %d error %llx", t.vector,
-	      (unsigned long long)t.error);
+	CHECK(t.vector == TRAP_GP && t.error == 0x30 * 8 + 2 && t.at == 0, "vector %d error %llx",
+	      t.vector, (unsigned long long)t.error);
 	trap_gate(0x30, SEL_K32, 0, 0, 0);
 	t = trap_run(TRAP_K64, TRAP_BYTES(0xcd, 0x30));
 	CHECK(t.vector == TRAP_GP && t.error == 0x30 * 8 + 2, "vector %d error %llx", t.vector,
 	      (unsigned long long)t.error);
 	trap_gate(TRAP_UD, SEL_K32, 0, 0, 0);
 	t = trap_run(TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
-	CHECK(t.vector == TRAP_GP && t.error == TRAP_UD * 8 + 3 && t.at == 0, "vector %d error %llx", t.vector,
-	      (unsigned long long)t.error);
+	CHECK(t.vector == TRAP_GP && t.error == TRAP_UD * 8 + 3 && t.at == 0,
+	      "vector %d error %llx", t.vector, (unsigned long long)t.error);
 	t = trap_run(TRAP_K32, TRAP_BYTES(0x0f, 0x0b));
 	CHECK(t.vector == TRAP_GP && t.error == TRAP_UD * 8 + 3, "vector %d error %llx", t.vector,
 	      (unsigned long long)t.error);
@@ -541,18 +569,23 @@ static void delivery(void)
 	trap_gate(TRAP_UD, SEL_K32, 14, 0, 0);
 	memcpy(trap_ram + TRAP_IDT + TRAP_UD * 16 + 2, (const uint16_t[]){0x58}, 2);
 	t = trap_run(TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
-	CHECK(t.vector == TRAP_GP && t.error == 0x59, "vector %d error %llx", t.vector, (unsigned long long)t.error);
+	CHECK(t.vector == TRAP_GP && t.error == 0x59, "vector %d error %llx", t.vector,
+	      (unsigned long long)t.error);
 	trap_memory();
 
 	/* RF: with faults, not with traps */
 	t = trap_run(TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
-	CHECK(t.vector == TRAP_UD && (t.flags & 0x10000), "flags %llx", (unsigned long long)t.flags);
+	CHECK(t.vector == TRAP_UD && (t.flags & 0x10000), "flags %llx",
+	      (unsigned long long)t.flags);
 	t = trap_run(TRAP_K32, TRAP_BYTES(0x0f, 0x0b));
-	CHECK(t.vector == TRAP_UD && (t.flags & 0x10000), "flags %llx", (unsigned long long)t.flags);
+	CHECK(t.vector == TRAP_UD && (t.flags & 0x10000), "flags %llx",
+	      (unsigned long long)t.flags);
 	t = trap_run(TRAP_K64, TRAP_BYTES(0xcc));
-	CHECK(t.vector == TRAP_BP && !(t.flags & 0x10000), "flags %llx", (unsigned long long)t.flags);
+	CHECK(t.vector == TRAP_BP && !(t.flags & 0x10000), "flags %llx",
+	      (unsigned long long)t.flags);
 	t = trap_run(TRAP_K64, TRAP_BYTES(0xf1));
-	CHECK(t.vector == TRAP_DB && !(t.flags & 0x10000), "flags %llx", (unsigned long long)t.flags);
+	CHECK(t.vector == TRAP_DB && !(t.flags & 0x10000), "flags %llx",
+	      (unsigned long long)t.flags);
 
 	/* INT through a task gate: its DPL counts */
 	trap_st64(TRAP_IDT32 + 0x30 * 8, 0x0000850000000000 | SEL_TSS << 16);
@@ -564,8 +597,8 @@ static void delivery(void)
 	/* an IST without a change of ring leaves SS alone */
 	trap_gate(TRAP_UD, SEL_K32, 14, 0, 1);
 	t = trap_run(TRAP_K64, TRAP_BYTES(0x0f, 0x0b));
-	CHECK(t.vector == TRAP_UD && t.s.seg[2].selector == SEL_KD && t.s.gpr[4] == TRAP_IST1 - 40, "ss %x rsp %llx",
-	      t.s.seg[2].selector, (unsigned long long)t.s.gpr[4]);
+	CHECK(t.vector == TRAP_UD && t.s.seg[2].selector == SEL_KD && t.s.gpr[4] == TRAP_IST1 - 40,
+	      "ss %x rsp %llx", t.s.seg[2].selector, (unsigned long long)t.s.gpr[4]);
 	trap_memory();
 
 	/* contributory twice: #DF; its delivery failing: the end */
@@ -574,7 +607,8 @@ static void delivery(void)
 	CHECK(t.vector == TRAP_DF && t.error == 0, "vector %d", t.vector);
 	trap_gate(TRAP_DF, SEL_K32, 0, 0, 0);
 	t = trap_run(TRAP_K64, TRAP_BYTES(0xb8, 0x80, 0, 0, 0, 0x8e, 0xd8));
-	CHECK(t.vector == -1 && t.info.reason == UC_VCPU_EXIT_SHUTDOWN, "vector %d reason %d", t.vector, t.info.reason);
+	CHECK(t.vector == -1 && t.info.reason == UC_VCPU_EXIT_SHUTDOWN, "vector %d reason %d",
+	      t.vector, t.info.reason);
 	trap_memory();
 
 	/* real mode */
@@ -601,18 +635,20 @@ static struct trap vm86(unsigned iopl, const uint8_t *code, size_t n)
 
 static void virtual8086(void)
 {
-	static const uint8_t int_n[] = {0xcd, TRAP_DONE}, cli[] = {0xfa}, pushf[] = {0x9c}, iret_[] = {0xcf}, hlt[] = {0xf4},
-			     ud[] = {0x0f, 0x0b}, in[] = {0xe4, 0x80}, lgdt[] = {0x0f, 0x01, 0x16, 0, 0}, int3[] = {0xcc},
-			     lldt[] = {0x0f, 0x00, 0xd0};
+	static const uint8_t int_n[] = {0xcd, TRAP_DONE}, cli[] = {0xfa}, pushf[] = {0x9c},
+			     iret_[] = {0xcf}, hlt[] = {0xf4}, ud[] = {0x0f, 0x0b},
+			     in[] = {0xe4, 0x80}, lgdt[] = {0x0f, 0x01, 0x16, 0, 0},
+			     int3[] = {0xcc}, lldt[] = {0x0f, 0x00, 0xd0};
 	const struct {
 		const uint8_t *code;
 		size_t n;
 		int iopl0, iopl3; /* what is raised */
 	} t[] = {
-		{int_n, 2, TRAP_GP, TRAP_DONE}, {cli, 1, TRAP_GP, TRAP_DONE},   {pushf, 1, TRAP_GP, TRAP_DONE},
-		{hlt, 1, TRAP_GP, TRAP_GP},     {ud, 2, TRAP_UD, TRAP_UD},      {in, 2, TRAP_GP, TRAP_GP},
-		{lgdt, 5, TRAP_GP, TRAP_GP},    {int3, 1, TRAP_BP, TRAP_BP},    {lldt, 3, TRAP_UD, TRAP_UD},
-		{iret_, 1, TRAP_GP, -2},
+		{int_n, 2, TRAP_GP, TRAP_DONE}, {cli, 1, TRAP_GP, TRAP_DONE},
+		{pushf, 1, TRAP_GP, TRAP_DONE}, {hlt, 1, TRAP_GP, TRAP_GP},
+		{ud, 2, TRAP_UD, TRAP_UD},	{in, 2, TRAP_GP, TRAP_GP},
+		{lgdt, 5, TRAP_GP, TRAP_GP},	{int3, 1, TRAP_BP, TRAP_BP},
+		{lldt, 3, TRAP_UD, TRAP_UD},	{iret_, 1, TRAP_GP, -2},
 	};
 	struct trap r;
 	size_t i;
@@ -624,27 +660,30 @@ static void virtual8086(void)
 			if (want == -2)
 				continue;
 			r = vm86(iopl, t[i].code, t[i].n);
-			CHECK(r.vector == want, "%02x, IOPL %u: vector %d reason %d", t[i].code[0], iopl, r.vector,
-			      r.info.reason);
+			CHECK(r.vector == want, "%02x, IOPL %u: vector %d reason %d", t[i].code[0],
+			      iopl, r.vector, r.info.reason);
 			/* the frame holds the segments; ring 0 has none of them */
-			CHECK((r.flags & 0x20000) && r.cs == TRAP_CODE >> 4 && r.ss == TRAP_CODE >> 4 &&
-				      r.s.seg[3].selector == 0 && r.s.seg[2].selector == SEL_KD &&
-				      !(r.s.rflags & 0x20000) && r.s.gpr[4] < TRAP_STACK0,
+			CHECK((r.flags & 0x20000) && r.cs == TRAP_CODE >> 4 &&
+				      r.ss == TRAP_CODE >> 4 && r.s.seg[3].selector == 0 &&
+				      r.s.seg[2].selector == SEL_KD && !(r.s.rflags & 0x20000) &&
+				      r.s.gpr[4] < TRAP_STACK0,
 			      "%02x: flags %llx cs %llx", t[i].code[0], (unsigned long long)r.flags,
 			      (unsigned long long)r.cs);
 		}
 	}
 	/* and back in by IRETD from ring 0, and out again */
 	{
-		const uint32_t f[9] = {0x40, TRAP_CODE >> 4, 0x23002, 0x8000, TRAP_CODE >> 4, 0, 0, 0, 0};
+		const uint32_t f[9] = {
+			0x40, TRAP_CODE >> 4, 0x23002, 0x8000, TRAP_CODE >> 4, 0, 0, 0, 0};
 		uc_x86_vcpu_state s = trap_state(TRAP_K32);
 
 		memcpy(trap_ram + TRAP_STACK, f, sizeof(f));
 		memcpy(trap_ram + TRAP_CODE + 0x40, ud, 2);
 		memcpy(trap_ram + TRAP_TSS + 8, (uint16_t[]){SEL_KD}, 2);
 		r = trap_run_state(&s, TRAP_K32, TRAP_BYTES(0xcf));
-		CHECK(r.vector == TRAP_UD && r.rip == 0x40 && (r.flags & 0x23000) == 0x23000, "vector %d at %llx flags %llx",
-		      r.vector, (unsigned long long)r.rip, (unsigned long long)r.flags);
+		CHECK(r.vector == TRAP_UD && r.rip == 0x40 && (r.flags & 0x23000) == 0x23000,
+		      "vector %d at %llx flags %llx", r.vector, (unsigned long long)r.rip,
+		      (unsigned long long)r.flags);
 	}
 	trap_memory();
 }
@@ -657,8 +696,8 @@ static void pcmpestr(void)
 	/* equal each, bytes; lengths 2^32 and the most negative ones count as 16 */
 	s.gpr[0] = UINT64_C(1) << 32, s.gpr[2] = UINT64_C(1) << 63;
 	t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x66, 0x48, 0x0f, 0x3a, 0x61, 0xc1, 0x08));
-	CHECK(t.s.gpr[1] == 0 && !(t.flags & 0xc0), "index %llx flags %llx", (unsigned long long)t.s.gpr[1],
-	      (unsigned long long)t.flags);
+	CHECK(t.s.gpr[1] == 0 && !(t.flags & 0xc0), "index %llx flags %llx",
+	      (unsigned long long)t.s.gpr[1], (unsigned long long)t.flags);
 	/* without REX.W the upper halves do not count: both empty */
 	t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x66, 0x0f, 0x3a, 0x61, 0xc1, 0x08));
 	CHECK((t.flags & 0xc0) == 0xc0, "flags %llx", (unsigned long long)t.flags);

@@ -1,4 +1,5 @@
-/* Description: floating-point exceptions: what fetestexcept() of a guest sees, and where #MF is raised.
+/* Description: floating-point exceptions: what fetestexcept() of a guest sees, and where #MF is
+ * raised.
  */
 #include "tests/unit/uc_trap.h"
 
@@ -40,9 +41,11 @@ static unsigned sse(double a, uint8_t op, double b)
 	st_double(TRAP_DATA, a), st_double(TRAP_DATA + 8, b);
 	s.gpr[7] = TRAP_DATA;
 	t = trap_run_state(&s, TRAP_U64,
-			   TRAP_BYTES(0xf2, 0x0f, 0x10, 0x07, 0xf2, 0x0f, op, 0x47, 0x08, 0x0f, 0xae, 0x5f, 0x10));
+			   TRAP_BYTES(0xf2, 0x0f, 0x10, 0x07, 0xf2, 0x0f, op, 0x47, 0x08, 0x0f,
+				      0xae, 0x5f, 0x10));
 	CHECK(t.vector == TRAP_DONE, "vector %d", t.vector);
-	CHECK((unsigned)(t.s.fxsave[24] | t.s.fxsave[25] << 8) == ld32(TRAP_DATA + 16), "the state has another MXCSR");
+	CHECK((unsigned)(t.s.fxsave[24] | t.s.fxsave[25] << 8) == ld32(TRAP_DATA + 16),
+	      "the state has another MXCSR");
 	return ld32(TRAP_DATA + 16) & 0x3f;
 }
 
@@ -79,27 +82,32 @@ static void mxcsr(void)
 	/* sticky, and gone when it is loaded: divss 1/0; ldmxcsr; stmxcsr */
 	trap_st64(TRAP_DATA, 0x000000003f800000), trap_st64(TRAP_DATA + 8, 0x1f80);
 	t = trap_run_state(&s, TRAP_U64,
-			   TRAP_BYTES(0xf3, 0x0f, 0x10, 0x07, 0xf3, 0x0f, 0x5e, 0x47, 0x04, 0x0f, 0xae, 0x57, 0x08, 0x0f,
-				      0xae, 0x5f, 0x10));
+			   TRAP_BYTES(0xf3, 0x0f, 0x10, 0x07, 0xf3, 0x0f, 0x5e, 0x47, 0x04, 0x0f,
+				      0xae, 0x57, 0x08, 0x0f, 0xae, 0x5f, 0x10));
 	CHECK(t.vector == TRAP_DONE && ld32(TRAP_DATA + 16) == 0x1f80, "%x", ld32(TRAP_DATA + 16));
 	/* rcpps, rsqrtps raise nothing; roundsd may be told not to */
 	t = trap_run_state(&s, TRAP_U64,
-			   TRAP_BYTES(0x0f, 0x57, 0xc0, 0x0f, 0x53, 0xc8, 0x0f, 0x52, 0xd0, 0x0f, 0xae, 0x5f, 0x10));
+			   TRAP_BYTES(0x0f, 0x57, 0xc0, 0x0f, 0x53, 0xc8, 0x0f, 0x52, 0xd0, 0x0f,
+				      0xae, 0x5f, 0x10));
 	CHECK(ld32(TRAP_DATA + 16) == 0x1f80, "rcpps of 0: %x", ld32(TRAP_DATA + 16));
 	st_double(TRAP_DATA, 1.5);
 	for (i = 0; i < 2; i++) {
 		t = trap_run_state(&s, TRAP_U64,
-				   TRAP_BYTES(0x66, 0x0f, 0x3a, 0x0b, 0x07, (uint8_t)(i * 8), 0x0f, 0xae, 0x5f, 0x10));
-		CHECK(ld32(TRAP_DATA + 16) == (i ? 0x1f80 : 0x1fa0), "roundsd %d: %x", i * 8, ld32(TRAP_DATA + 16));
+				   TRAP_BYTES(0x66, 0x0f, 0x3a, 0x0b, 0x07, (uint8_t)(i * 8), 0x0f,
+					      0xae, 0x5f, 0x10));
+		CHECK(ld32(TRAP_DATA + 16) == (i ? 0x1f80 : 0x1fa0), "roundsd %d: %x", i * 8,
+		      ld32(TRAP_DATA + 16));
 	}
 	/* FZ flushes SSE results, and not x87's */
 	s.fxsave[25] = 0x9f;
-	trap_st64(TRAP_DATA, 0x0000000000800000), trap_st64(TRAP_DATA + 8, 0x3f000000); /* FLT_MIN, 0.5 */
+	trap_st64(TRAP_DATA, 0x0000000000800000),
+		trap_st64(TRAP_DATA + 8, 0x3f000000); /* FLT_MIN, 0.5 */
 	t = trap_run_state(&s, TRAP_U64,
-			   TRAP_BYTES(0xf3, 0x0f, 0x10, 0x07, 0xf3, 0x0f, 0x59, 0x47, 0x08, 0xf3, 0x0f, 0x11, 0x47, 0x10,
-				      0xd9, 0x07, 0xd8, 0x4f, 0x08, 0xd9, 0x5f, 0x18));
-	CHECK(ld32(TRAP_DATA + 16) == 0 && ld32(TRAP_DATA + 24) == 0x00400000, "%x %x", ld32(TRAP_DATA + 16),
-	      ld32(TRAP_DATA + 24));
+			   TRAP_BYTES(0xf3, 0x0f, 0x10, 0x07, 0xf3, 0x0f, 0x59, 0x47, 0x08, 0xf3,
+				      0x0f, 0x11, 0x47, 0x10, 0xd9, 0x07, 0xd8, 0x4f, 0x08, 0xd9,
+				      0x5f, 0x18));
+	CHECK(ld32(TRAP_DATA + 16) == 0 && ld32(TRAP_DATA + 24) == 0x00400000, "%x %x",
+	      ld32(TRAP_DATA + 16), ld32(TRAP_DATA + 24));
 }
 
 /* After an unmasked division by zero: which instruction raises #MF? */
@@ -115,8 +123,8 @@ static void waits(int vector, const uint8_t *insn, size_t n)
 	memset(trap_ram + TRAP_DATA, 0, 512);
 	trap_ram[TRAP_DATA] = 0x7f, trap_ram[TRAP_DATA + 1] = 3;
 	t = trap_run_state(&s, TRAP_U64, code, 7 + n);
-	CHECK(t.vector == vector && (vector == TRAP_DONE || t.at == 7), "%02x %02x: vector %d at %llx", insn[0], insn[1],
-	      t.vector, (unsigned long long)t.at);
+	CHECK(t.vector == vector && (vector == TRAP_DONE || t.at == 7),
+	      "%02x %02x: vector %d at %llx", insn[0], insn[1], t.vector, (unsigned long long)t.at);
 }
 
 static void mf(void)
@@ -125,21 +133,21 @@ static void mf(void)
 		uint8_t n, insn[4];
 		int vector;
 	} t[] = {
-		{1, {0x9b}, TRAP_MF},                    /* fwait */
-		{2, {0xd9, 0xe8}, TRAP_MF},              /* fld1 */
-		{2, {0xd9, 0xd0}, TRAP_MF},              /* fnop */
-		{2, {0xdd, 0x17}, TRAP_MF},              /* fst [rdi] */
-		{2, {0xd9, 0x2f}, TRAP_MF},              /* fldcw waits */
-		{3, {0x0f, 0x6f, 0xc0}, TRAP_MF},        /* MMX */
-		{2, {0x0f, 0x77}, TRAP_MF},              /* emms */
-		{2, {0xdb, 0xe2}, TRAP_DONE},            /* fnclex */
-		{2, {0xdb, 0xe3}, TRAP_DONE},            /* fninit */
-		{2, {0xdf, 0xe0}, TRAP_DONE},            /* fnstsw ax */
-		{2, {0xdd, 0x3f}, TRAP_DONE},            /* fnstsw */
-		{2, {0xd9, 0x3f}, TRAP_DONE},            /* fnstcw */
-		{2, {0xd9, 0x37}, TRAP_DONE},            /* fnstenv */
-		{2, {0xdd, 0x37}, TRAP_DONE},            /* fnsave */
-		{3, {0x0f, 0x58, 0xc0}, TRAP_DONE},      /* SSE does not care */
+		{1, {0x9b}, TRAP_MF},		    /* fwait */
+		{2, {0xd9, 0xe8}, TRAP_MF},	    /* fld1 */
+		{2, {0xd9, 0xd0}, TRAP_MF},	    /* fnop */
+		{2, {0xdd, 0x17}, TRAP_MF},	    /* fst [rdi] */
+		{2, {0xd9, 0x2f}, TRAP_MF},	    /* fldcw waits */
+		{3, {0x0f, 0x6f, 0xc0}, TRAP_MF},   /* MMX */
+		{2, {0x0f, 0x77}, TRAP_MF},	    /* emms */
+		{2, {0xdb, 0xe2}, TRAP_DONE},	    /* fnclex */
+		{2, {0xdb, 0xe3}, TRAP_DONE},	    /* fninit */
+		{2, {0xdf, 0xe0}, TRAP_DONE},	    /* fnstsw ax */
+		{2, {0xdd, 0x3f}, TRAP_DONE},	    /* fnstsw */
+		{2, {0xd9, 0x3f}, TRAP_DONE},	    /* fnstcw */
+		{2, {0xd9, 0x37}, TRAP_DONE},	    /* fnstenv */
+		{2, {0xdd, 0x37}, TRAP_DONE},	    /* fnsave */
+		{3, {0x0f, 0x58, 0xc0}, TRAP_DONE}, /* SSE does not care */
 	};
 	uc_x86_vcpu_state s;
 	size_t i;
@@ -150,8 +158,10 @@ static void mf(void)
 	s = trap_state(TRAP_U64);
 	s.gpr[7] = TRAP_DATA;
 	trap_st64(TRAP_DATA, 0x37b);
-	EXPECT_STATE(&s, TRAP_U64, TRAP_MF, 8, 0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9, 0xd9, 0x2f, 0x9b);
-	EXPECT_STATE(&s, TRAP_U64, TRAP_DONE, 0, 0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9, 0xdb, 0xe2, 0xd9, 0x2f, 0x9b);
+	EXPECT_STATE(&s, TRAP_U64, TRAP_MF, 8, 0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9, 0xd9, 0x2f,
+		     0x9b);
+	EXPECT_STATE(&s, TRAP_U64, TRAP_DONE, 0, 0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9, 0xdb, 0xe2,
+		     0xd9, 0x2f, 0x9b);
 	/* CR0.TS comes before, and without NE there is no #MF */
 	s.fxsave[0] = 0x7b;
 	s.cr0 &= ~0x20;

@@ -1,8 +1,9 @@
-/* Description: one piece of x86 machine code in one mode of the patched Unicorn, and what it raised.
+/* Description: one piece of x86 machine code in one mode of the patched Unicorn, and what it
+ * raised.
  *
- * For the tests of the exception patches of the series (cpu/soft/unicorn). The guest is 4 MiB of flat, identity
- * mapped memory; every vector leads to a HLT of its own, the code ends in INT 0xfe. trap_run() says which vector
- * was reached and with what frame.
+ * For the tests of the exception patches of the series (cpu/soft/unicorn). The guest is 4 MiB of
+ * flat, identity mapped memory; every vector leads to a HLT of its own, the code ends in INT 0xfe.
+ * trap_run() says which vector was reached and with what frame.
  */
 #ifndef TESTS_UC_TRAP_H
 #define TESTS_UC_TRAP_H
@@ -47,11 +48,25 @@ enum {
 	SEL_U32 = 0x33,
 	SEL_TSS = 0x40,
 };
-enum { TRAP_DE = 0, TRAP_DB = 1, TRAP_BP = 3, TRAP_OF = 4, TRAP_BR = 5, TRAP_UD = 6, TRAP_NM = 7, TRAP_DF = 8,
-       TRAP_TS = 10, TRAP_NP = 11, TRAP_SS = 12, TRAP_GP = 13, TRAP_PF = 14, TRAP_MF = 16 };
+enum {
+	TRAP_DE = 0,
+	TRAP_DB = 1,
+	TRAP_BP = 3,
+	TRAP_OF = 4,
+	TRAP_BR = 5,
+	TRAP_UD = 6,
+	TRAP_NM = 7,
+	TRAP_DF = 8,
+	TRAP_TS = 10,
+	TRAP_NP = 11,
+	TRAP_SS = 12,
+	TRAP_GP = 13,
+	TRAP_PF = 14,
+	TRAP_MF = 16
+};
 
 struct trap {
-	int vector;     /* TRAP_DONE: ran to its end; -1: another exit, see info */
+	int vector;	/* TRAP_DONE: ran to its end; -1: another exit, see info */
 	uint64_t error; /* error code, if the vector has one */
 	uint64_t rip, cs, flags, rsp, ss;
 	uint64_t at; /* rip - TRAP_CODE */
@@ -66,19 +81,19 @@ static int trap_failures;
 /* the second stage's answer to a page, if a test wants another one than RAM */
 static int (*trap_xlat)(uint64_t gpa, uint32_t access, uint32_t walk, uc_vcpu_xlat *out);
 
-#define CHECK(c, ...)                                                   \
-	do {                                                            \
-		trap_checks++;                                          \
-		if (!(c)) {                                             \
-			printf("%s:%d: %s: ", __FILE__, __LINE__, #c);  \
-			printf(__VA_ARGS__);                            \
-			printf("\n");                                   \
-			trap_failures++;                                \
-		}                                                       \
+#define CHECK(c, ...)                                                                              \
+	do {                                                                                       \
+		trap_checks++;                                                                     \
+		if (!(c)) {                                                                        \
+			printf("%s:%d: %s: ", __FILE__, __LINE__, #c);                             \
+			printf(__VA_ARGS__);                                                       \
+			printf("\n");                                                              \
+			trap_failures++;                                                           \
+		}                                                                                  \
 	} while (0)
 
-static inline int trap_op_translate(void *opaque, uint64_t gpa, uint64_t gva, uint32_t access, uint32_t walk,
-				    uc_vcpu_xlat *out)
+static inline int trap_op_translate(void *opaque, uint64_t gpa, uint64_t gva, uint32_t access,
+				    uint32_t walk, uc_vcpu_xlat *out)
 {
 	(void)opaque, (void)gva;
 	out->hpa = gpa;
@@ -147,7 +162,8 @@ static inline void trap_op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, 
 		out[0] = 13;
 		memcpy(&out[1], "Genu", 4), memcpy(&out[3], "ineI", 4), memcpy(&out[2], "ntel", 4);
 		break;
-	case 1: /* SSE3 SSSE3 CX16 SSE4.1 SSE4.2 MOVBE POPCNT XSAVE; FPU DE PSE TSC MSR PAE MCE ... SSE2 */
+	case 1: /* SSE3 SSSE3 CX16 SSE4.1 SSE4.2 MOVBE POPCNT XSAVE; FPU DE PSE TSC MSR PAE MCE ...
+		   SSE2 */
 		out[2] = 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 26;
 		out[3] = 0x0783fbfd;
 		break;
@@ -173,8 +189,8 @@ static inline void trap_op_cr8_write(void *opaque, uint64_t value)
 
 static const uc_vcpu_ops trap_ops = {
 	trap_op_translate, trap_op_mmio_read, trap_op_mmio_write, trap_op_pio_read,
-	trap_op_pio_write, trap_op_irq_ack,   trap_op_tsc,        trap_op_rdmsr,
-	trap_op_wrmsr,     trap_op_cpuid,     trap_op_cr8_read,   trap_op_cr8_write,
+	trap_op_pio_write, trap_op_irq_ack,   trap_op_tsc,	  trap_op_rdmsr,
+	trap_op_wrmsr,	   trap_op_cpuid,     trap_op_cr8_read,	  trap_op_cr8_write,
 };
 
 static inline void trap_st64(uint64_t a, uint64_t v)
@@ -190,10 +206,11 @@ static inline uint64_t trap_ld64(uint64_t a)
 	return v;
 }
 
-static inline uint64_t trap_gate_low(uint64_t to, unsigned sel, unsigned type, unsigned dpl, unsigned ist)
+static inline uint64_t trap_gate_low(uint64_t to, unsigned sel, unsigned type, unsigned dpl,
+				     unsigned ist)
 {
-	return (to & 0xffff) | (uint64_t)sel << 16 | (uint64_t)(0x8000 | dpl << 13 | type << 8 | ist) << 32 |
-	       (to >> 16 & 0xffff) << 48;
+	return (to & 0xffff) | (uint64_t)sel << 16 |
+	       (uint64_t)(0x8000 | dpl << 13 | type << 8 | ist) << 32 | (to >> 16 & 0xffff) << 48;
 }
 
 /* type 14: interrupt gate, 15: trap gate; type 0: an empty entry */
@@ -201,9 +218,11 @@ static inline void trap_gate(int vector, unsigned sel32, unsigned type, unsigned
 {
 	const uint64_t to = TRAP_HANDLERS + (unsigned)vector * 16;
 
-	trap_st64(TRAP_IDT + (unsigned)vector * 16, type ? trap_gate_low(to, SEL_K64, type, dpl, ist) : 0);
+	trap_st64(TRAP_IDT + (unsigned)vector * 16,
+		  type ? trap_gate_low(to, SEL_K64, type, dpl, ist) : 0);
 	trap_st64(TRAP_IDT + (unsigned)vector * 16 + 8, 0);
-	trap_st64(TRAP_IDT32 + (unsigned)vector * 8, type ? trap_gate_low(to, sel32, type, dpl, 0) : 0);
+	trap_st64(TRAP_IDT32 + (unsigned)vector * 8,
+		  type ? trap_gate_low(to, sel32, type, dpl, 0) : 0);
 }
 
 /* Memory as every test finds it; called by trap_open, and to start over. */
@@ -261,7 +280,8 @@ static inline void trap_close(void)
 
 static inline uc_x86_vcpu_state trap_state(int mode)
 {
-	const bool user = mode == TRAP_U64 || mode == TRAP_U32, long_mode = mode == TRAP_K64 || mode == TRAP_U64;
+	const bool user = mode == TRAP_U64 || mode == TRAP_U32,
+		   long_mode = mode == TRAP_K64 || mode == TRAP_U64;
 	uc_x86_vcpu_state s = {0};
 	int i;
 
@@ -275,7 +295,7 @@ static inline uc_x86_vcpu_state trap_state(int mode)
 	s.gdt_base = TRAP_GDT, s.gdt_limit = 0x4f;
 	s.idt_base = long_mode ? TRAP_IDT : TRAP_IDT32;
 	s.idt_limit = long_mode ? 0xfff : 0x7ff;
-	s.cr0 = 0x80010033;                 /* PG WP NE ET MP PE */
+	s.cr0 = 0x80010033; /* PG WP NE ET MP PE */
 	s.cr3 = long_mode ? TRAP_PML4 : TRAP_PD32;
 	s.cr4 = long_mode ? 0x6f8 : 0x6d8;  /* OSXMMEXCPT OSFXSR PGE MCE (PAE) PSE DE */
 	s.efer = long_mode ? 0xd01 : 0x801; /* NXE LMA LME SCE */
@@ -287,18 +307,10 @@ static inline uc_x86_vcpu_state trap_state(int mode)
 	s.fxsave[24] = 0x80, s.fxsave[25] = 0x1f;
 	s.pat = 0x0007040600070406;
 	switch (mode) {
-	case TRAP_K64:
-		s.seg[1] = (uc_x86_vcpu_seg){0, 0xffffffff, SEL_K64, 0xa9b};
-		break;
-	case TRAP_U64:
-		s.seg[1] = (uc_x86_vcpu_seg){0, 0xffffffff, SEL_U64, 0xafb};
-		break;
-	case TRAP_K32:
-		s.seg[1] = (uc_x86_vcpu_seg){0, 0xffffffff, SEL_K32, 0xc9b};
-		break;
-	case TRAP_U32:
-		s.seg[1] = (uc_x86_vcpu_seg){0, 0xffffffff, SEL_U32, 0xcfb};
-		break;
+	case TRAP_K64: s.seg[1] = (uc_x86_vcpu_seg){0, 0xffffffff, SEL_K64, 0xa9b}; break;
+	case TRAP_U64: s.seg[1] = (uc_x86_vcpu_seg){0, 0xffffffff, SEL_U64, 0xafb}; break;
+	case TRAP_K32: s.seg[1] = (uc_x86_vcpu_seg){0, 0xffffffff, SEL_K32, 0xc9b}; break;
+	case TRAP_U32: s.seg[1] = (uc_x86_vcpu_seg){0, 0xffffffff, SEL_U32, 0xcfb}; break;
 	default:
 		for (i = 0; i < 6; i++)
 			s.seg[i] = (uc_x86_vcpu_seg){0, 0xffff, 0, 0x93};
@@ -317,7 +329,8 @@ static inline uc_x86_vcpu_state trap_state(int mode)
 }
 
 /* Runs @code from TRAP_CODE in state @s until a vector is reached. */
-static inline struct trap trap_run_state(const uc_x86_vcpu_state *s, int mode, const void *code, size_t len)
+static inline struct trap trap_run_state(const uc_x86_vcpu_state *s, int mode, const void *code,
+					 size_t len)
 {
 	static const uint8_t done[2] = {0xcd, TRAP_DONE};
 	const bool wide = mode == TRAP_K64 || mode == TRAP_U64;
@@ -347,13 +360,15 @@ static inline struct trap trap_run_state(const uc_x86_vcpu_state *s, int mode, c
 	if (t.info.reason != UC_VCPU_EXIT_HLT || linear > 0xfff)
 		return t;
 	t.vector = (int)(linear >> 4);
-	n = mode != TRAP_R16 && (t.vector == 8 || (t.vector >= 10 && t.vector <= 14) || t.vector == 17);
+	n = mode != TRAP_R16 &&
+	    (t.vector == 8 || (t.vector >= 10 && t.vector <= 14) || t.vector == 17);
 	for (i = 0; i < 7; i++) {
 		const uint64_t sp = t.s.seg[2].base + t.s.gpr[4];
 
 		if (sp > TRAP_RAM - 64)
 			return t;
-		f[i] = wide ? trap_ld64(sp + i * 8) : trap_ld64(sp + i * (mode == TRAP_R16 ? 2 : 4));
+		f[i] = wide ? trap_ld64(sp + i * 8)
+			    : trap_ld64(sp + i * (mode == TRAP_R16 ? 2 : 4));
 		f[i] &= wide ? ~UINT64_C(0) : mode == TRAP_R16 ? 0xffff : 0xffffffff;
 	}
 	t.error = n ? f[0] : 0;
@@ -384,17 +399,18 @@ static inline void trap_expect(int line, const uc_x86_vcpu_state *s, int mode, i
 	printf("line %d, mode %d, bytes", line, mode);
 	for (size_t i = 0; i < len && i < 16; i++)
 		printf(" %02x", ((const uint8_t *)code)[i]);
-	printf(": vector %d at %lld instead of %d at %ld (reason %d %s, rip %llx)\n", t.vector, (long long)t.at,
-	       vector, off, t.info.reason, t.info.error ? t.info.error : "", (unsigned long long)t.s.rip);
+	printf(": vector %d at %lld instead of %d at %ld (reason %d %s, rip %llx)\n", t.vector,
+	       (long long)t.at, vector, off, t.info.reason, t.info.error ? t.info.error : "",
+	       (unsigned long long)t.s.rip);
 }
 
 /* These bytes raise @vector at offset @off (TRAP_DONE: they run to their end). */
-#define EXPECT_STATE(state, mode, vector, off, ...) \
+#define EXPECT_STATE(state, mode, vector, off, ...)                                                \
 	trap_expect(__LINE__, state, mode, vector, off, TRAP_BYTES(__VA_ARGS__))
-#define EXPECT(mode, vector, off, ...)                                \
-	do {                                                          \
-		const uc_x86_vcpu_state st_ = trap_state(mode);       \
-		EXPECT_STATE(&st_, mode, vector, off, __VA_ARGS__);   \
+#define EXPECT(mode, vector, off, ...)                                                             \
+	do {                                                                                       \
+		const uc_x86_vcpu_state st_ = trap_state(mode);                                    \
+		EXPECT_STATE(&st_, mode, vector, off, __VA_ARGS__);                                \
 	} while (0)
 
 static inline int trap_report(const char *what)
