@@ -75,7 +75,7 @@ const struct config_field run_config_fields[] = {
 	FIELD("initrd", CONFIG_STRING, initrd, .check = check_not_empty,
 	      .help = "initial RAM file system for the kernel"),
 	FIELD("append", CONFIG_STRING, append, .max = 65535, .help = "command line for the kernel"),
-	FIELD("memory", CONFIG_SIZE, memory, .min = 2 << 20, .max = 1ull << 40, .initial = "512M",
+	FIELD("memory", CONFIG_SIZE, memory, .min = 2 << 20, .max = 1ull << 38, .initial = "512M",
 	      .help = "RAM of the guest; a plain number is MiB. More than this host has is "
 		      "refused"),
 	FIELD("overcommit", CONFIG_BOOL, overcommit, .help = "allow more memory than the host has"),

@@ -239,7 +239,7 @@ void x86_cpuid(const struct x86_cpuid_context *ctx, unsigned vcpu, uint32_t leaf
 	case 0x80000004: text(out, brand, 32); break;
 	case 0x80000006: out[2] = 64 | 6 << 12 | 512 << 16; break;
 	case 0x80000007: out[3] = B(8); break; /* invariant TSC */
-	case 0x80000008: out[0] = 48 | 48 << 8; break;
+	case 0x80000008: out[0] = X86_PHYSICAL_BITS | 48 << 8; break;
 	default: break;
 	}
 }

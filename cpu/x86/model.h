@@ -7,6 +7,10 @@
 
 #include <stdint.h>
 
+/* MAXPHYADDR of every model: what the emulator checks reserved bits against, and what every
+ * processor with hardware paging for guests has at least but for a few that have 39. */
+enum { X86_PHYSICAL_BITS = 40 };
+
 struct x86_model {
 	const char *name, *help;
 	uint32_t leaf1_ecx, leaf1_edx, leaf7_ebx, leaf7_ecx, leaf7_edx, ext1_ecx, ext1_edx;

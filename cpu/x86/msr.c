@@ -1,5 +1,7 @@
 #include "cpu/x86/msr.h"
 
+#include "cpu/x86/model.h"
+
 enum {
 	MSR_TSC = 0x10,
 	MSR_PLATFORM_ID = 0x17,
@@ -58,7 +60,7 @@ static bool memory_type(uint64_t type)
 /* Reserved bits are #GP (SDM vol. 3A 12.11.2). */
 static bool mtrr_valid(uint32_t msr, uint64_t value)
 {
-	const uint64_t above = ~((1ull << 48) - 1); /* MAXPHYADDR of every model */
+	const uint64_t above = ~((1ull << X86_PHYSICAL_BITS) - 1);
 
 	if (msr == MSR_MTRR_DEF_TYPE)
 		return memory_type(value & 0xff) && !(value & ~0xcffull);

@@ -136,9 +136,9 @@ static void test_wrong(void)
 	bad("k|--memory", "--memory needs a value", "SIZE");
 	bad("k|-c", "-c needs a value", "N");
 	bad("k|l", "'l' after 'k'", "quotes");
-	bad("-m|x|k", "-m: 'x'", "from 2M to 1T");
-	bad("-m|1M|k", "'1M'", "from 2M to 1T");
-	bad("-m|2T|k", "'2T'", "from 2M to 1T");
+	bad("-m|x|k", "-m: 'x'", "from 2M to 256G");
+	bad("-m|1M|k", "'1M'", "from 2M to 256G");
+	bad("-m|2T|k", "'2T'", "from 2M to 256G");
 	bad("-m|-1|k", "'-1'", "from 2M");
 	bad("-m|99999999999999999999|k", "999", "from 2M");
 	bad("-m|18446744073709551615T|k", "T'", "from 2M");
@@ -176,7 +176,7 @@ static void test_sizes(void)
 		uint64_t bytes;
 	} sizes[] = {
 		{"512", 512ull << 20},	 {"512M", 512ull << 20},   {"512m", 512ull << 20},
-		{"4G", 4ull << 30},	 {"1T", 1ull << 40},	   {"65536K", 64ull << 20},
+		{"4G", 4ull << 30},	 {"256G", 1ull << 38},	   {"65536K", 64ull << 20},
 		{"1.5G", 1536ull << 20}, {"0.25G", 256ull << 20},  {"4GiB", 4ull << 30},
 		{"4GB", 4ull << 30},	 {"4194304b", 4ull << 20}, {"2097152B", 2ull << 20},
 	};

@@ -21,9 +21,9 @@ enum {
 #define PC_LAPIC_BASE	   0xfee00000u
 #define PC_PCI_MMIO32	   0xc0000000u /* 512 MiB: 16 MiB for each slot */
 #define PC_PCI_MMIO32_SIZE 0x20000000u
-#define PC_PCI_ECAM	   0xe0000000u	    /* 1 MiB: bus 0 */
-#define PC_PCI_MMIO64	   0x20000000000ull /* 1 TiB at 2 TiB, above all RAM: 32 GiB for each slot */
-#define PC_PCI_MMIO64_SIZE 0x10000000000ull
+#define PC_PCI_ECAM	   0xe0000000u	   /* 1 MiB: bus 0 */
+#define PC_PCI_MMIO64	   0x8000000000ull /* upper half of 40 bits: 16 GiB for each slot */
+#define PC_PCI_MMIO64_SIZE 0x8000000000ull
 #define PC_CRYSTAL_HZ	   25000000u   /* of CPUID 15h; drives the APIC timer */
 #define PC_TSC_HZ	   1000000000u /* what a machine is created with: a tick is a nanosecond */
 
