@@ -281,12 +281,12 @@ static void parallel(void *(*part)(void *), unsigned long work)
 
 static void parallel_compute(void)
 {
-	parallel(compute_part, 120000000);
+	parallel(compute_part, 400000000);
 }
 
 static void parallel_faults(void)
 {
-	parallel(faults_part, 80);
+	parallel(faults_part, 240);
 }
 
 static const struct {
