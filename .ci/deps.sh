@@ -26,6 +26,7 @@ rows_run='
 busybox-static|static busybox|the guest of make run and of the tests
 debian-archive-keyring|test -e /usr/share/keyrings/debian-archive-keyring.gpg|checks the kernel packages'
 rows_test='
+git|command -v git|make lint looks at what git knows
 gcc-multilib|multilib|32-bit guest programs
 qemu-system-x86|command -v qemu-system-x86_64|the peer of make bench
 acpica-tools|command -v iasl|checks our ACPI tables

@@ -15,6 +15,11 @@ ours() { # our files that match the patterns; what is copied from elsewhere woul
 	git ls-files -- "$@"
 }
 
+[ -n "$(ours Makefile)" ] || {
+	echo "lint: git does not know these files (no git, or no clone): nothing can be checked" >&2
+	exit 1
+}
+
 parts() { # C files of the programme, without tests
 	ours '*.c' | grep -Ev '^tests/'
 }
