@@ -34,10 +34,12 @@ class Test:
         self.name, self.command, self.limit, self.slow = name, command, limit, slow
 
     def run(self):
-        """(code, output): each test leads a session, so that nothing of it survives its time-out."""
-        with tempfile.TemporaryFile() as out:
+        """(code, output): each test leads a session and has a folder for its temporary files, so that nothing
+        of it survives its time-out."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryDirectory(prefix="ft-") as scratch:
             child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out,
-                                     stderr=subprocess.STDOUT, cwd=TOP, start_new_session=True)
+                                     stderr=subprocess.STDOUT, cwd=TOP, start_new_session=True,
+                                     env=dict(os.environ, TMPDIR=scratch))
             note = ""
             try:
                 code = child.wait(self.limit * SCALE)
