@@ -20,14 +20,12 @@ static uc_x86_vcpu_seg seg_to_uc(const struct x86_seg *from)
 		.attr = (uint16_t)((from->attr & 0xff) | (from->attr >> 4 & 0x1f00))};
 }
 
-#define SCALARS(X)                                                                                 \
-	X(rip)                                                                                     \
-	X(rflags)                                                                                  \
-	X(gdt_base)                                                                                \
-	X(idt_base)                                                                                \
-	X(gdt_limit) X(idt_limit) X(cr0) X(cr2) X(cr3) X(cr4) X(xcr0) X(efer) X(star) X(lstar)     \
-		X(cstar) X(fmask) X(kernel_gs_base) X(sysenter_cs) X(sysenter_esp) X(sysenter_eip) \
-			X(tsc_aux) X(pat) X(misc_enable)
+/* clang-format off */
+#define SCALARS(X) \
+	X(rip) X(rflags) X(gdt_base) X(idt_base) X(gdt_limit) X(idt_limit) \
+	X(cr0) X(cr2) X(cr3) X(cr4) X(xcr0) X(efer) X(star) X(lstar) X(cstar) X(fmask) \
+	X(kernel_gs_base) X(sysenter_cs) X(sysenter_esp) X(sysenter_eip) X(tsc_aux) X(pat) X(misc_enable)
+/* clang-format on */
 
 void soft_state_from_uc(struct x86_state *to, const uc_x86_vcpu_state *from)
 {
