@@ -470,7 +470,7 @@ static uint8_t *instruction(uint8_t *p, enum mode mode)
 		if (mode == LONG64 && one_in(2))
 			*p++ = 0x48;
 		*p++ = 0xf6 | (uint8_t)below(2);
-		*p++ = 0xf1 | (uint8_t)below(2) << 3; /* div, idiv ecx */
+		*p++ = (uint8_t)(0xf1 | below(2) << 3); /* div, idiv ecx */
 		break;
 	}
 	case 21: /* LOCK */
