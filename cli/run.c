@@ -8,12 +8,13 @@
 #include "vmm/runtime.h"
 #include "vmm/vm.h"
 
-static const struct suboption memory_suboptions[] = {{"overcommit", "overcommit"}, {NULL, NULL}};
+static const struct suboption memory_suboptions[] = {
+	{"overcommit", "overcommit"}, {"shared", "shared"}, {NULL, NULL}};
 
 static const struct option options[] = {
 	OPTION("initrd", 'i', "FILE", "initrd", .group = "Guest", .completion = COMPLETE_FILES),
 	OPTION("append", 0, "TEXT", "append"),
-	OPTION("memory", 'm', "SIZE[,overcommit]", "memory", .group = "Machine",
+	OPTION("memory", 'm', "SIZE[,overcommit][,shared]", "memory", .group = "Machine",
 	       .suboptions = memory_suboptions),
 	OPTION("cpus", 'c', "N", "cpus"),
 	OPTION("cpu", 0, "MODEL", "cpu_model"),

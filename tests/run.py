@@ -37,6 +37,7 @@ class Test:
         """(code, output): each test leads a session and has a folder for its temporary files, so that nothing
         of it survives its time-out."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryDirectory(prefix="ft-") as scratch:
+            os.chmod(scratch, 0o711)  # some tests run ferry as another user
             child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out,
                                      stderr=subprocess.STDOUT, cwd=TOP, start_new_session=True,
                                      env=dict(os.environ, TMPDIR=scratch))

@@ -78,6 +78,8 @@ const struct config_field run_config_fields[] = {
 	FIELD("memory", CONFIG_SIZE, memory, .min = 2 << 20, .max = 1ull << 38, .initial = "512M",
 	      .help = "RAM of the guest; a plain number is MiB. More than this host has is "
 		      "refused"),
+	FIELD("shared", CONFIG_BOOL, shared,
+	      .help = "guest memory is a memfd that other processes can map"),
 	FIELD("overcommit", CONFIG_BOOL, overcommit, .help = "allow more memory than the host has"),
 	FIELD("cpus", CONFIG_UINT, cpus, .min = 1, .max = CONFIG_MAX_CPUS, .initial = "1",
 	      .help = "virtual CPUs, each a thread of its own"),

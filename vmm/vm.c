@@ -114,7 +114,9 @@ static int create(struct vm *vm, struct error *err)
 	dispatch_init(vm);
 	vcpu_pins_init(vm);
 	lifecycle_init(vm);
-	ret = memory_create(&vm->memory, config->memory, config->overcommit ? MEMORY_OVERCOMMIT : 0,
+	ret = memory_create(&vm->memory, config->memory,
+			    (config->overcommit ? MEMORY_OVERCOMMIT : 0u) |
+				    (config->shared ? MEMORY_SHARED : 0u),
 			    err);
 	if (!ret)
 		ret = create_engine(vm, err);
