@@ -632,7 +632,7 @@ def terminal_shell(place):
 def test_escape_keys():
     with Place(say("up") + echo()) as place, place.start(*PORT) as vm:
         vm.expect("up", 20)
-        check("C-a x" in vm.stderr() and "C-a h" in vm.stderr(), f"the escape key is not shown: {vm.stderr()}")
+        wait_for(lambda: "C-a x" in vm.stderr() and "C-a h" in vm.stderr(), "the escape key is not shown")
         shown = len(vm.stderr())
         vm.send("\x03\x1a\x1ca\x01\x01b\x01zc")
         vm.expect(b"\x03\x1a\x1ca\x01bc", 20, "control keys in the guest")

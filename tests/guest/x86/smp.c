@@ -156,10 +156,19 @@ static void set_logical(void *arg)
 	lapic_write(LAPIC_LDR, 1u << (24 + this_cpu()->index));
 }
 
+static void on_late_ipi(struct frame *f)
+{
+	(void)f;
+	lapic_eoi();
+}
+
 static void test_logical(void)
 {
 	test_begin("smp: logical destinations, flat model");
-	irq_handler(0x41, on_ipi);
+	/* A wake-up of the tests before may still be on its way: not counted, and another vector
+	 * here. */
+	irq_handler(0x41, on_late_ipi);
+	irq_handler(0x42, on_ipi);
 	smp_run_all(set_logical, NULL);
 	leave_idle = false;
 	for (u32 i = 0; i < cpu_count; i++)
@@ -172,7 +181,7 @@ static void test_logical(void)
 
 		for (u32 i = 0; i < cpu_count; i++)
 			before[i] = ipis[i];
-		lapic_ipi(mask, ICR_FIXED | ICR_ASSERT | BIT(11) | 0x41);
+		lapic_ipi(mask, ICR_FIXED | ICR_ASSERT | BIT(11) | 0x42);
 		for (u32 i = 0; i < cpu_count; i++)
 			if (mask >> i & 1)
 				expect_ipi(i, before[i] + 1);
@@ -184,6 +193,7 @@ static void test_logical(void)
 	for (u32 i = 1; i < cpu_count; i++)
 		smp_wait(i);
 	irq_handler(0x41, NULL);
+	irq_handler(0x42, NULL);
 	test_end();
 }
 
