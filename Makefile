@@ -45,14 +45,14 @@ endif
 UNICORN_VARIANT := $(if $(findstring address,$(SAN)),asan,release)
 UNICORN := $(shell cpu/soft/unicorn/build.sh --dir $(UNICORN_VARIANT))
 
-PKGS := liburcu-memb liblz4 libzstd zlib liblzma
+PKGS := liburcu-memb liblz4 libzstd zlib liblzma jansson liburing libnbd slirp
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wundef -Wvla -Wwrite-strings -Wformat=2 $(if $(filter 0,$(WERROR)),,-Werror)
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(WARN) -I. -D_GNU_SOURCE -DFERRY_VERSION='"$(VERSION)"' \
 	-pthread $(shell pkg-config --cflags $(PKGS) 2>/dev/null) \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
-ALL_LDFLAGS = -pthread $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
+ALL_LDFLAGS = -pthread -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS = $(shell pkg-config --libs $(PKGS)) -lm
 
 MMU_SRC := $(wildcard mmu/*.c mmu/format/*.c mmu/guest/*.c)

@@ -21,7 +21,12 @@ liburcu-dev|pkg-config --exists liburcu-memb|lock-free page tables
 liblz4-dev|pkg-config --exists liblz4|kernel images
 libzstd-dev|pkg-config --exists libzstd|kernel images
 zlib1g-dev|pkg-config --exists zlib|kernel images
-liblzma-dev|pkg-config --exists liblzma|kernel images'
+liblzma-dev|pkg-config --exists liblzma|kernel images
+libjansson-dev|pkg-config --exists jansson|control socket
+liburing-dev|pkg-config --exists liburing|disks
+libnbd-dev|pkg-config --exists libnbd|disks that are not raw files
+libslirp-dev|test -e /usr/include/slirp/libslirp.h|network without privileges
+libglib2.0-dev|pkg-config --exists glib-2.0|libslirp is built on it'
 rows_run='
 busybox-static|static busybox|the guest of make run and of the tests
 debian-archive-keyring|test -e /usr/share/keyrings/debian-archive-keyring.gpg|checks the kernel packages'
