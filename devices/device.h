@@ -94,14 +94,29 @@ struct work_source {
 	void *opaque;
 };
 
+/* ---- descriptors of the host ---- */
+
+/* Back ends wait for descriptors on the event loop's thread; all of it is that thread's. events:
+ * EPOLLIN, EPOLLOUT; fn gets those that happened, EPOLLHUP and EPOLLERR unasked. add: -EPERM: a
+ * regular file is always ready. del from a callback is fine: fn is not called again; the caller
+ * closes fd afterwards. */
+struct watch;
+struct watch_source {
+	int (*add)(void *opaque, int fd, uint32_t events, void (*fn)(void *arg, uint32_t events),
+		   void *arg, struct watch **out);
+	int (*mod)(struct watch *watch, uint32_t events);
+	void (*del)(struct watch *watch);
+	void *opaque;
+};
+
 /* ---- guest memory ---- */
 
 /* What a device reaches of guest memory; addresses are the guest's and never trusted. The event
  * loop's thread only, and with no lock held: a write may wait for vCPUs. */
 struct dma_ops {
 	/* A pointer to [gpa, gpa + *len), *len reduced to what lies in one piece (a page's rest at
-	 * least). NULL: not RAM, or `write` and read-only. Good until the callback returns or the
-	 * device is drained. */
+	 * least). NULL: not RAM, or `write` and read-only. Good until the device is drained: a
+	 * request in flight may keep it. */
 	void *(*map)(void *opaque, uint64_t gpa, size_t *len, bool write);
 	/* When data has been written through map(): marks it dirty, drops code made of it. */
 	void (*written)(void *opaque, uint64_t gpa, size_t len);
@@ -132,26 +147,48 @@ struct chardev_ops {
 	void (*kick_receive)(struct chardev *dev); /* the device can receive again */
 };
 
+/* ---- what a back end needs of the machine ---- */
+
+struct backend_host {
+	const struct watch_source *watches;
+	const struct work_source *works;
+	const struct timer_source *timers;
+	const struct clock_source *clock;
+};
+
 /* ---- the device ---------------------------------------------------------------------------------
  */
 
 struct device;
+struct inspector;
 struct device_ops {
 	void (*reset)(struct device *dev); /* power-on state; vCPUs are stopped */
-	/* Stop touching guest and outside, so that the state can be saved; go on again; take the
-	 * outside back (after prepare on this side was aborted, or on the new side). May be NULL.
-	 */
+	/* For a pause or a hand-over; may be NULL. The loop's thread, vCPUs are stopped.
+	 * prepare: begin nothing new. drain: 0: nothing of the guest's is in flight, the state can
+	 * be saved; -EINPROGRESS: not yet; the device calls what drain_notify was given, and is
+	 * asked again. release: give up what another process must have to go on (locks, addresses),
+	 * after drain. acquire: take it back, or take it here for the first time, before the guest
+	 * runs. abort: after prepare, drain or acquire: go on as if nothing had been asked. */
 	int (*prepare)(struct device *dev);
 	int (*drain)(struct device *dev);
 	int (*release)(struct device *dev);
 	int (*acquire)(struct device *dev);
 	int (*abort)(struct device *dev);
 	void (*destroy)(struct device *dev); /* frees dev */
+	/* What `ferry info` and `ferry stats` say of it; the loop's thread. May be NULL. */
+	void (*inspect)(struct device *dev, const struct inspector *to);
 };
 struct device {
 	const char *name; /* unique in the machine, stable: "serial0" */
 	const struct device_ops *ops;
 	const struct state_desc *state; /* of the object `dev` itself */
+};
+
+/* Receives a device's description of itself, in order. Names are stable: scripts see them. */
+struct inspector {
+	void (*counter)(void *opaque, const char *name, uint64_t value);
+	void (*text)(void *opaque, const char *name, const char *value);
+	void *opaque;
 };
 
 /* Messages about a guest that misbehaves: rate-limited, to the sink that the VMM sets (default

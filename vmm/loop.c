@@ -34,6 +34,7 @@ struct loop {
 	struct guest_clock clock;
 	struct guest_timers timers;
 	struct work_source works;
+	struct watch_source watches;
 };
 
 /* ---- work ------------------------------------------------------------------------------- */
@@ -221,6 +222,28 @@ void loop_fd_del(struct loop_fd *entry)
 	entry->fn = NULL;
 	entry->next = entry->loop->deleted;
 	entry->loop->deleted = entry;
+}
+
+/* What a back end has of it. */
+static int watch_add(void *opaque, int fd, uint32_t events, void (*fn)(void *arg, uint32_t events),
+		     void *arg, struct watch **out)
+{
+	return loop_fd_add(opaque, fd, events, fn, arg, (struct loop_fd **)out);
+}
+
+static int watch_mod(struct watch *watch, uint32_t events)
+{
+	return loop_fd_mod((struct loop_fd *)watch, events);
+}
+
+static void watch_del(struct watch *watch)
+{
+	loop_fd_del((struct loop_fd *)watch);
+}
+
+const struct watch_source *loop_watches(struct loop *loop)
+{
+	return &loop->watches;
 }
 
 static void free_deleted(struct loop *loop)
@@ -415,6 +438,7 @@ int loop_create(struct loop **out, struct error *err)
 	guest_clock_init(&loop->clock);
 	loop->works = (struct work_source){device_work_create, device_work_post,
 					   device_work_destroy, loop};
+	loop->watches = (struct watch_source){watch_add, watch_mod, watch_del, loop};
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	code = loop->epoll_fd < 0 ? -errno : guest_timers_init(&loop->timers, &loop->clock);
 	if (!code)

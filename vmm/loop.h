@@ -61,6 +61,9 @@ int loop_fd_mod(struct loop_fd *entry, uint32_t events);
 /* From a callback too: fn is not called again. NULL is fine. */
 void loop_fd_del(struct loop_fd *entry);
 
+/* The same, for back ends (devices/device.h). */
+const struct watch_source *loop_watches(struct loop *loop);
+
 /* ---- signals -----------------------------------------------------------------------------------
  */
 

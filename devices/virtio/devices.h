@@ -3,6 +3,8 @@
 #ifndef DEVICES_VIRTIO_DEVICES_H
 #define DEVICES_VIRTIO_DEVICES_H
 
+#include "devices/block/block.h"
+#include "devices/net/net.h"
 #include "devices/virtio/virtio.h"
 
 /* Entropy (virtio 1.2, 5.4) from the host's getrandom(2). */
@@ -11,5 +13,52 @@ int virtio_rng_create(struct device **out, const struct virtio_config *config);
 /* Console (5.3), one port, without a size. */
 int virtio_console_create(struct device **out, const struct virtio_config *config,
 			  struct chardev *chr);
+
+/* Block device (5.2). The back end stays the caller's, and outlives the device. */
+struct virtio_blk_config {
+	struct block *block;
+	const char *serial; /* at most 20 bytes; may be NULL */
+	bool write_cache;   /* false: each write is on stable storage when it is done */
+	unsigned queues;    /* 1..8 */
+	/* The host has no space (ENOSPC): NULL: an I/O error for the guest; else the request is
+	 * kept, this is called (loop's thread), and virtio_blk_retry() starts it again. */
+	void (*full)(void *opaque, struct device *dev);
+	void *opaque;
+};
+int virtio_blk_create(struct device **out, const struct virtio_config *config,
+		      const struct virtio_blk_config *blk);
+void virtio_blk_retry(struct device *dev);
+
+/* Network device (5.1). The back end stays the caller's, and outlives the device. */
+struct virtio_net_config {
+	struct net *net;
+	uint8_t mac[6];
+};
+int virtio_net_create(struct device **out, const struct virtio_config *config,
+		      const struct virtio_net_config *net);
+
+/* Memory balloon (5.5), with free page reporting and statistics. */
+struct virtio_balloon_config {
+	/* Gives the pages of [gpa, gpa + len) back to the host; they read as zeroes afterwards. The
+	 * loop's thread. */
+	int (*discard)(void *opaque, uint64_t gpa, uint64_t len);
+	void *opaque;
+};
+int virtio_balloon_create(struct device **out, const struct virtio_config *config,
+			  const struct virtio_balloon_config *balloon);
+/* How much the guest shall give up, in bytes; the loop's thread. */
+void virtio_balloon_set(struct device *dev, uint64_t bytes);
+
+/* Sockets between guest and host (5.10) in front of unix sockets, as Firecracker has them: a host
+ * program connects to `path` and says "CONNECT PORT\n"; a guest that connects to port P of the host
+ * reaches the unix socket path_P. listen_fd: bound to `path`, owned afterwards. */
+struct virtio_vsock_config {
+	uint64_t cid; /* 3.. */
+	const char *path;
+	int listen_fd;
+	const struct backend_host *host;
+};
+int virtio_vsock_create(struct device **out, const struct virtio_config *config,
+			const struct virtio_vsock_config *vsock);
 
 #endif

@@ -15,8 +15,16 @@
 #include "devices/pci/pci.h"
 #include "devices/virtio/queue.h"
 
-enum { VIRTIO_QUEUES_MAX = 8 };
-enum { VIRTIO_NET = 1, VIRTIO_BLK = 2, VIRTIO_CONSOLE = 3, VIRTIO_RNG = 4 };
+/* As many as network queue pairs and their control queue need. */
+enum { VIRTIO_QUEUES_MAX = 17 };
+enum {
+	VIRTIO_NET = 1,
+	VIRTIO_BLK = 2,
+	VIRTIO_CONSOLE = 3,
+	VIRTIO_RNG = 4,
+	VIRTIO_BALLOON = 5,
+	VIRTIO_VSOCK = 19,
+};
 /* 2.1 */
 enum {
 	VIRTIO_ACKNOWLEDGE = 1,
@@ -116,6 +124,24 @@ bool virtio_write(struct virtio *v, const struct virtq_chain *chain, uint64_t of
 void virtio_fail(struct virtio *v, const char *why);
 /* Any thread: ops->queue(n) will be called. */
 void virtio_kick(struct virtio *v, unsigned n);
+
+/* A request that outlives the turn in which it was popped (a disk's): between begin and end its
+ * chain's memory stays valid, a reset of the driver's is put off (ops->cancel may hurry it) and
+ * drain is not over. end is called between virtio_enter_done() and virtio_leave(): also when the
+ * driver is gone meanwhile (false: push nothing). */
+void virtio_begin(struct virtio *v);
+void virtio_end(struct virtio *v);
+/* As virtio_enter, for what completes: also while quiesced. False: a reset waits or the device
+ * waits for one; the request must be ended without touching the queue. Leave in both cases. */
+bool virtio_enter_done(struct virtio *v);
+
+/* The readable (writable: false) or writable part of a chain as host memory from byte `off` on, at
+ * most `len` bytes: pieces that lie side by side are one. Returns how many iovecs, or -EFAULT,
+ * -E2BIG (more than `max`), the device then waits for its reset. */
+int virtio_iov(struct virtio *v, const struct virtq_chain *chain, bool writable, uint64_t off,
+	       uint64_t len, struct iovec *iov, unsigned max);
+/* `len` bytes from `off` of the writable part were written through such pointers. */
+void virtio_written(struct virtio *v, const struct virtq_chain *chain, uint64_t off, uint64_t len);
 
 /* ---- between core.c and pci.c ---- */
 
