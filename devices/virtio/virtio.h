@@ -11,6 +11,7 @@
 #define DEVICES_VIRTIO_VIRTIO_H
 
 #include <pthread.h>
+#include <sys/uio.h>
 
 #include "devices/pci/pci.h"
 #include "devices/virtio/queue.h"
