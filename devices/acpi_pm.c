@@ -203,7 +203,7 @@ int acpi_pm_create(struct device **out, struct io_space *ports, uint16_t base, s
 
 	if (!pm)
 		return -ENOMEM;
-	pm->dev = (struct device){"acpi-pm", &pm_ops, &pm_state};
+	pm->dev = (struct device){.name = "acpi-pm", .ops = &pm_ops, .state = &pm_state};
 	pm->ports = ports;
 	pm->base = base;
 	pm->sci = sci;

@@ -57,7 +57,8 @@ int debug_exit_create(struct device **out, struct io_space *ports, uint16_t port
 
 	if (!d)
 		return -ENOMEM;
-	d->dev = (struct device){"debug-exit", &debug_exit_ops, &debug_exit_state};
+	d->dev = (struct device){
+		.name = "debug-exit", .ops = &debug_exit_ops, .state = &debug_exit_state};
 	d->ports = ports;
 	d->port = port;
 	d->sink = *sink;

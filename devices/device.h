@@ -165,10 +165,11 @@ struct device_ops {
 	void (*reset)(struct device *dev); /* power-on state; vCPUs are stopped */
 	/* For a pause or a hand-over; may be NULL. The loop's thread, vCPUs are stopped.
 	 * prepare: begin nothing new. drain: 0: nothing of the guest's is in flight, the state can
-	 * be saved; -EINPROGRESS: not yet; the device calls what drain_notify was given, and is
-	 * asked again. release: give up what another process must have to go on (locks, addresses),
-	 * after drain. acquire: take it back, or take it here for the first time, before the guest
-	 * runs. abort: after prepare, drain or acquire: go on as if nothing had been asked. */
+	 * be saved; -EINPROGRESS: not yet; the device calls device_drained() from the loop,
+	 * never from within drain, and is asked again. release: give up what another process must
+	 * have to go on (locks, addresses), after drain. acquire: take it back, or take it here for
+	 * the first time, before the guest runs. abort: after prepare, drain or acquire: go on as
+	 * if nothing had been asked. */
 	int (*prepare)(struct device *dev);
 	int (*drain)(struct device *dev);
 	int (*release)(struct device *dev);
@@ -182,7 +183,16 @@ struct device {
 	const char *name; /* unique in the machine, stable: "serial0" */
 	const struct device_ops *ops;
 	const struct state_desc *state; /* of the object `dev` itself */
+	/* The machine's, once the device is made; the device only calls device_drained(). */
+	void (*drain_notify)(void *opaque);
+	void *drain_opaque;
 };
+/* What drain said was in flight is over. Needless calls do no harm. */
+static inline void device_drained(struct device *dev)
+{
+	if (dev->drain_notify)
+		dev->drain_notify(dev->drain_opaque);
+}
 
 /* Receives a device's description of itself, in order. Names are stable: scripts see them. */
 struct inspector {

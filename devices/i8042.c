@@ -307,7 +307,7 @@ int i8042_create(struct device **out, struct io_space *ports, struct irq_line kb
 
 	if (!k)
 		return -ENOMEM;
-	k->dev = (struct device){"i8042", &i8042_ops, &i8042_state};
+	k->dev = (struct device){.name = "i8042", .ops = &i8042_ops, .state = &i8042_state};
 	k->ports = ports;
 	k->kbd = kbd;
 	k->aux = aux;

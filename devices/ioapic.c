@@ -232,7 +232,7 @@ int ioapic_create(struct device **out, struct io_space *mmio, struct device *lap
 
 	if (!io)
 		return -ENOMEM;
-	io->dev = (struct device){"ioapic", &ioapic_ops, &ioapic_state};
+	io->dev = (struct device){.name = "ioapic", .ops = &ioapic_ops, .state = &ioapic_state};
 	io->mmio = mmio;
 	io->lapic = lapic;
 	io->strap_id = id;

@@ -273,7 +273,7 @@ int pic_create(struct device **out, struct io_space *ports, struct irq_line outp
 
 	if (!p)
 		return -ENOMEM;
-	p->dev = (struct device){"pic", &pic_ops, &pic_state};
+	p->dev = (struct device){.name = "pic", .ops = &pic_ops, .state = &pic_state};
 	p->ports = ports;
 	p->output = output;
 	pthread_mutex_init(&p->lock, NULL);

@@ -231,7 +231,7 @@ int pit_create(struct device **out, struct io_space *ports, struct irq_line irq0
 
 	if (!p)
 		return -ENOMEM;
-	p->dev = (struct device){"pit", &pit_ops, &pit_state};
+	p->dev = (struct device){.name = "pit", .ops = &pit_ops, .state = &pit_state};
 	p->ports = ports;
 	p->irq0 = irq0;
 	p->clock = *clock;

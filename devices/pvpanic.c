@@ -61,7 +61,7 @@ int pvpanic_create(struct device **out, struct io_space *ports, const struct mac
 
 	if (!p)
 		return -ENOMEM;
-	p->dev = (struct device){"pvpanic", &pvpanic_ops, &pvpanic_state};
+	p->dev = (struct device){.name = "pvpanic", .ops = &pvpanic_ops, .state = &pvpanic_state};
 	p->ports = ports;
 	p->sink = *sink;
 	ret = io_space_add(ports, &region);

@@ -380,7 +380,7 @@ int rtc_cmos_create(struct device **out, struct io_space *ports, struct irq_line
 
 	if (!r)
 		return -ENOMEM;
-	r->dev = (struct device){"rtc-cmos", &rtc_ops, &rtc_state};
+	r->dev = (struct device){.name = "rtc-cmos", .ops = &rtc_ops, .state = &rtc_state};
 	r->ports = ports;
 	r->line = line;
 	r->clock = *clock;

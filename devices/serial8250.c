@@ -208,7 +208,7 @@ int serial8250_create(struct device **out, const char *name, struct io_space *po
 	if (!s)
 		return -ENOMEM;
 	snprintf(s->name, sizeof(s->name), "%s", name);
-	s->dev = (struct device){s->name, &serial_ops, &serial_state};
+	s->dev = (struct device){.name = s->name, .ops = &serial_ops, .state = &serial_state};
 	s->ports = ports;
 	s->base = base;
 	s->line = line;

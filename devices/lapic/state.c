@@ -220,7 +220,7 @@ int lapic_create(struct device **out, struct io_space *mmio, const struct lapic_
 	if (!set)
 		return -ENOMEM;
 	region.opaque = set;
-	set->dev = (struct device){"lapic", &lapic_ops, &set->desc};
+	set->dev = (struct device){.name = "lapic", .ops = &lapic_ops, .state = &set->desc};
 	set->mmio = mmio;
 	set->count = n;
 	set->pins = *config->pins;

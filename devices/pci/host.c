@@ -276,7 +276,7 @@ int pci_host_create(struct device **out, const struct pci_host_config *config)
 	h = calloc(1, sizeof(*h));
 	if (!h)
 		return -ENOMEM;
-	h->dev = (struct device){"pci0", &host_ops, &host_state};
+	h->dev = (struct device){.name = "pci0", .ops = &host_ops, .state = &host_state};
 	h->config = *config;
 	pthread_mutex_init(&h->intx_lock, NULL);
 	ret = pci_function_init(&h->bridge, &h->dev, 0, "pci0", &ids);

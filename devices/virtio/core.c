@@ -349,7 +349,8 @@ int virtio_init(struct virtio *v, const struct virtio_model *model,
 	v->model = model;
 	v->dma = *config->dma;
 	v->works = *config->works;
-	v->dev = (struct device){config->name, &virtio_device_ops, &v->desc};
+	v->dev =
+		(struct device){.name = config->name, .ops = &virtio_device_ops, .state = &v->desc};
 	v->fields[n++] = (struct field)FIELD_SUB(struct virtio, fn, &pci_function_state, 1);
 	v->fields[n++] = (struct field){.name = "virtio",
 					.type = FIELD_STRUCT,

@@ -106,7 +106,7 @@ static void start(struct world *x)
 	dev_world_init(&x->w);
 	for (unsigned i = 0; i < PCI_INTX_LINES; i++)
 		config.line[i] = dev_wire_line(x->wires, i);
-	x->card.dev = (struct device){"card", &card_dev_ops, &card_state};
+	x->card.dev = (struct device){.name = "card", .ops = &card_dev_ops, .state = &card_state};
 	CHECK_EQ(pci_host_create(&x->host, &config), 0);
 	CHECK_EQ(pci_function_init(fn, x->host, SLOT, "card", &ids), 0);
 	CHECK_EQ(pci_bar_add(fn, 0, 0, 8192, &card_ops, &x->card), 0);
