@@ -90,6 +90,10 @@ const char *suggest(const char *word, const char *(*candidate)(const void *table
 
 void help_overview(FILE *out);
 void help_verb(const struct verb *verb, FILE *out);
+/* What is said of a field, with its words and what it is by default. */
+void help_value(const struct config_field *field, char *buf, size_t len);
+/* How a key of a list's elements is written: "cache=writeback|none", "ro", "FILE". */
+void help_key(const struct config_field *sub, char *buf, size_t len);
 const struct config_field *option_field(const struct verb *verb, const struct option *option);
 
 /* ---- main.c ----------------------------------------------------------------------------- */

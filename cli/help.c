@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -59,25 +60,62 @@ void help_overview(FILE *out)
 	fputs("\nferry help COMMAND says more; ferry help run is the place to begin.\n", out);
 }
 
+void help_value(const struct config_field *field, char *buf, size_t len)
+{
+	size_t n = (size_t)snprintf(buf, len, "%s", field->help);
+
+	/* Those of a choice are in the option's or key's form already. */
+	for (unsigned i = 0;
+	     field->type == CONFIG_STRING && field->word && field->word(i) && n < len; i++)
+		n += (size_t)snprintf(buf + n, len - n, "%s%s", i ? ", " : ": ", field->word(i));
+	if (field->initial && !strstr(field->help, "default") && n < len)
+		snprintf(buf + n, len - n, " (default: %s)", field->initial);
+}
+
+void help_key(const struct config_field *sub, char *buf, size_t len)
+{
+	size_t n = (size_t)snprintf(buf, len, "%s", sub->name);
+
+	if (sub->positional) {
+		for (char *c = buf; *c; c++)
+			*c = (char)toupper((unsigned char)*c);
+		return;
+	}
+	if (sub->type == CONFIG_BOOL)
+		return;
+	for (unsigned i = 0; sub->type == CONFIG_CHOICE && sub->word(i) && n < len; i++)
+		n += (size_t)snprintf(buf + n, len - n, "%c%s", i ? '|' : '=', sub->word(i));
+	if (sub->type != CONFIG_CHOICE && n < len)
+		snprintf(buf + n, len - n, "=%s", sub->type == CONFIG_UINT ? "N" : "TEXT");
+}
+
+static void print_keys(const struct config_field *sub, FILE *out)
+{
+	char key[128], text[512];
+
+	for (; sub->name; sub++) {
+		help_key(sub, key, sizeof(key));
+		help_value(sub, text, sizeof(text));
+		fprintf(out, "%*s%s:", INDENT, "", key);
+		wrap(out, INDENT + (unsigned)strlen(key) + 1, INDENT + 2, text);
+	}
+}
+
 static void print_option(const struct verb *verb, const struct option *option, FILE *out)
 {
 	const struct config_field *field = option_field(verb, option);
-	char left[128], right[512];
+	char left[128], right[512] = "show this help";
 	int n;
 
 	n = option->letter ? snprintf(left, sizeof(left), "-%c, ", option->letter)
 			   : snprintf(left, sizeof(left), "    ");
 	snprintf(left + n, sizeof(left) - (size_t)n, "--%s%s%s", option->name,
 		 option->value ? " " : "", option->value ? option->value : "");
-	n = snprintf(right, sizeof(right), "%s", field ? field->help : "show this help");
-	/* Those of a choice are in option->value already. */
-	for (unsigned i = 0; field && field->type == CONFIG_STRING && field->word && field->word(i);
-	     i++)
-		n += snprintf(right + n, sizeof(right) - (size_t)n, "%s%s", i ? ", " : ": ",
-			      field->word(i));
-	if (field && field->initial && !strstr(field->help, "default"))
-		snprintf(right + n, sizeof(right) - (size_t)n, " (default: %s)", field->initial);
+	if (field)
+		help_value(field, right, sizeof(right));
 	two_columns(out, left, right);
+	if (field && field->type == CONFIG_LIST)
+		print_keys(field->sub, out);
 }
 
 void help_verb(const struct verb *verb, FILE *out)

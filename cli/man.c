@@ -86,9 +86,26 @@ static void page_overview(void)
 	}
 }
 
+/* The keys of an option that is a list of structures. */
+static void keys(const struct config_field *sub)
+{
+	char key[128], help[512];
+
+	puts(".RS");
+	for (; sub->name; sub++) {
+		help_key(sub, key, sizeof(key));
+		help_value(sub, help, sizeof(help));
+		line(".TP\n.B ", key);
+		text(help);
+		puts(".");
+	}
+	puts(".RE");
+}
+
 static void option(const struct verb *verb, const struct option *o)
 {
 	const struct config_field *field = option_field(verb, o);
+	char help[512] = "show this help";
 
 	fputs(".TP\n", stdout);
 	if (o->letter)
@@ -102,13 +119,12 @@ static void option(const struct verb *verb, const struct option *o)
 		fputs("\\fR", stdout);
 	}
 	putchar('\n');
-	text(field ? field->help : "show this help");
-	for (unsigned i = 0; field && field->type == CONFIG_STRING && field->word && field->word(i);
-	     i++)
-		printf("%s%s", i ? ", " : ": ", field->word(i));
-	if (field && field->initial && !strstr(field->help, "default"))
-		printf(" (default: %s)", field->initial);
+	if (field)
+		help_value(field, help, sizeof(help));
+	text(help);
 	puts(".");
+	if (field && field->type == CONFIG_LIST)
+		keys(field->sub);
 }
 
 static void page_verb(const struct verb *verb)

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/config_list.h"
+
 const struct config_field *config_find(const struct config_field *fields, const char *name)
 {
 	for (; fields->name; fields++) {
@@ -222,8 +224,27 @@ int config_parse(const struct config_field *field, void *object, const char *tex
 		return 0;
 	case CONFIG_CHOICE: return parse_choice(field, at, text, err);
 	case CONFIG_SERIAL: return parse_serial(at, text, err);
+	case CONFIG_STRINGS: return config_parse_strings(field, at, text, err);
+	case CONFIG_LIST: return config_parse_list(field, at, text, err);
 	}
 	return -EINVAL;
+}
+
+unsigned config_count(const struct config_field *field, const void *object)
+{
+	const void *at = const_member(field, object);
+
+	switch (field->type) {
+	case CONFIG_SERIAL: return ((const struct serial_list *)at)->count;
+	case CONFIG_STRINGS:
+	case CONFIG_LIST: return *config_list_count(field, (void *)(uintptr_t)at);
+	default: return 1;
+	}
+}
+
+const void *config_element(const struct config_field *field, const void *object, unsigned index)
+{
+	return (const char *)const_member(field, object) + index * field->element;
 }
 
 int config_format(const struct config_field *field, const void *object, unsigned index, char *buf,
@@ -235,7 +256,7 @@ int config_format(const struct config_field *field, const void *object, unsigned
 
 	if (len)
 		*buf = 0;
-	if (index && (field->type != CONFIG_SERIAL || index >= list->count))
+	if (index >= config_count(field, object))
 		return -1;
 	switch (field->type) {
 	case CONFIG_STRING:
@@ -250,9 +271,9 @@ int config_format(const struct config_field *field, const void *object, unsigned
 			return -1;
 		return snprintf(buf, len, "%" PRIu32, *(const uint32_t *)at);
 	case CONFIG_CHOICE: return snprintf(buf, len, "%s", field->word(*(const uint32_t *)at));
+	case CONFIG_STRINGS: return snprintf(buf, len, "%s", ((char *const *)at)[index]);
+	case CONFIG_LIST: return config_format_element(field, at, index, buf, len);
 	case CONFIG_SERIAL:
-		if (index >= list->count)
-			return -1;
 		return snprintf(buf, len, "%s%s%s", serial_kinds[list->entry[index].kind].name,
 				list->entry[index].path ? "=" : "",
 				list->entry[index].path ? list->entry[index].path : "");
@@ -278,6 +299,8 @@ void config_free(const struct config_field *fields, void *object)
 			free(*(char **)member(fields, object));
 			*(char **)member(fields, object) = NULL;
 		}
+		if (fields->type == CONFIG_STRINGS || fields->type == CONFIG_LIST)
+			config_free_list(fields, list);
 		if (fields->type != CONFIG_SERIAL)
 			continue;
 		for (uint32_t i = 0; i < list->count; i++)

@@ -12,16 +12,53 @@
 
 #include "vmm/error.h"
 
-enum { CONFIG_MAX_CPUS = 8, CONFIG_MAX_SERIAL = 4 };
+enum {
+	CONFIG_MAX_CPUS = 8,
+	CONFIG_MAX_SERIAL = 4,
+	CONFIG_MAX_DISKS = 16,
+	CONFIG_MAX_NETS = 8,
+	CONFIG_MAX_FORWARDS = 32,
+};
 #define CONFIG_NO_RESET_LIMIT UINT32_MAX
 
 enum engine_choice { ENGINE_AUTO, ENGINE_KVM, ENGINE_SOFT };
-enum net_kind { NET_NONE };
 enum serial_kind { SERIAL_NONE, SERIAL_STDIO, SERIAL_PTY, SERIAL_FILE, SERIAL_SOCKET };
 
 struct serial_config {
 	enum serial_kind kind;
 	char *path; /* of FILE and SOCKET */
+};
+
+enum disk_cache { DISK_WRITEBACK, DISK_WRITETHROUGH, DISK_DIRECT, DISK_UNSAFE };
+enum disk_aio { DISK_AIO_AUTO, DISK_AIO_URING, DISK_AIO_THREADS };
+enum disk_format {
+	DISK_FORMAT_AUTO,
+	DISK_RAW,
+	DISK_QCOW2,
+	DISK_VMDK,
+	DISK_VDI,
+	DISK_VHDX,
+	DISK_VPC
+};
+enum disk_full { DISK_FULL_STOP, DISK_FULL_REPORT };
+struct disk_config {
+	char *file; /* or an NBD address */
+	bool read_only;
+	char *serial;
+	uint32_t cache, aio, format, full;
+};
+
+/* One of none, user, tap, stream is set. */
+struct net_config {
+	bool none, user, restricted;
+	char *tap, *stream, *mac;
+	char *forward[CONFIG_MAX_FORWARDS];
+	uint32_t forward_count;
+};
+
+struct vsock_config {
+	char *path;
+	uint32_t cid;
 };
 
 /* Strings are owned; NULL where nothing was given. */
@@ -44,7 +81,12 @@ struct run_config {
 	uint32_t debug_exit;  /* port of the debug-exit device; 0: none */
 	uint32_t reset_limit; /* resets that are allowed: the next one ends the run; or
 				 NO_RESET_LIMIT */
-	uint32_t net;	      /* enum net_kind */
+	struct disk_config disk[CONFIG_MAX_DISKS];
+	uint32_t disk_count;
+	struct net_config net[CONFIG_MAX_NETS];
+	uint32_t net_count;
+	struct vsock_config vsock[1];
+	uint32_t vsock_count;
 	char *pidfile;
 	char *stats; /* file for the counters at the end */
 	bool quiet;
@@ -53,12 +95,16 @@ struct run_config {
 /* ---- the schema: how a field is parsed, checked, printed and explained ------------------ */
 
 enum config_type {
-	CONFIG_STRING, /* char *, owned */
-	CONFIG_BOOL,   /* bool */
-	CONFIG_SIZE,   /* uint64_t bytes: K, M, G, T; a plain number is MiB */
-	CONFIG_UINT,   /* uint32_t, decimal or 0x */
-	CONFIG_CHOICE, /* uint32_t, index of a `word` */
-	CONFIG_SERIAL, /* struct serial_config[CONFIG_MAX_SERIAL], its count right behind */
+	CONFIG_STRING,	/* char *, owned */
+	CONFIG_BOOL,	/* bool */
+	CONFIG_SIZE,	/* uint64_t bytes: K, M, G, T; a plain number is MiB */
+	CONFIG_UINT,	/* uint32_t, decimal or 0x */
+	CONFIG_CHOICE,	/* uint32_t, index of a `word` */
+	CONFIG_SERIAL,	/* struct serial_config[CONFIG_MAX_SERIAL], its count right behind */
+	CONFIG_STRINGS, /* char *[limit], its count right behind */
+	/* Structures [limit] of `element` bytes that `sub` describes, their count right behind; a
+	 * value is "FIRST,key=value,flag", ",," being a comma inside a value. */
+	CONFIG_LIST,
 };
 
 struct config_field {
@@ -72,6 +118,12 @@ struct config_field {
 	const char *help;    /* a phrase without a full stop */
 	/* A further check of the value's text; 0 or -EINVAL with a text that follows the value. */
 	int (*check)(const char *text, struct error *err);
+	/* Of lists. */
+	const struct config_field *sub;
+	size_t element;
+	uint32_t limit;
+	int (*check_element)(const void *element, struct error *err);
+	bool positional; /* of a `sub`: the value stands first and without its name */
 };
 
 extern const struct config_field run_config_fields[]; /* end with name == NULL */
@@ -89,6 +141,11 @@ int config_parse(const struct config_field *field, void *object, const char *tex
 int config_format(const struct config_field *field, const void *object, unsigned index, char *buf,
 		  size_t len);
 
+/* The number of elements of a list; 1 of everything else. */
+unsigned config_count(const struct config_field *field, const void *object);
+/* The element of a CONFIG_LIST, as `field->sub` describes it. */
+const void *config_element(const struct config_field *field, const void *object, unsigned index);
+
 /* What no single field can see: a kernel is there, the terminal is used once, and so on. */
 int config_check(const struct run_config *config, struct error *err);
 
@@ -96,5 +153,11 @@ int config_check(const struct run_config *config, struct error *err);
 void config_size_text(uint64_t bytes, char *buf, size_t len);
 /* Letters, digits, '.', '_' and '-', first a letter or digit, at most 63. */
 int config_check_name(const char *text, struct error *err);
+
+/* "tcp:127.0.0.1:2222-:22", "udp:[::1]:53-10.0.2.15:53": the parts of a --net user,hostfwd=. */
+struct net_forward;
+int config_parse_forward(const char *text, struct net_forward *forward, struct error *err);
+/* "52:54:00:12:34:56"; no multicast address. */
+int config_parse_mac(const char *text, uint8_t mac[6], struct error *err);
 
 #endif

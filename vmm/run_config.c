@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cpu/x86/model.h"
+#include "devices/net/net.h"
 #include "vmm/config.h"
 
 /* ---- the words that values are made of -------------------------------------------------- */
@@ -16,8 +17,11 @@
 		static const char *const words[] = {__VA_ARGS__};                                  \
 		return index < sizeof(words) / sizeof(words[0]) ? words[index] : NULL;             \
 	}
-WORDS(engine_word, "auto", "kvm", "soft") /* enum engine_choice */
-WORDS(net_word, "none")			  /* enum net_kind */
+WORDS(engine_word, "auto", "kvm", "soft")				 /* enum engine_choice */
+WORDS(cache_word, "writeback", "writethrough", "none", "unsafe")	 /* enum disk_cache */
+WORDS(aio_word, "auto", "io_uring", "threads")				 /* enum disk_aio */
+WORDS(format_word, "auto", "raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc") /* enum disk_format */
+WORDS(full_word, "stop", "report")					 /* enum disk_full */
 WORDS(serial_word, "stdio", "pty", "file=", "socket=", "none")
 
 static const char *cpu_model_word(unsigned index)
@@ -61,10 +65,130 @@ static int check_not_empty(const char *text, struct error *err)
 	return *text ? 0 : error_set(err, -EINVAL, "it must not be empty");
 }
 
-#define FIELD(n, t, m, ...)                                                                        \
+#define MEMBER(s, n, t, m, ...)                                                                    \
 	{                                                                                          \
-		.name = n, .type = t, .offset = offsetof(struct run_config, m), __VA_ARGS__        \
+		.name = n, .type = t, .offset = offsetof(struct s, m), __VA_ARGS__                 \
 	}
+
+/* ---- disks ------------------------------------------------------------------------------ */
+
+static int check_serial_number(const char *text, struct error *err)
+{
+	return strlen(text) <= 20
+		       ? 0
+		       : error_set(err, -EINVAL, "a serial number has at most 20 characters");
+}
+
+#define FIELD(...) MEMBER(disk_config, __VA_ARGS__)
+static const struct config_field disk_fields[] = {
+	FIELD("file", CONFIG_STRING, file, .check = check_not_empty, .positional = true,
+	      .help = "file, block device, or NBD address (nbd://HOST/EXPORT, "
+		      "nbd+unix:///EXPORT?socket=PATH)"),
+	FIELD("ro", CONFIG_BOOL, read_only, .help = "the guest can only read"),
+	FIELD("serial", CONFIG_STRING, serial, .check = check_serial_number,
+	      .help = "serial number that the guest sees (/dev/disk/by-id)"),
+	FIELD("cache", CONFIG_CHOICE, cache, .word = cache_word, .initial = "writeback",
+	      .help = "writeback: a flush of the guest's is on stable storage; writethrough: each "
+		      "write is; none: as writeback, past the host's page cache; unsafe: flushes "
+		      "do nothing"),
+	FIELD("aio", CONFIG_CHOICE, aio, .word = aio_word, .initial = "auto",
+	      .help = "how the host is asked: io_uring, or threads where it is not allowed"),
+	FIELD("format", CONFIG_CHOICE, format, .word = format_word, .initial = "auto",
+	      .help = "by default raw, but by the ending of the name for others, which qemu-nbd "
+		      "serves"),
+	FIELD("enospc", CONFIG_CHOICE, full, .word = full_word, .initial = "stop",
+	      .help = "when the host's disk is full: stop the guest until `ferry resume`, or "
+		      "report "
+		      "an I/O error to it"),
+	{.name = NULL},
+};
+#undef FIELD
+
+/* ---- networks --------------------------------------------------------------------------- */
+
+static int check_mac(const char *text, struct error *err)
+{
+	uint8_t mac[6];
+
+	return config_parse_mac(text, mac, err);
+}
+
+static int check_forward(const char *text, struct error *err)
+{
+	struct net_forward forward;
+
+	return config_parse_forward(text, &forward, err);
+}
+
+static int check_stream(const char *text, struct error *err)
+{
+	return !strncmp(text, "unix:", 5) && text[5]
+		       ? 0
+		       : error_set(err, -EINVAL, "a stream's address is unix:PATH");
+}
+
+static int check_net(const void *element, struct error *err)
+{
+	const struct net_config *net = element;
+	int kinds = net->none + net->user + (net->tap != NULL) + (net->stream != NULL);
+
+	if (kinds != 1)
+		return error_set(err, -EINVAL,
+				 "a network is one of user, tap=NAME, stream=unix:PATH, none");
+	if (!net->user && (net->forward_count || net->restricted))
+		return error_set(err, -EINVAL, "%s belongs to a network of kind user",
+				 net->restricted ? "restrict" : "hostfwd");
+	return 0;
+}
+
+#define FIELD(...) MEMBER(net_config, __VA_ARGS__)
+static const struct config_field net_fields[] = {
+	FIELD("none", CONFIG_BOOL, none, .help = "no network"),
+	FIELD("user", CONFIG_BOOL, user,
+	      .help = "through this process, without privileges: guest 10.0.2.15, gateway .2, DNS "
+		      ".3"),
+	FIELD("tap", CONFIG_STRING, tap, .check = check_not_empty, .max = 15,
+	      .help = "a tap interface of the host that exists and is yours"),
+	FIELD("stream", CONFIG_STRING, stream, .check = check_stream,
+	      .help = "a unix socket (unix:PATH) that speaks QEMU's stream protocol, like passt's"),
+	FIELD("mac", CONFIG_STRING, mac, .check = check_mac,
+	      .help = "address of the guest's card; by default it follows from the machine's name"),
+	FIELD("hostfwd", CONFIG_STRINGS, forward, .limit = CONFIG_MAX_FORWARDS,
+	      .check = check_forward,
+	      .help = "of user: forward a port of the host (at 127.0.0.1 if none is said): "
+		      "tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT; "
+		      "may be given again"),
+	FIELD("restrict", CONFIG_BOOL, restricted,
+	      .help = "of user: no way out of the guest's network but the forwarded ports"),
+	{.name = NULL},
+};
+#undef FIELD
+
+#define FIELD(...) MEMBER(vsock_config, __VA_ARGS__)
+static const struct config_field vsock_fields[] = {
+	FIELD("path", CONFIG_STRING, path, .check = check_not_empty, .positional = true,
+	      .help = "unix socket for host programs: they say CONNECT PORT; a guest that connects "
+		      "to port P reaches the socket PATH_P"),
+	FIELD("cid", CONFIG_UINT, cid, .min = 3, .max = UINT32_MAX - 1, .initial = "3",
+	      .help = "address of the guest"),
+	{.name = NULL},
+};
+#undef FIELD
+
+/* A list's count stands right behind it. */
+#define LIST_OK(s, list, count)                                                                    \
+	_Static_assert(offsetof(struct s, count) ==                                                \
+			       offsetof(struct s, list) + sizeof(((struct s *)0)->list),           \
+		       #count " must follow " #list)
+LIST_OK(run_config, disk, disk_count);
+LIST_OK(run_config, net, net_count);
+LIST_OK(run_config, vsock, vsock_count);
+LIST_OK(net_config, forward, forward_count);
+#define LIST(member, max) .element = sizeof(((struct run_config *)0)->member[0]), .limit = max
+
+/* ---- the machine ------------------------------------------------------------------------ */
+
+#define FIELD(...) MEMBER(run_config, __VA_ARGS__)
 const struct config_field run_config_fields[] = {
 	FIELD("name", CONFIG_STRING, name, .check = config_check_name,
 	      .help = "name under which other commands find the machine (default: vm-PID)"),
@@ -100,8 +224,12 @@ const struct config_field run_config_fields[] = {
 	FIELD("reset_limit", CONFIG_UINT, reset_limit, .max = UINT32_MAX, .initial = "4294967295",
 	      .help = "let the guest reset N times; the next reset ends the run (0: the first one; "
 		      "default: no limit). A triple fault is a reset"),
-	FIELD("net", CONFIG_CHOICE, net, .word = net_word, .initial = "none",
-	      .help = "network of the guest; only none is there yet"),
+	FIELD("disk", CONFIG_LIST, disk, LIST(disk, CONFIG_MAX_DISKS), .sub = disk_fields,
+	      .help = "a disk; the first is vda. May be given again"),
+	FIELD("net", CONFIG_LIST, net, LIST(net, CONFIG_MAX_NETS), .sub = net_fields,
+	      .check_element = check_net, .help = "a network card. May be given again"),
+	FIELD("vsock", CONFIG_LIST, vsock, LIST(vsock, 1), .sub = vsock_fields,
+	      .help = "sockets between guest and host (AF_VSOCK) behind a unix socket"),
 	FIELD("pidfile", CONFIG_STRING, pidfile, .check = check_not_empty,
 	      .help = "write the process id to this file, remove it at the end"),
 	FIELD("stats", CONFIG_STRING, stats, .check = check_not_empty,

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices/net/net.h"
 #include "vmm/config.h"
 
 /* The programme's own files are no library: the pieces under test are included. */
@@ -223,6 +224,54 @@ static void test_round_trip(void)
 	CHECK(!copy.kernel && !copy.serial_count);
 }
 
+static void test_lists(void)
+{
+	struct run_config copy;
+	const struct config_field *disk = config_find(run_config_fields, "disk"),
+				  *net = config_find(run_config_fields, "net");
+	struct net_forward forward;
+	char buf[256];
+
+	config_init(run_config_fields, &copy, sizeof(copy));
+	CHECK(!config_parse(disk, &copy, "a,,b=c.img,ro,serial=x,,y,cache=none", &err));
+	CHECK(!strcmp(copy.disk[0].file, "a,b=c.img") && copy.disk[0].read_only);
+	CHECK(!strcmp(copy.disk[0].serial, "x,y") && copy.disk[0].cache == DISK_DIRECT);
+	CHECK(config_format(disk, &copy, 0, buf, sizeof(buf)) > 0);
+	CHECK(!strcmp(buf, "a,,b=c.img,ro,serial=x,,y,cache=none"));
+	CHECK(config_format(disk, &copy, 1, buf, sizeof(buf)) < 0 && copy.disk_count == 1);
+	/* A wrong one leaves nothing. */
+	CHECK(config_parse(disk, &copy, "z,cache=fast", &err) == -EINVAL && copy.disk_count == 1);
+	CHECK(config_parse(disk, &copy, "z,size=3", &err) == -EINVAL && strstr(err.text, "cache="));
+	CHECK(config_parse(disk, &copy, "z,serial", &err) == -EINVAL && strstr(err.text, "value"));
+	CHECK(!copy.disk[1].file);
+	for (unsigned i = 1; i < CONFIG_MAX_DISKS; i++)
+		CHECK(!config_parse(disk, &copy, "d", &err));
+	CHECK(config_parse(disk, &copy, "d", &err) == -EINVAL && strstr(err.text, "16"));
+
+	CHECK(!config_parse(net, &copy, "user,hostfwd=tcp::2222-:22,hostfwd=udp:[::1]:0-:53",
+			    &err));
+	CHECK(copy.net[0].user && copy.net[0].forward_count == 2);
+	CHECK(config_format(net, &copy, 0, buf, sizeof(buf)) > 0);
+	CHECK(!strcmp(buf, "user,hostfwd=tcp::2222-:22,hostfwd=udp:[::1]:0-:53"));
+	CHECK(config_parse(net, &copy, "user,tap=t0", &err) == -EINVAL);
+	CHECK(config_parse(net, &copy, "tap=t0,hostfwd=tcp::1-:1", &err) == -EINVAL);
+	CHECK(config_parse(net, &copy, "stream=tcp:x", &err) == -EINVAL);
+	CHECK(copy.net_count == 1);
+	config_free(run_config_fields, &copy);
+	CHECK(!copy.disk_count && !copy.disk[0].file && !copy.net_count);
+
+	CHECK(!config_parse_forward("udp:[::1]:53-[fec0::15]:54", &forward, &err));
+	CHECK(forward.udp && !strcmp(forward.host, "::1") && forward.host_port == 53);
+	CHECK(!strcmp(forward.guest, "fec0::15") && forward.guest_port == 54);
+	CHECK(!config_parse_forward("tcp::0-:22", &forward, &err) && !*forward.host);
+	for (const char *const *bad =
+		     (const char *const[]){"", "tcp", "tcp:", "sctp::1-:2", "tcp::1", "tcp::1-:0",
+					   "tcp::65536-:1", "tcp:localhost:1-:2", "tcp:1-2",
+					   "tcp::1-:2x", "tcp::-1-:2", NULL};
+	     *bad; bad++)
+		CHECK(config_parse_forward(*bad, &forward, &err) == -EINVAL);
+}
+
 static void check_fails(const char *line, const char *what)
 {
 	good(line);
@@ -248,6 +297,7 @@ int main(void)
 	test_wrong();
 	test_sizes();
 	test_round_trip();
+	test_lists();
 	test_whole();
 	config_free(run_config_fields, &config);
 	return 0;
