@@ -101,8 +101,7 @@ test-sanitizers:
 	$(Q)$(MAKE) --no-print-directory SAN=thread RUN_TESTS="setarch -R $(RUN_TESTS)" sanitized
 .PHONY: sanitized
 sanitized: unit
-	$(Q)LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 TIMEOUT_SCALE=5 \
-		$(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
+	$(Q)TIMEOUT_SCALE=5 $(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
 
 # Fuzz targets with sanitizers, FUZZ_SECONDS each. Their inputs follow from FUZZ_SEED.
 FUZZ_SECONDS ?= 20
@@ -114,7 +113,6 @@ fuzz:
 .PHONY: fuzz fuzz-run
 fuzz-run: $(FUZZ_BIN)
 	$(Q)bad=0; for f in $(FUZZ_BIN); do echo "$$f"; \
-		LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 \
 		$$f -seconds=$(FUZZ_SECONDS) -seed=$(FUZZ_SEED) || bad=1; done; exit $$bad
 $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(O)/tests/fuzz/main.o $(O)/libferry.a
 	$(call say,LD,$@)

@@ -1,6 +1,6 @@
 /* Description: Self-modifying code goes by physical page: in the block that runs, over a page's
  * end, through another virtual address of the page, by REP MOVS, by a locked store, by somebody
- * outside (uc_vcpu_invalidate_code). */
+ * outside (uc_vcpu_invalidate_code). And nothing that watches code stays behind. */
 #include "test_uc_util.h"
 
 #define MAGIC 0x11111111
@@ -82,6 +82,28 @@ static uint64_t run(struct vm *vm, uint64_t n)
 	return s.gpr[3];
 }
 
+/* Data beside code, and the end of the engine: the bitmap of such a page goes with it. (The address
+ * sanitizer's leak detection looks.) */
+static void bitmap_at_the_end(void)
+{
+	/* 1: incl CODE + 0x800; dec %ecx; jnz 1b; hlt */
+	static const uint8_t code[] = {0xff, 0x04, 0x25, 0,    0x08, 1,
+				       0,    0xff, 0xc9, 0x75, 0xf5, 0xf4};
+	uc_vcpu_run_info info;
+
+	guest_memory(code, code + sizeof(code));
+	struct vm *vm = vm_new(0, false);
+	for (int i = 0; i < 2; i++) { /* a new translation drops the bitmap: the second has none */
+		uc_x86_vcpu_state s = guest_state(CODE);
+		s.gpr[1] = 100;
+		vm_set(vm, &s);
+		CHECK(!uc_vcpu_run(vm->uc, &info) && info.reason == UC_VCPU_EXIT_HLT, "%s",
+		      reason_name(info.reason));
+	}
+	CHECK(*(uint32_t *)gpa(CODE + 0x800) == 200, "%x", *(uint32_t *)gpa(CODE + 0x800));
+	vm_free(vm);
+}
+
 int main(void)
 {
 	uint64_t n = 20000, drops = 0;
@@ -124,5 +146,6 @@ int main(void)
 		CHECK(st.smc_writes > n, "no store met translated code");
 		vm_free(vm);
 	}
+	bitmap_at_the_end();
 	return 0;
 }
