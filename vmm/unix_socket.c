@@ -86,22 +86,42 @@ static int remove_stale(int dir_fd, const char *name, struct error *err)
 	return 0;
 }
 
+/* Bound and listening under a name of its own, then put in its place: a socket that can be seen can
+ * be connected to. */
+static int listen_as(int fd, int dir_fd, const char *name, int backlog, struct error *err)
+{
+	struct sockaddr_un sun;
+	char temporary[32];
+	int code;
+
+	snprintf(temporary, sizeof(temporary), ".ferry-%d-%d", (int)getpid(), fd);
+	code = address(&sun, dir_fd, temporary, err);
+	if (code)
+		return code;
+	/* The mode of the socket before bind is the mode of the file: there is no moment at which
+	 * others may connect. */
+	unlinkat(dir_fd, temporary, 0);
+	if (fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sun, sizeof(sun)))
+		return -errno;
+	/* linkat, not rename: of two that found the same stale socket one fails. */
+	code = listen(fd, backlog) || linkat(dir_fd, temporary, dir_fd, name, 0) ? -errno : 0;
+	unlinkat(dir_fd, temporary, 0);
+	return code == -EEXIST ? -EADDRINUSE : code;
+}
+
 int unix_listen(int dir_fd, const char *name, int backlog, struct error *err)
 {
 	struct sockaddr_un sun;
-	int fd, code = address(&sun, dir_fd, name, err);
+	int fd, code = address(&sun, dir_fd, name, err); /* the name is short enough */
 
 	if (!code)
 		code = remove_stale(dir_fd, name, err);
 	if (code)
 		return code;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* The mode of the socket before bind is the mode of the file: there is no moment at which
-	 * others may connect. */
-	if (fd >= 0 && !fchmod(fd, 0600) && !bind(fd, (struct sockaddr *)&sun, sizeof(sun)) &&
-	    !listen(fd, backlog))
+	code = fd < 0 ? -errno : listen_as(fd, dir_fd, name, backlog, err);
+	if (!code)
 		return fd;
-	code = -errno;
 	if (fd >= 0)
 		close(fd);
 	return error_set(err, code, "%s: %s", name, strerror(-code));

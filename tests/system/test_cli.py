@@ -217,7 +217,8 @@ def test_wrong_values():
                             (["-c", "9"], ["1 to 8"]), (["--engine", "tcg"], ["auto, kvm, soft"]),
                             (["--cpu", "host"], ["host", "x86-64-v2"]), (["--serial", "vc"], ["file=PATH"]),
                             (["--name", "a b"], ["a b", "letters"]), (["--debug-exit", "x"], ["'x'"]),
-                            (["--net", "user"], ["user", "none"]), (["--serial", "stdio"] * 2, ["terminal"]),
+                            (["--net", "slirp"], ["slirp", "user", "tap="]), (["--disk", "a,b=c"], ["b", "cache="]),
+                            (["--serial", "stdio"] * 2, ["terminal"]),
                             (["--serial", "none"] * 5, ["at most 4"]), (["-c"], ["-c needs a value"])):
             got, out, err = place.run(k, *args)
             check(got == EXIT_USAGE and err.count("\n") == 1 and not out, f"{args}: {got} {err!r}")
