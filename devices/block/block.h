@@ -4,7 +4,8 @@
  * name host memory.
  *
  * Everything is the event loop's thread's and nothing blocks it: a request is submitted, started by
- * commit (one system call for many), and ends in its `done` on a later turn of the loop.
+ * commit (one system call for many), and ends in its `done` on a later turn of the loop, never
+ * within submit or commit.
  *
  * Order: none between requests in flight, as on a disk with a queue; a flush covers what was done
  * (not just submitted) before it was submitted.
@@ -38,6 +39,8 @@ struct block_request {
 	struct block_request *next;
 	uint64_t done_bytes;
 	void *bounce;
+	int result;
+	uint8_t phase, tries;
 };
 
 struct block {
@@ -52,6 +55,12 @@ struct block {
 	uint64_t errors;     /* requests that the host failed */
 	char last_error[96]; /* "write at 4096: No space left on device" */
 	unsigned in_flight;
+	char *path; /* file or address, for people; owned */
+
+	/* The client's: called after a few calls of `done` in a row; submitting is fine there and
+	 * in `done`. NULL: nobody wants to know. */
+	void (*completed)(void *client);
+	void *client;
 };
 struct block_ops {
 	void (*submit)(struct block *b, struct block_request *request);
