@@ -111,18 +111,34 @@ struct watch_source {
 
 /* ---- guest memory ---- */
 
+/* Whoever was told "not yet". */
+struct dma_waiter {
+	void (*ready)(struct dma_waiter *waiter); /* the loop's thread, no lock held */
+	/* Of whoever calls. */
+	struct dma_waiter *next;
+	bool waiting;
+};
 /* What a device reaches of guest memory; addresses are the guest's and never trusted. The event
  * loop's thread only, and with no lock held: a write may wait for vCPUs. */
 struct dma_ops {
-	/* A pointer to [gpa, gpa + *len), *len reduced to what lies in one piece (a page's rest at
-	 * least). NULL: not RAM, or `write` and read-only. Good until the device is drained: a
-	 * request in flight may keep it. */
-	void *(*map)(void *opaque, uint64_t gpa, size_t *len, bool write);
+	/* *out: a pointer to [gpa, gpa + *len), *len reduced to what lies in one piece of host
+	 * memory (a page's rest at least; in general as far as RAM goes). 0; -EFAULT: not RAM, or
+	 * `write` and read-only; -ENOMEM; -EAGAIN: the contents are not here yet (post-copy), they
+	 * have been asked for. Good until the device is drained: a request in flight may keep it.
+	 */
+	int (*map)(void *opaque, uint64_t gpa, size_t *len, bool write, void **out);
 	/* When data has been written through map(): marks it dirty, drops code made of it. */
 	void (*written)(void *opaque, uint64_t gpa, size_t len);
+	/* Whether map() says -EAGAIN nowhere in [gpa, gpa + len); what is not here is asked for.
+	 * What is here stays. */
+	bool (*here)(void *opaque, uint64_t gpa, uint64_t len);
+	/* After a "not yet": ready() is called once, when some of what was asked for is here. */
+	void (*wait)(void *opaque, struct dma_waiter *waiter);
+	void (*wait_not)(void *opaque, struct dma_waiter *waiter); /* not any more, if it did */
 	void *opaque;
 };
-int dma_read(const struct dma_ops *dma, uint64_t gpa, void *buf, size_t len); /* 0, -EFAULT */
+/* 0, or -errno as map() says. */
+int dma_read(const struct dma_ops *dma, uint64_t gpa, void *buf, size_t len);
 int dma_write(const struct dma_ops *dma, uint64_t gpa, const void *buf, size_t len);
 
 /* ---- character back ends (serial lines, consoles) ---------------------------------------------
@@ -162,20 +178,25 @@ struct backend_host {
 struct device;
 struct inspector;
 struct device_ops {
-	void (*reset)(struct device *dev); /* power-on state; vCPUs are stopped */
-	/* For a pause or a hand-over; may be NULL. The loop's thread, vCPUs are stopped.
+	/* Power-on state. The loop's thread, vCPUs are stopped; prepared, and drain has said 0 (so
+	 * that no request in flight writes into the next boot's memory); abort afterwards. A device
+	 * that was just made is reset without that. */
+	void (*reset)(struct device *dev);
+	/* For a pause, a reset or a hand-over; may be NULL. The loop's thread, vCPUs are stopped.
 	 * prepare: begin nothing new. drain: 0: nothing of the guest's is in flight, the state can
 	 * be saved; -EINPROGRESS: not yet; the device calls device_drained() from the loop,
 	 * never from within drain, and is asked again. release: give up what another process must
 	 * have to go on (locks, addresses), after drain. acquire: take it back, or take it here for
-	 * the first time, before the guest runs. abort: after prepare, drain or acquire: go on as
-	 * if nothing had been asked. */
+	 * the first time, before the guest runs; the device goes on. abort: after prepare, drain or
+	 * acquire: go on as if nothing had been asked. A machine that is to receive a state is
+	 * prepared before it is loaded, so that nothing begins before acquire. Both may come twice.
+	 */
 	int (*prepare)(struct device *dev);
 	int (*drain)(struct device *dev);
 	int (*release)(struct device *dev);
 	int (*acquire)(struct device *dev);
 	int (*abort)(struct device *dev);
-	void (*destroy)(struct device *dev); /* frees dev */
+	void (*destroy)(struct device *dev); /* frees dev; drained, as for reset */
 	/* What `ferry info` and `ferry stats` say of it; the loop's thread. May be NULL. */
 	void (*inspect)(struct device *dev, const struct inspector *to);
 };

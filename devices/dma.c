@@ -11,10 +11,11 @@ int dma_read(const struct dma_ops *dma, uint64_t gpa, void *buf, size_t len)
 		return -EFAULT;
 	while (len) {
 		size_t n = len;
-		const void *from = dma->map(dma->opaque, gpa, &n, false);
+		void *from;
+		int ret = dma->map(dma->opaque, gpa, &n, false, &from);
 
-		if (!from || !n)
-			return -EFAULT;
+		if (ret)
+			return ret;
 		memcpy(to, from, n);
 		to += n;
 		gpa += n;
@@ -31,10 +32,11 @@ int dma_write(const struct dma_ops *dma, uint64_t gpa, const void *buf, size_t l
 		return -EFAULT;
 	while (len) {
 		size_t n = len;
-		void *to = dma->map(dma->opaque, gpa, &n, true);
+		void *to;
+		int ret = dma->map(dma->opaque, gpa, &n, true, &to);
 
-		if (!to || !n)
-			return -EFAULT;
+		if (ret)
+			return ret;
 		memcpy(to, from, n);
 		dma->written(dma->opaque, gpa, n);
 		from += n;

@@ -171,6 +171,11 @@ bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_
 	return t->ops->translate(t, gpa, access, out);
 }
 
+uint64_t s2_level_size(const struct s2 *s2, uint32_t level)
+{
+	return geometry_size(&s2->pt.geo, level);
+}
+
 enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)
 {
 	return t->ops->fault(t, gpa, access, out);

@@ -99,6 +99,9 @@ enum s2_result {
 	S2_NR_RESULTS
 };
 
+/* Bytes that a leaf of this level maps. */
+uint64_t s2_level_size(const struct s2 *s2, uint32_t level);
+
 /* Lock-free walk of the tables as a TLB refill does it. true: the leaf grants `access`, *out is
  * valid. false: a fault; call s2_fault. Takes and leaves an RCU read section by itself. */
 bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out);

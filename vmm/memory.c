@@ -161,22 +161,28 @@ void memory_destroy(struct guest_memory *mem)
 	*mem = (struct guest_memory){.fd = -1};
 }
 
-/* One piece that does not cross a 4 KiB page. */
-static uint8_t *translate(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa,
-			  uint32_t access, uint64_t *hpa)
+/* 0 and where it is; *rest: bytes from there to the leaf's end. */
+static int translate(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint32_t access,
+		     uint64_t *hpa, uint64_t *rest)
 {
 	struct s2_xlat x;
 
 	while (!s2_translate(t, gpa, access, &x)) {
-		switch (s2_fault(t, gpa, access, &x)) {
-		case S2_FIXED:
-		case S2_SPURIOUS: *hpa = x.hpa; return mem->host + x.hpa;
+		enum s2_result result = s2_fault(t, gpa, access, &x);
+
+		if (result == S2_FIXED || result == S2_SPURIOUS)
+			break;
+		switch (result) {
 		case S2_RETRY: continue;
-		default: return NULL;
+		case S2_MISSING: return -EAGAIN;
+		case S2_NOMEM: return -ENOMEM;
+		default: return -EFAULT;
 		}
 	}
 	*hpa = x.hpa;
-	return mem->host + x.hpa;
+	*rest = s2_level_size(mem->s2, x.level);
+	*rest -= gpa & (*rest - 1);
+	return 0;
 }
 
 enum copy { COPY_OUT, COPY_IN, FILL };
@@ -187,15 +193,15 @@ static int copy(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, voi
 	uint8_t *p = buf;
 
 	while (len) {
-		size_t n = PAGE - (gpa & (PAGE - 1));
-		uint64_t hpa;
+		uint64_t hpa, rest;
 		uint8_t *host;
+		size_t n;
+		int ret = translate(mem, t, gpa, how == COPY_OUT ? S2_R : S2_W, &hpa, &rest);
 
-		if (n > len)
-			n = len;
-		host = translate(mem, t, gpa, how == COPY_OUT ? S2_R : S2_W, &hpa);
-		if (!host)
-			return -EFAULT;
+		if (ret)
+			return ret;
+		n = rest < len ? rest : len;
+		host = mem->host + hpa;
 		if (how == COPY_OUT) {
 			memcpy(p, host, n);
 		} else {
@@ -234,37 +240,108 @@ int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint
 
 /* ---- for devices ---- */
 
-static void *dma_map(void *opaque, uint64_t gpa, size_t *len, bool write)
+static int dma_map(void *opaque, uint64_t gpa, size_t *len, bool write, void **out)
 {
 	struct guest_memory *mem = opaque;
-	const size_t rest = PAGE - (gpa & (PAGE - 1));
-	uint64_t hpa;
+	const uint32_t access = write ? S2_W : S2_R;
+	const size_t want = *len;
+	uint64_t first, hpa, rest, done;
+	int ret = translate(mem, mem->vmm, gpa, access, &first, &rest);
 
-	if (*len > rest)
-		*len = rest;
-	return translate(mem, mem->vmm, gpa, write ? S2_W : S2_R, &hpa);
+	if (ret)
+		return ret;
+	/* Leaf by leaf, as long as host memory goes on; what stops it is found again by whoever
+	 * asks for the rest. */
+	for (done = rest; done < want; done += rest)
+		if (gpa + done < gpa || translate(mem, mem->vmm, gpa + done, access, &hpa, &rest) ||
+		    hpa != first + done)
+			break;
+	*len = done < want ? done : want;
+	*out = mem->host + first;
+	return 0;
 }
 
 static void dma_written(void *opaque, uint64_t gpa, size_t len)
 {
 	struct guest_memory *mem = opaque;
 
-	while (len) {
-		size_t n = PAGE - (gpa & (PAGE - 1));
-		uint64_t hpa;
+	s2_dirty_mark(mem->vmm, gpa, len);
+	/* Code that was made of it since it was mapped goes, also where it is write-protected now.
+	 */
+	while (len && mem->written) {
+		uint64_t hpa, rest;
 
-		if (n > len)
-			n = len;
-		s2_dirty_mark(mem->vmm, gpa, n);
-		/* Code that was made of the page since it was mapped has gone write-protected. */
-		if (mem->written && translate(mem, mem->vmm, gpa, S2_R, &hpa))
-			mem->written(mem->written_opaque, hpa, n);
-		gpa += n;
-		len -= n;
+		if (translate(mem, mem->vmm, gpa, S2_R, &hpa, &rest))
+			return; /* not RAM: nothing was written there */
+		if (rest > len)
+			rest = len;
+		mem->written(mem->written_opaque, hpa, rest);
+		gpa += rest;
+		len -= rest;
+	}
+}
+
+static bool dma_here(void *opaque, uint64_t gpa, uint64_t len)
+{
+	struct guest_memory *mem = opaque;
+	uint64_t hpa, rest;
+	bool here = true;
+
+	if (!mem->incomplete)
+		return true;
+	for (uint64_t at = 0; at < len; at += rest) {
+		int ret = translate(mem, mem->vmm, gpa + at, S2_R, &hpa, &rest);
+
+		if (ret == -EAGAIN)
+			here = false;
+		if (ret)
+			rest = PAGE - ((gpa + at) & (PAGE - 1));
+	}
+	return here;
+}
+
+static void dma_wait(void *opaque, struct dma_waiter *waiter)
+{
+	struct guest_memory *mem = opaque;
+
+	if (waiter->waiting)
+		return;
+	waiter->waiting = true;
+	waiter->next = mem->waiters;
+	mem->waiters = waiter;
+}
+
+static void dma_wait_not(void *opaque, struct dma_waiter *waiter)
+{
+	struct guest_memory *mem = opaque;
+	struct dma_waiter **at = &mem->waiters;
+
+	while (*at && *at != waiter)
+		at = &(*at)->next;
+	if (*at)
+		*at = waiter->next;
+	waiter->waiting = false;
+}
+
+void memory_arrived(struct guest_memory *mem)
+{
+	struct dma_waiter *waiter = mem->waiters, *next;
+
+	/* Whoever waits again belongs to the next time. */
+	mem->waiters = NULL;
+	for (; waiter; waiter = next) {
+		next = waiter->next;
+		waiter->waiting = false;
+		waiter->ready(waiter);
 	}
 }
 
 struct dma_ops memory_dma(struct guest_memory *mem)
 {
-	return (struct dma_ops){.map = dma_map, .written = dma_written, .opaque = mem};
+	return (struct dma_ops){.map = dma_map,
+				.written = dma_written,
+				.here = dma_here,
+				.wait = dma_wait,
+				.wait_not = dma_wait_not,
+				.opaque = mem};
 }

@@ -27,6 +27,10 @@ struct guest_memory {
 	 */
 	void (*written)(void *opaque, uint64_t hpa, uint64_t len);
 	void *written_opaque;
+	/* Post-copy: the core may say S2_MISSING. Devices then wait here until memory_arrived().
+	 * The main thread's. */
+	bool incomplete;
+	struct dma_waiter *waiters;
 };
 
 enum memory_flags { MEMORY_OVERCOMMIT = 1, MEMORY_SHARED = 2 };
@@ -37,12 +41,16 @@ int memory_create(struct guest_memory *mem, uint64_t size, unsigned flags, struc
 void memory_destroy(struct guest_memory *mem);
 
 /* Copies through the MMU core; main thread (or with a thread's own registration t). 0, -EFAULT (not
- * RAM, or read-only); nothing is said about partly done copies then. */
+ * RAM, or read-only), -ENOMEM, -EAGAIN (not here yet); nothing is said about partly done copies
+ * then. */
 int memory_read(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, void *buf, size_t len);
 int memory_write(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, const void *buf,
 		 size_t len);
 int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint8_t byte,
 	       size_t len);
+
+/* Pages that were missing are here, or all are: whoever waits looks again. Main thread. */
+void memory_arrived(struct guest_memory *mem);
 
 /* What devices see of it (devices/device.h). The main thread's, while `mem` lives. */
 struct dma_ops memory_dma(struct guest_memory *mem);

@@ -11,23 +11,30 @@ uint64_t virtio_features(const struct virtio *v)
 	       VIRTIO_F_EVENT_IDX;
 }
 
+/* With the lock held. */
 static bool runs(const struct virtio *v)
 {
-	return (v->status & VIRTIO_DRIVER_OK) && !(v->status & VIRTIO_NEEDS_RESET) &&
-	       !v->resetting && !v->quiesced;
+	return (v->status & VIRTIO_DRIVER_OK) && !(v->status & VIRTIO_NEEDS_RESET) && !v->resetting;
+}
+
+/* Somebody works on what belongs to the driver. With the lock held. */
+static bool occupied(const struct virtio *v)
+{
+	return v->busy || v->in_flight;
 }
 
 /* ---- reset and status, with the lock held ---- */
 
 static void do_reset(struct virtio *v)
 {
-	v->resetting = false;
+	v->resetting = v->cancelled = false;
 	v->status = v->isr = 0;
 	v->device_select = v->driver_select = 0;
 	v->driver_features = 0;
 	v->queue_select = 0;
 	v->config_vector = VIRTQ_NO_VECTOR;
 	atomic_store(&v->kicked, 0);
+	atomic_store(&v->stalled, 0);
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		v->queue[i] = (struct virtq){.size = (uint16_t)v->model->queue_size,
 					     .vector = VIRTQ_NO_VECTOR};
@@ -36,9 +43,22 @@ static void do_reset(struct virtio *v)
 	pci_intx_set(&v->fn, false);
 }
 
-static uint32_t all_queues(const struct virtio *v)
+/* Puts it off while the loop's thread is at the queues or requests are in flight. */
+static void ask_reset(struct virtio *v)
 {
-	return (1u << v->model->queues) - 1;
+	if (!occupied(v)) {
+		do_reset(v);
+		return;
+	}
+	v->resetting = true;
+	if (v->in_flight)
+		v->works.post(v->work); /* to hurry them */
+}
+
+static void look_at_all_queues(struct virtio *v)
+{
+	atomic_fetch_or(&v->kicked, (1u << v->model->queues) - 1);
+	v->works.post(v->work);
 }
 
 void virtio_set_status(struct virtio *v, uint8_t value)
@@ -50,10 +70,7 @@ void virtio_set_status(struct virtio *v, uint8_t value)
 	if (v->resetting)
 		return;
 	if (!value) {
-		/* The loop's thread is at the queues: it resets when it leaves them. */
-		v->resetting = v->busy;
-		if (!v->busy)
-			do_reset(v);
+		ask_reset(v);
 		return;
 	}
 	/* 3.1.1: a subset that the device can live with, or the bit stays clear. */
@@ -63,10 +80,8 @@ void virtio_set_status(struct virtio *v, uint8_t value)
 	if (!((v->status | rising) & VIRTIO_FEATURES_OK))
 		rising &= (uint8_t)~VIRTIO_DRIVER_OK;
 	v->status |= rising;
-	if (rising & VIRTIO_DRIVER_OK) {
-		atomic_fetch_or(&v->kicked, all_queues(v));
-		v->works.post(v->work);
-	}
+	if (rising & VIRTIO_DRIVER_OK)
+		look_at_all_queues(v);
 }
 
 void virtio_interrupt(struct virtio *v, uint8_t isr, uint16_t vector)
@@ -80,45 +95,89 @@ void virtio_interrupt(struct virtio *v, uint8_t isr, uint16_t vector)
 	pci_intx_set(&v->fn, true);
 }
 
-void virtio_fail(struct virtio *v, const char *why)
+void virtio_config_changed(struct virtio *v)
 {
-	bool first;
-
-	pthread_mutex_lock(&v->lock);
-	first = !(v->status & VIRTIO_NEEDS_RESET);
-	v->status |= VIRTIO_NEEDS_RESET;
-	if (first)
-		virtio_interrupt(v, 2, v->config_vector); /* 2.1.2: a configuration change */
-	pthread_mutex_unlock(&v->lock);
-	if (first)
-		dev_log(v->dev.name, "the driver gave %s; the device waits for its reset", why);
+	v->generation++;
+	if (runs(v))
+		virtio_interrupt(v, 2, v->config_vector); /* 2.5.1 */
 }
 
 /* ---- turns on the loop's thread ---- */
+
+/* With the lock held. */
+static void open_turn(struct virtio *v)
+{
+	if (v->busy++)
+		return;
+	v->env = (struct virtq_env){.dma = &v->dma,
+				    .indirect = virtio_has(v, VIRTIO_F_INDIRECT_DESC),
+				    .event_idx = virtio_has(v, VIRTIO_F_EVENT_IDX)};
+}
 
 bool virtio_enter(struct virtio *v)
 {
 	bool ok;
 
 	pthread_mutex_lock(&v->lock);
-	ok = runs(v) && !v->busy;
-	if (ok) {
-		v->busy = true;
-		v->env = (struct virtq_env){.dma = &v->dma,
-					    .indirect = v->driver_features & VIRTIO_F_INDIRECT_DESC,
-					    .event_idx = v->driver_features & VIRTIO_F_EVENT_IDX};
-	}
+	ok = runs(v) && !v->quiesced && !v->busy;
+	if (ok)
+		open_turn(v);
+	pthread_mutex_unlock(&v->lock);
+	return ok;
+}
+
+bool virtio_enter_done(struct virtio *v)
+{
+	bool ok;
+
+	pthread_mutex_lock(&v->lock);
+	ok = runs(v);
+	open_turn(v);
 	pthread_mutex_unlock(&v->lock);
 	return ok;
 }
 
 void virtio_leave(struct virtio *v)
 {
+	bool drained;
+
 	pthread_mutex_lock(&v->lock);
-	v->busy = false;
-	if (v->resetting)
+	v->busy--;
+	if (v->resetting && !occupied(v))
 		do_reset(v);
+	drained = v->draining && !occupied(v);
+	if (drained)
+		v->draining = false;
 	pthread_mutex_unlock(&v->lock);
+	if (drained)
+		device_drained(&v->dev);
+}
+
+void virtio_begin(struct virtio *v)
+{
+	pthread_mutex_lock(&v->lock);
+	v->in_flight++;
+	pthread_mutex_unlock(&v->lock);
+}
+
+void virtio_end(struct virtio *v)
+{
+	pthread_mutex_lock(&v->lock);
+	v->in_flight--;
+	pthread_mutex_unlock(&v->lock);
+}
+
+/* A reset waits for requests in flight: the device is told so, once. */
+static void hurry(struct virtio *v)
+{
+	bool cancel;
+
+	pthread_mutex_lock(&v->lock);
+	cancel = v->resetting && v->in_flight && !v->cancelled;
+	v->cancelled |= cancel;
+	pthread_mutex_unlock(&v->lock);
+	if (cancel && v->model->ops->cancel)
+		v->model->ops->cancel(v);
 }
 
 static void work(void *arg)
@@ -126,6 +185,7 @@ static void work(void *arg)
 	struct virtio *v = arg;
 	uint32_t kicked;
 
+	hurry(v);
 	if (!virtio_enter(v))
 		return; /* whoever starts the device again looks at all queues */
 	kicked = atomic_exchange(&v->kicked, 0);
@@ -143,81 +203,13 @@ void virtio_kick(struct virtio *v, unsigned n)
 	v->works.post(v->work);
 }
 
-/* Nothing more is done for a driver that was wrong, or that wants to be rid of the device. */
-static bool stopped(struct virtio *v)
+/* Memory that was missing is here: whoever waits for it looks again. */
+static void memory_ready(struct dma_waiter *waiter)
 {
-	bool ret;
+	struct virtio *v = (struct virtio *)((char *)waiter - offsetof(struct virtio, waiter));
 
-	pthread_mutex_lock(&v->lock);
-	ret = v->resetting || (v->status & VIRTIO_NEEDS_RESET);
-	pthread_mutex_unlock(&v->lock);
-	return ret;
-}
-
-int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *chain)
-{
-	const char *why = "";
-	int ret;
-
-	if (!v->queue[n].enabled || stopped(v))
-		return 0;
-	ret = virtq_pop(&v->queue[n], &v->env, chain, &why);
-	if (ret >= 0)
-		return ret;
-	virtio_fail(v, why);
-	return 0;
-}
-
-bool virtio_push(struct virtio *v, unsigned n, uint16_t head, uint32_t len)
-{
-	if (!virtq_push(&v->queue[n], &v->env, head, len))
-		return true;
-	virtio_fail(v, "a used ring outside of memory");
-	return false;
-}
-
-void virtio_signal(struct virtio *v, unsigned n)
-{
-	int ret = v->queue[n].enabled ? virtq_must_signal(&v->queue[n], &v->env) : 0;
-
-	if (ret < 0)
-		virtio_fail(v, "an available ring outside of memory");
-	if (ret <= 0)
-		return;
-	pthread_mutex_lock(&v->lock);
-	if (!v->resetting)
-		virtio_interrupt(v, 1, v->queue[n].vector);
-	pthread_mutex_unlock(&v->lock);
-}
-
-bool virtio_arm(struct virtio *v, unsigned n)
-{
-	int ret;
-
-	if (!v->queue[n].enabled || stopped(v))
-		return false;
-	ret = virtq_arm(&v->queue[n], &v->env);
-	if (ret < 0)
-		virtio_fail(v, "rings outside of memory");
-	return ret > 0;
-}
-
-bool virtio_read(struct virtio *v, const struct virtq_chain *chain, uint64_t off, void *buf,
-		 size_t len)
-{
-	if (!virtq_read(&v->env, chain, off, buf, len))
-		return true;
-	virtio_fail(v, "a buffer outside of memory, or too short");
-	return false;
-}
-
-bool virtio_write(struct virtio *v, const struct virtq_chain *chain, uint64_t off, const void *buf,
-		  size_t len)
-{
-	if (!virtq_write(&v->env, chain, off, buf, len))
-		return true;
-	virtio_fail(v, "a buffer outside of memory, or too short");
-	return false;
+	atomic_fetch_or(&v->kicked, atomic_exchange(&v->stalled, 0));
+	v->works.post(v->work);
 }
 
 /* ---- state and life ----------------------------------------------------------------------------
@@ -261,8 +253,7 @@ static int virtio_post_load(void *object, const char **why)
 		(void)v->model->ops->post_load(v, why);
 	if (!*why) {
 		/* What the old side was told and had not looked at yet. */
-		atomic_fetch_or(&v->kicked, all_queues(v));
-		v->works.post(v->work);
+		look_at_all_queues(v);
 	}
 	pthread_mutex_unlock(&v->lock);
 	return *why ? -EINVAL : 0;
@@ -287,40 +278,96 @@ static void virtio_dev_reset(struct device *dev)
 	struct virtio *v = (struct virtio *)dev;
 
 	pthread_mutex_lock(&v->lock);
-	do_reset(v);
+	ask_reset(v);
 	pthread_mutex_unlock(&v->lock);
 	pci_function_reset(&v->fn);
 }
 
-static int quiesce(struct device *dev, bool on)
+static int call(struct virtio *v, int (*op)(struct virtio *v))
 {
-	struct virtio *v = (struct virtio *)dev;
-
-	pthread_mutex_lock(&v->lock);
-	v->quiesced = on;
-	if (!on) {
-		atomic_fetch_or(&v->kicked, all_queues(v));
-		v->works.post(v->work);
-	}
-	pthread_mutex_unlock(&v->lock);
-	return 0;
+	return op ? op(v) : 0;
 }
 
 static int virtio_prepare(struct device *dev)
 {
-	return quiesce(dev, true);
+	struct virtio *v = (struct virtio *)dev;
+
+	pthread_mutex_lock(&v->lock);
+	v->quiesced = true;
+	pthread_mutex_unlock(&v->lock);
+	return call(v, v->model->ops->prepare);
 }
 
-static int virtio_resume(struct device *dev)
+static int virtio_drain(struct device *dev)
 {
-	return quiesce(dev, false);
+	struct virtio *v = (struct virtio *)dev;
+	bool busy;
+
+	pthread_mutex_lock(&v->lock);
+	busy = v->draining = occupied(v);
+	pthread_mutex_unlock(&v->lock);
+	return busy ? -EINPROGRESS : call(v, v->model->ops->drain);
 }
 
-/* A turn ends before the loop's thread does anything else: there is nothing to wait for. */
-static int virtio_nothing(struct device *dev)
+static int virtio_release(struct device *dev)
 {
-	(void)dev;
+	struct virtio *v = (struct virtio *)dev;
+
+	return call(v, v->model->ops->release);
+}
+
+static int resume(struct virtio *v, int (*op)(struct virtio *v))
+{
+	int ret = call(v, op);
+
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&v->lock);
+	v->quiesced = v->draining = false;
+	look_at_all_queues(v);
+	pthread_mutex_unlock(&v->lock);
 	return 0;
+}
+
+static int virtio_acquire(struct device *dev)
+{
+	struct virtio *v = (struct virtio *)dev;
+
+	return resume(v, v->model->ops->acquire);
+}
+
+static int virtio_abort(struct device *dev)
+{
+	struct virtio *v = (struct virtio *)dev;
+
+	return resume(v, v->model->ops->abort);
+}
+
+static const char *driver_text(struct virtio *v)
+{
+	const char *text = "none";
+
+	pthread_mutex_lock(&v->lock);
+	if (v->status & VIRTIO_NEEDS_RESET)
+		text = "was wrong, must reset the device";
+	else if (v->resetting)
+		text = "resets the device";
+	else if (v->status & VIRTIO_DRIVER_OK)
+		text = "runs";
+	else if (v->status)
+		text = "starts";
+	pthread_mutex_unlock(&v->lock);
+	return text;
+}
+
+static void virtio_inspect(struct device *dev, const struct inspector *to)
+{
+	struct virtio *v = (struct virtio *)dev;
+
+	to->text(to->opaque, "driver", driver_text(v));
+	to->counter(to->opaque, "in-flight", v->in_flight);
+	if (v->model->ops->inspect)
+		v->model->ops->inspect(v, to);
 }
 
 static void virtio_destroy(struct device *dev)
@@ -331,11 +378,12 @@ static void virtio_destroy(struct device *dev)
 static const struct device_ops virtio_device_ops = {
 	.reset = virtio_dev_reset,
 	.prepare = virtio_prepare,
-	.drain = virtio_nothing,
-	.release = virtio_nothing,
-	.acquire = virtio_resume,
-	.abort = virtio_resume,
+	.drain = virtio_drain,
+	.release = virtio_release,
+	.acquire = virtio_acquire,
+	.abort = virtio_abort,
 	.destroy = virtio_destroy,
+	.inspect = virtio_inspect,
 };
 
 int virtio_init(struct virtio *v, const struct virtio_model *model,
@@ -349,6 +397,7 @@ int virtio_init(struct virtio *v, const struct virtio_model *model,
 	v->model = model;
 	v->dma = *config->dma;
 	v->works = *config->works;
+	v->waiter.ready = memory_ready;
 	v->dev =
 		(struct device){.name = config->name, .ops = &virtio_device_ops, .state = &v->desc};
 	v->fields[n++] = (struct field)FIELD_SUB(struct virtio, fn, &pci_function_state, 1);
@@ -387,6 +436,7 @@ int virtio_init(struct virtio *v, const struct virtio_model *model,
 
 void virtio_exit(struct virtio *v)
 {
+	v->dma.wait_not(v->dma.opaque, &v->waiter);
 	v->works.destroy(v->work);
 	pci_function_exit(&v->fn);
 	pthread_mutex_destroy(&v->lock);

@@ -28,23 +28,25 @@ bool virtq_valid(const struct virtq *q)
 static int load16(const struct virtq_env *env, uint64_t gpa, uint16_t *value)
 {
 	size_t len = 2;
-	const uint16_t *p = env->dma->map(env->dma->opaque, gpa, &len, false);
+	void *p;
+	int ret = env->dma->map(env->dma->opaque, gpa, &len, false, &p);
 
-	if (!p || len < 2)
-		return -EFAULT;
+	if (ret || len < 2)
+		return ret ? ret : -EFAULT;
 	/* What the other side wrote before the index is seen after it. */
-	*value = le16toh(__atomic_load_n(p, __ATOMIC_ACQUIRE));
+	*value = le16toh(__atomic_load_n((uint16_t *)p, __ATOMIC_ACQUIRE));
 	return 0;
 }
 
 static int store16(const struct virtq_env *env, uint64_t gpa, uint16_t value)
 {
 	size_t len = 2;
-	uint16_t *p = env->dma->map(env->dma->opaque, gpa, &len, true);
+	void *p;
+	int ret = env->dma->map(env->dma->opaque, gpa, &len, true, &p);
 
-	if (!p || len < 2)
-		return -EFAULT;
-	__atomic_store_n(p, htole16(value), __ATOMIC_RELEASE);
+	if (ret || len < 2)
+		return ret ? ret : -EFAULT;
+	__atomic_store_n((uint16_t *)p, htole16(value), __ATOMIC_RELEASE);
 	env->dma->written(env->dma->opaque, gpa, 2);
 	return 0;
 }
@@ -64,11 +66,13 @@ static uint64_t avail_event(const struct virtq *q)
 static int load_desc(const struct virtq_env *env, uint64_t table, unsigned n, struct desc *d)
 {
 	uint8_t raw[DESC_SIZE];
+	int ret;
 
 	if (table > UINT64_MAX - (uint64_t)(n + 1) * DESC_SIZE)
 		return -EFAULT;
-	if (dma_read(env->dma, table + (uint64_t)n * DESC_SIZE, raw, sizeof(raw)))
-		return -EFAULT;
+	ret = dma_read(env->dma, table + (uint64_t)n * DESC_SIZE, raw, sizeof(raw));
+	if (ret)
+		return ret;
 	memcpy(d, raw, sizeof(*d));
 	d->addr = le64toh(d->addr);
 	d->len = le32toh(d->len);
@@ -117,9 +121,10 @@ static int walk(const struct virtq_env *env, uint64_t table, unsigned count, uns
 			*why = "a descriptor index beyond the table";
 			return -EINVAL;
 		}
-		if (load_desc(env, table, n, &d)) {
+		ret = load_desc(env, table, n, &d);
+		if (ret) {
 			*why = "a descriptor table outside of memory";
-			return -EFAULT;
+			return ret;
 		}
 		if (d.flags & DESC_INDIRECT) {
 			if (indirect || !env->indirect || (d.flags & DESC_NEXT) || !d.len ||
@@ -138,27 +143,44 @@ static int walk(const struct virtq_env *env, uint64_t table, unsigned count, uns
 	return -EINVAL;
 }
 
+/* Asks for all that is missing at once; no request that is meant is as large as the limit. */
+static bool here(const struct virtq_env *env, const struct virtq_chain *c)
+{
+	uint64_t left = 64 << 20;
+	bool ret = true;
+
+	for (unsigned i = 0; i < c->readable + c->writable; i++) {
+		const struct virtq_seg *seg = &c->seg[i];
+		const uint64_t n = seg->len < left ? seg->len : left;
+
+		ret &= env->dma->here(env->dma->opaque, seg->gpa, n);
+		left -= n;
+	}
+	return ret;
+}
+
 /* How many requests wait, or an error. */
 static int available(struct virtq *q, const struct virtq_env *env)
 {
 	uint16_t idx;
+	int ret = load16(env, q->driver + RING_IDX, &idx);
 
-	if (load16(env, q->driver + RING_IDX, &idx))
-		return -EFAULT;
-	return (uint16_t)(idx - q->next_avail);
+	return ret ? ret : (uint16_t)(idx - q->next_avail);
 }
 
 int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *chain,
 	      const char **why)
 {
-	int n = available(q, env), ret;
+	int n = available(q, env), ret = n < 0 ? n : 0;
 	uint16_t head;
 
 	if (n == 0)
 		return 0;
-	if (n < 0 || load16(env, q->driver + RING_START + 2u * (q->next_avail % q->size), &head)) {
+	if (!ret)
+		ret = load16(env, q->driver + RING_START + 2u * (q->next_avail % q->size), &head);
+	if (ret) {
 		*why = "an available ring outside of memory";
-		return -EFAULT;
+		return ret;
 	}
 	if (n > q->size) {
 		*why = "an available index that has run away";
@@ -170,6 +192,8 @@ int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *
 	ret = walk(env, q->desc, q->size, head, false, chain, why);
 	if (ret)
 		return ret;
+	if (!here(env, chain))
+		return -EAGAIN;
 	q->next_avail++;
 	return 1;
 }
@@ -197,9 +221,10 @@ int virtq_push(struct virtq *q, const struct virtq_env *env, uint16_t head, uint
 {
 	const uint32_t elem[2] = {htole32(head), htole32(len)};
 	const uint64_t at = q->device + RING_START + (uint64_t)USED_ELEM * (q->next_used % q->size);
+	int ret = dma_write(env->dma, at, elem, sizeof(elem));
 
-	if (dma_write(env->dma, at, elem, sizeof(elem)))
-		return -EFAULT;
+	if (ret)
+		return ret;
 	q->next_used++;
 	return store16(env, q->device + RING_IDX, q->next_used);
 }
@@ -223,42 +248,120 @@ int virtq_must_signal(struct virtq *q, const struct virtq_env *env)
 
 /* ---- data ---- */
 
-static int copy(const struct virtq_env *env, const struct virtq_seg *seg, unsigned segs,
-		uint64_t off, uint8_t *to, const uint8_t *from, size_t len)
-{
-	for (; segs && len; segs--, seg++) {
-		size_t n;
-		int ret;
+/* The segments of one side that [off, off + len) goes through, one after the other. */
+struct cursor {
+	const struct virtq_seg *seg;
+	unsigned segs;
+	uint64_t off, left;
+};
 
-		if (off >= seg->len) {
-			off -= seg->len;
-			continue;
+static struct cursor begin(const struct virtq_chain *c, bool writable, uint64_t off, uint64_t len)
+{
+	return (struct cursor){.seg = writable ? c->seg + c->readable : c->seg,
+			       .segs = writable ? c->writable : c->readable,
+			       .off = off,
+			       .left = len};
+}
+
+/* The next piece of guest memory: 1; 0: that was all; -EFAULT: there is less. */
+static int next(struct cursor *c, uint64_t *gpa, size_t *len)
+{
+	while (c->left && c->segs) {
+		const struct virtq_seg *seg = c->seg;
+
+		if (c->off < seg->len) {
+			const uint64_t rest = seg->len - c->off;
+
+			*gpa = seg->gpa + c->off;
+			*len = rest < c->left ? rest : c->left;
+			c->left -= *len;
+			c->off += *len;
+			return 1;
 		}
-		n = seg->len - off < len ? (size_t)(seg->len - off) : len;
-		ret = to ? dma_read(env->dma, seg->gpa + off, to, n)
-			 : dma_write(env->dma, seg->gpa + off, from, n);
-		if (ret)
-			return ret;
-		if (to)
-			to += n;
-		else
-			from += n;
-		len -= n;
-		off = 0;
+		c->off -= seg->len;
+		c->seg++;
+		c->segs--;
 	}
-	return len ? -EFAULT : 0;
+	return c->left ? -EFAULT : 0;
 }
 
 int virtq_read(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
 	       void *buf, size_t len)
 {
-	return copy(env, chain->seg, chain->readable, off, buf, NULL, len);
+	struct cursor c = begin(chain, false, off, len);
+	uint8_t *to = buf;
+	uint64_t gpa;
+	size_t n;
+	int ret;
+
+	while ((ret = next(&c, &gpa, &n)) > 0) {
+		ret = dma_read(env->dma, gpa, to, n);
+		if (ret)
+			return ret;
+		to += n;
+	}
+	return ret;
 }
 
 int virtq_write(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
 		const void *buf, size_t len)
 {
-	return copy(env, chain->seg + chain->readable, chain->writable, off, NULL, buf, len);
+	struct cursor c = begin(chain, true, off, len);
+	const uint8_t *from = buf;
+	uint64_t gpa;
+	size_t n;
+	int ret;
+
+	while ((ret = next(&c, &gpa, &n)) > 0) {
+		ret = dma_write(env->dma, gpa, from, n);
+		if (ret)
+			return ret;
+		from += n;
+	}
+	return ret;
+}
+
+int virtq_iov(const struct virtq_env *env, const struct virtq_chain *chain, bool writable,
+	      uint64_t off, uint64_t len, struct iovec *iov, unsigned max)
+{
+	struct cursor c = begin(chain, writable, off, len);
+	unsigned count = 0;
+	uint64_t gpa;
+	size_t rest;
+	int ret;
+
+	while ((ret = next(&c, &gpa, &rest)) > 0) {
+		while (rest) {
+			size_t n = rest;
+			void *p;
+
+			ret = env->dma->map(env->dma->opaque, gpa, &n, writable, &p);
+			if (ret)
+				return ret;
+			gpa += n;
+			rest -= n;
+			if (count &&
+			    (char *)iov[count - 1].iov_base + iov[count - 1].iov_len == p) {
+				iov[count - 1].iov_len += n;
+				continue;
+			}
+			if (count == max)
+				return -E2BIG;
+			iov[count++] = (struct iovec){p, n};
+		}
+	}
+	return ret < 0 ? ret : (int)count;
+}
+
+void virtq_written(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
+		   uint64_t len)
+{
+	struct cursor c = begin(chain, true, off, len);
+	uint64_t gpa;
+	size_t n;
+
+	while (next(&c, &gpa, &n) > 0)
+		env->dma->written(env->dma->opaque, gpa, n);
 }
 
 static const struct field virtq_fields[] = {

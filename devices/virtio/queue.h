@@ -8,6 +8,8 @@
 #ifndef DEVICES_VIRTIO_QUEUE_H
 #define DEVICES_VIRTIO_QUEUE_H
 
+#include <sys/uio.h>
+
 #include "devices/device.h"
 
 enum {
@@ -50,7 +52,8 @@ struct virtq_chain {
 /* Size and addresses are possible (2.7: alignment, a power of two). */
 bool virtq_valid(const struct virtq *q);
 
-/* The next request. 1; 0: there is none; -EINVAL, -EFAULT: the driver is wrong, *why says how. */
+/* The next request. 1; 0: there is none; -EINVAL, -EFAULT: the driver is wrong, *why says how;
+ * -EAGAIN: not all of its memory is here yet (it stays the next one). */
 int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *chain,
 	      const char **why);
 /* The last pop has not happened. */
@@ -67,5 +70,12 @@ int virtq_read(const struct virtq_env *env, const struct virtq_chain *chain, uin
 	       void *buf, size_t len);
 int virtq_write(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
 		const void *buf, size_t len);
+/* [off, off + len) of the readable or writable part as pieces of host memory: how many; -EFAULT
+ * (also: too short), -E2BIG: more than `max`. */
+int virtq_iov(const struct virtq_env *env, const struct virtq_chain *chain, bool writable,
+	      uint64_t off, uint64_t len, struct iovec *iov, unsigned max);
+/* [off, off + len) of the writable part was written through such pieces. */
+void virtq_written(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
+		   uint64_t len);
 
 #endif

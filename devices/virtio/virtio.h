@@ -5,7 +5,8 @@
  * Threads: registers are the vCPUs' (under the lock); queues are worked on by the event loop's
  * thread alone, without the lock, between virtio_enter() and virtio_leave(): guest memory is never
  * touched with it held. What a queue is cannot change meanwhile: a reset that comes is put off
- * until virtio_leave(), and the driver sees status 0 only then.
+ * until virtio_leave() and the end of the last request in flight, and the driver sees status 0 only
+ * then (4.1.4.3.2: it waits for it).
  */
 #ifndef DEVICES_VIRTIO_VIRTIO_H
 #define DEVICES_VIRTIO_VIRTIO_H
@@ -52,8 +53,21 @@ struct virtio_ops {
 	/* Forget what belongs to the driver; with the lock held, not between enter and leave. May
 	 * be NULL. */
 	void (*reset)(struct virtio *v);
+	/* The driver's reset waits for requests in flight: end them soon, by virtio_end() as
+	 * always, now or later. The loop's thread, without the lock, once for each reset; may be
+	 * NULL. */
+	void (*cancel)(struct virtio *v);
 	/* The state was loaded: check what is the device's own. May be NULL. */
 	int (*post_load)(struct virtio *v, const char **why);
+	/* struct device_ops, for what is the device's own (its back end); each may be NULL. prepare
+	 * and abort: queue() is not called in between; drain: not asked while requests are in
+	 * flight (virtio_begin); acquire that fails: the device stays prepared. */
+	int (*prepare)(struct virtio *v);
+	int (*drain)(struct virtio *v);
+	int (*release)(struct virtio *v);
+	int (*acquire)(struct virtio *v);
+	int (*abort)(struct virtio *v);
+	void (*inspect)(struct virtio *v, const struct inspector *to);
 	/* Frees the device; virtio_exit() is its business. */
 	void (*destroy)(struct device *dev);
 };
@@ -84,8 +98,12 @@ struct virtio {
 	struct dma_ops dma;
 	struct work_source works;
 	struct work *work;
-	_Atomic uint32_t kicked; /* queues to look at */
-	bool busy, resetting, quiesced;
+	struct dma_waiter waiter;
+	_Atomic uint32_t kicked;  /* queues to look at */
+	_Atomic uint32_t stalled; /* queues that wait for memory */
+	unsigned busy;		  /* turns that are open, one in the other */
+	unsigned in_flight;
+	bool resetting, cancelled, quiesced, draining;
 	unsigned cfg_cap;     /* of VIRTIO_PCI_CAP_PCI_CFG */
 	struct virtq_env env; /* the loop thread's, since virtio_enter() */
 
@@ -110,7 +128,9 @@ void virtio_exit(struct virtio *v);
 /* True: the driver runs, its queues may be worked on until virtio_leave(). */
 bool virtio_enter(struct virtio *v);
 void virtio_leave(struct virtio *v);
-/* 1, or 0: nothing there, or the driver was wrong and the device waits for its reset. */
+/* 1; 0: nothing there, or the driver was wrong and the device waits for its reset, or some of the
+ * request's memory is not here yet (post-copy): then the queue is kicked when it is, and virtio_arm
+ * says false. Reading and writing what was popped meets no missing page. */
 int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *chain);
 bool virtio_push(struct virtio *v, unsigned n, uint16_t head, uint32_t len);
 /* After pushes: the interrupt, if the driver wants it. */
@@ -125,15 +145,25 @@ bool virtio_write(struct virtio *v, const struct virtq_chain *chain, uint64_t of
 void virtio_fail(struct virtio *v, const char *why);
 /* Any thread: ops->queue(n) will be called. */
 void virtio_kick(struct virtio *v, unsigned n);
+/* The device configuration has changed: a new generation, and an interrupt if a driver runs. With
+ * v->lock held, as for the change itself; any thread. */
+void virtio_config_changed(struct virtio *v);
+/* What the driver and the device have agreed on; the loop's thread, in a turn. */
+static inline bool virtio_has(const struct virtio *v, uint64_t feature)
+{
+	return (v->driver_features & feature) != 0;
+}
 
 /* A request that outlives the turn in which it was popped (a disk's): between begin and end its
  * chain's memory stays valid, a reset of the driver's is put off (ops->cancel may hurry it) and
  * drain is not over. end is called between virtio_enter_done() and virtio_leave(): also when the
- * driver is gone meanwhile (false: push nothing). */
+ * driver is gone meanwhile (false: push nothing). A request that waits in the device (not popped,
+ * or unpopped) is not in flight. */
 void virtio_begin(struct virtio *v);
 void virtio_end(struct virtio *v);
-/* As virtio_enter, for what completes: also while quiesced. False: a reset waits or the device
- * waits for one; the request must be ended without touching the queue. Leave in both cases. */
+/* As virtio_enter, for what completes: also while quiesced, also in another turn. False: a reset
+ * waits or the device waits for one; the request must be ended without touching the queue. Leave in
+ * both cases; the device's ops->reset may come out of virtio_leave(), and device_drained(). */
 bool virtio_enter_done(struct virtio *v);
 
 /* The readable (writable: false) or writable part of a chain as host memory from byte `off` on, at

@@ -3,6 +3,8 @@
 #ifndef TESTS_UNIT_VIRTIO_UTIL_H
 #define TESTS_UNIT_VIRTIO_UTIL_H
 
+#include <errno.h>
+
 #include "devices/virtio/devices.h"
 #include "tests/unit/dev_util.h"
 
@@ -27,7 +29,11 @@ struct vt {
 	struct work work[4];
 	unsigned works;
 	uint8_t ram[VT_RAM];
-	uint64_t dirty; /* bytes told to have been written */
+	uint64_t dirty;	  /* bytes told to have been written */
+	uint64_t missing; /* number of a page that has not come yet; 0: none */
+	struct dma_waiter *waiter;
+	bool long_pieces;
+	unsigned drained; /* how often the device said so */
 	unsigned msis;
 	uint32_t msi_data;
 	uint16_t avail[2], used[2], size;
@@ -67,17 +73,57 @@ static inline unsigned vt_run(struct vt *t, unsigned max)
 	return turns;
 }
 
-static inline void *vt_map(void *opaque, uint64_t gpa, size_t *len, bool write)
+/* A piece is a page, or all up to the hole. */
+static inline int vt_map(void *opaque, uint64_t gpa, size_t *len, bool write, void **out)
 {
 	struct vt *t = opaque;
 	size_t rest = 4096 - (gpa & 4095);
 
 	(void)write;
 	if (gpa >= VT_RAM || (gpa >= VT_HOLE && gpa < VT_HOLE + 4096))
-		return NULL;
+		return -EFAULT;
+	if (t->missing && gpa >> 12 == t->missing)
+		return -EAGAIN;
+	if (t->long_pieces)
+		rest = (gpa < VT_HOLE ? VT_HOLE : VT_RAM) - gpa;
 	if (*len > rest)
 		*len = rest;
-	return t->ram + gpa;
+	*out = t->ram + gpa;
+	return 0;
+}
+
+static inline bool vt_here(void *opaque, uint64_t gpa, uint64_t len)
+{
+	const struct vt *t = opaque;
+	const uint64_t at = t->missing << 12;
+
+	return !t->missing || gpa + len <= at || gpa >= at + 4096;
+}
+
+static inline void vt_wait(void *opaque, struct dma_waiter *waiter)
+{
+	struct vt *t = opaque;
+
+	t->waiter = waiter;
+}
+
+static inline void vt_wait_not(void *opaque, struct dma_waiter *waiter)
+{
+	struct vt *t = opaque;
+
+	if (t->waiter == waiter)
+		t->waiter = NULL;
+}
+
+/* The missing page comes. */
+static inline void vt_arrive(struct vt *t)
+{
+	struct dma_waiter *waiter = t->waiter;
+
+	t->missing = 0;
+	t->waiter = NULL;
+	if (waiter)
+		waiter->ready(waiter);
 }
 
 static inline void vt_written(void *opaque, uint64_t gpa, size_t len)
@@ -95,6 +141,11 @@ static inline void vt_msi(void *opaque, uint64_t addr, uint32_t data)
 	(void)addr;
 	t->msis++;
 	t->msi_data = data;
+}
+
+static inline void vt_drained(void *opaque)
+{
+	((struct vt *)opaque)->drained++;
 }
 
 /* The machine; the test makes the device with the configuration that comes back. */
@@ -116,7 +167,7 @@ static inline struct virtio_config vt_start(struct vt *t, const char *name)
 		config.line[i] = dev_wire_line(t->wires, i);
 	CHECK_EQ(pci_host_create(&t->host, &config), 0);
 	works = (struct work_source){vt_work_create, vt_work_post, vt_work_destroy, t};
-	dma = (struct dma_ops){vt_map, vt_written, t};
+	dma = (struct dma_ops){vt_map, vt_written, vt_here, vt_wait, vt_wait_not, t};
 	return (struct virtio_config){name, t->host, 1, &works, &dma};
 }
 
