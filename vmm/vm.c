@@ -45,6 +45,16 @@ static int open_serials(struct vm *vm, struct error *err)
 	return ret;
 }
 
+static int open_backends(struct vm *vm, struct error *err)
+{
+	vm->backends.host = (struct backend_host){.watches = loop_watches(vm->loop),
+						  .works = loop_works(vm->loop),
+						  .timers = loop_timers(vm->loop),
+						  .clock = loop_clock(vm->loop)};
+	return backends_open(&vm->backends, vm->config, vm->config->name ? vm->config->name : "vm",
+			     err);
+}
+
 static int create_board(struct vm *vm, struct error *err)
 {
 	vm->board_host = (struct board_host){
@@ -63,6 +73,11 @@ static int create_board(struct vm *vm, struct error *err)
 
 	vm->dma = memory_dma(&vm->memory);
 	vm->board_host.console = vm->console;
+	vm->board_host.disk = vm->backends.disk;
+	vm->board_host.disks = vm->backends.disks;
+	vm->board_host.card = vm->backends.card;
+	vm->board_host.cards = vm->backends.cards;
+	vm->board_host.vsock = vm->backends.vsocks ? &vm->backends.vsock : NULL;
 	memcpy(vm->board_host.serial, vm->serial, sizeof(vm->serial));
 	return board_pc_create(&vm->board, &vm->board_host, err);
 }
@@ -123,6 +138,8 @@ static int create(struct vm *vm, struct error *err)
 	if (!ret)
 		ret = open_serials(vm, err);
 	if (!ret)
+		ret = open_backends(vm, err);
+	if (!ret)
 		ret = create_board(vm, err);
 	if (!ret)
 		ret = vcpus_start(vm, err);
@@ -148,6 +165,7 @@ static void destroy(struct vm *vm)
 	if (vm->roundtrip_timer)
 		loop_timers(vm->loop)->destroy(vm->roundtrip_timer);
 	board_destroy(&vm->board);
+	backends_close(&vm->backends);
 	for (unsigned i = 0; i < BOARD_SERIAL_MAX; i++)
 		chardev_destroy(vm->serial[i]);
 	chardev_destroy(vm->console);
@@ -170,6 +188,7 @@ int vm_run(const struct run_config *config, struct vm_result *result, struct err
 	vm->config = config;
 	vm->vcpu_count = config->cpus;
 	vm->memory.fd = -1;
+	vm->backends.vsock_dir = -1;
 	vm->engine_ops = &engine_soft;
 	pthread_mutex_init(&vm->lock, NULL);
 	pthread_cond_init(&vm->changed, NULL);

@@ -8,6 +8,7 @@
 #include "cpu/engine.h"
 #include "cpu/x86/model.h"
 #include "cpu/x86/msr.h"
+#include "vmm/backends.h"
 #include "vmm/board/board.h"
 #include "vmm/boot/boot.h"
 #include "vmm/loop.h"
@@ -47,6 +48,7 @@ struct vm {
 	struct x86_msr_ops msr_ops;
 	struct x86_cpuid_context cpuid;
 	struct chardev *serial[BOARD_SERIAL_MAX], *console;
+	struct backends backends;
 
 	/* vCPU threads: parked while stop_wanted; `changed` is signalled with every change of
 	 * these. */

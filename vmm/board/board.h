@@ -9,6 +9,7 @@
 
 #include "cpu/engine.h"
 #include "devices/pc.h"
+#include "devices/virtio/devices.h"
 #include "vmm/boot/boot.h"
 #include "vmm/error.h"
 #include "vmm/memory.h"
@@ -29,13 +30,18 @@ struct board_host {
 	const struct tsc_source *tsc;
 	const struct work_source *works;
 	const struct dma_ops *dma;
-	struct chardev *console; /* of virtio-console; NULL: there is none */
+	struct chardev *console;	      /* of virtio-console; NULL: there is none */
+	const struct virtio_blk_config *disk; /* in the order of their names: vda, vdb... */
+	const struct virtio_net_config *card;
+	const struct virtio_vsock_config *vsock; /* NULL: there is none */
+	unsigned disks, cards;
 };
 
 struct board {
 	const char *name;
 	struct io_space ports, mmio;
 	struct device *devices[BOARD_DEVICE_MAX]; /* in creation order */
+	char names[BOARD_DEVICE_MAX][16];	  /* of those that there are several of */
 	unsigned device_count;
 	struct device *lapic, *ioapic, *pic, *pm, *pci;
 	/* The lines of ISA interrupts: to the PIC and to the IOAPIC at once, as on a real board. */

@@ -1,6 +1,7 @@
 #include "vmm/board/pc.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,23 +112,59 @@ static int create_pci(struct board *b, struct error *err)
 	return keep(b, ret, b->pci, "PCI host", err);
 }
 
+/* name: kept by reference; "disk" with a number behind it lives in the board. */
+static struct virtio_config virtio_at(struct board *b, const struct board_host *h, unsigned slot,
+				      const char *name)
+{
+	return (struct virtio_config){
+		.name = name, .pci = b->pci, .slot = slot, .works = h->works, .dma = h->dma};
+}
+
+static const char *numbered(struct board *b, const char *name, unsigned n)
+{
+	char *text = b->names[b->device_count];
+
+	snprintf(text, sizeof(b->names[0]), "%s%u", name, n);
+	return text;
+}
+
+static int create_disks_and_cards(struct board *b, const struct board_host *h, struct error *err)
+{
+	struct virtio_config config;
+	struct device *dev = NULL;
+	int ret = 0;
+
+	for (unsigned i = 0; i < h->disks && !ret; i++) {
+		config = virtio_at(b, h, PC_SLOT_DISKS + i, numbered(b, "disk", i));
+		ret = virtio_blk_create(&dev, &config, &h->disk[i]);
+		ret = keep(b, ret, dev, config.name, err);
+	}
+	for (unsigned i = 0; i < h->cards && !ret; i++) {
+		config = virtio_at(b, h, PC_SLOT_CARDS + i, numbered(b, "net", i));
+		ret = virtio_net_create(&dev, &config, &h->card[i]);
+		ret = keep(b, ret, dev, config.name, err);
+	}
+	return ret;
+}
+
 static int create_virtio(struct board *b, const struct board_host *h, struct error *err)
 {
-	struct virtio_config config = {.name = "rng0",
-				       .pci = b->pci,
-				       .slot = PC_SLOT_RNG,
-				       .works = h->works,
-				       .dma = h->dma};
+	struct virtio_config config = virtio_at(b, h, PC_SLOT_RNG, "rng0");
 	struct device *dev = NULL;
 	int ret = virtio_rng_create(&dev, &config);
 
 	ret = keep(b, ret, dev, "virtio-rng", err);
-	if (ret || !h->console)
-		return ret;
-	config.name = "console0";
-	config.slot = PC_SLOT_CONSOLE;
-	ret = virtio_console_create(&dev, &config, h->console);
-	return keep(b, ret, dev, "virtio-console", err);
+	if (!ret && h->console) {
+		config = virtio_at(b, h, PC_SLOT_CONSOLE, "console0");
+		ret = virtio_console_create(&dev, &config, h->console);
+		ret = keep(b, ret, dev, "virtio-console", err);
+	}
+	if (!ret && h->vsock) {
+		config = virtio_at(b, h, PC_SLOT_VSOCK, "vsock0");
+		ret = virtio_vsock_create(&dev, &config, h->vsock);
+		ret = keep(b, ret, dev, "virtio-vsock", err);
+	}
+	return ret ? ret : create_disks_and_cards(b, h, err);
 }
 
 /* serial2 shares serial0's interrupt as on every PC; ISA lines are edges, so drivers of both must

@@ -15,7 +15,10 @@ enum {
 	PC_PVPANIC_PORT = 0x505,
 	PC_SLOT_RNG = 1,
 	PC_SLOT_CONSOLE = 2,
-	PC_PCI_GSI = 16, /* INTA of slot n: GSI 16 + n % 8 */
+	PC_SLOT_VSOCK = 4,
+	PC_SLOT_DISKS = 8,  /* and the 15 that follow */
+	PC_SLOT_CARDS = 24, /* and the 7 that follow */
+	PC_PCI_GSI = 16,    /* INTA of slot n: GSI 16 + n % 8 */
 };
 #define PC_IOAPIC_BASE	   0xfec00000u
 #define PC_LAPIC_BASE	   0xfee00000u
