@@ -10,6 +10,7 @@
 #? make stress           the stress suite for MINUTES=5
 #? make soak             boots and stress
 #? make bench            compare with QEMU's TCG
+#? make bench-io         the same for disks and network
 #? make lint             what the continuous integration checks without running anything
 #? make man              man pages, in build/release/man
 #? make install          programme, man pages, shell completion: PREFIX=/usr/local, DESTDIR=

@@ -20,11 +20,16 @@ INITRAMFS := tests/guest/initramfs.py
 INITRAMFS_DEPS := $(INITRAMFS) tests/guest/init.sh
 STRESS_SRC := $(wildcard tests/guest/linux/smpstress.c tests/guest/linux/stress_*.c)
 GUEST_BIN := $(addprefix $(G)/bin/,smpstress user32 pvpanic ubench)
+BENCH_IO := $(G)/bin/iobench tests/bench/iobench.sh
+# The modules of a disk and a network card, in the order of loading.
+IO_MODULES := virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk failover \
+	net_failover virtio_net
 
 $(G)/bin/smpstress: $(STRESS_SRC) tests/guest/linux/stress.h
 $(G)/bin/pvpanic: tests/guest/linux/pvpanic.c
 $(G)/bin/ubench: tests/bench/ubench.c
-$(G)/bin/smpstress $(G)/bin/pvpanic $(G)/bin/ubench:
+$(G)/bin/iobench: tests/bench/iobench.c
+$(G)/bin/smpstress $(G)/bin/pvpanic $(G)/bin/ubench $(G)/bin/iobench:
 	$(call say,GUEST,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -static -pthread -o $@ $(filter %.c,$^)
@@ -47,6 +52,10 @@ $(G)/test.cpio: $(GUEST_BIN) tests/guest/linux/bootcheck.sh $(INITRAMFS_DEPS)
 $(G)/bench.cpio: $(G)/bin/ubench $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $<
+$(G)/iobench.cpio: $(BENCH_IO) $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(BENCH_IO),--add $(f)) \
+		--modules "$$(tests/guest/kernel.sh bookworm modules)" $(addprefix --module ,$(IO_MODULES))
 $(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/pvpanic --add tests/guest/linux/panic.sh \
@@ -64,7 +73,7 @@ $(G)/stress-ng.cpio: tests/guest/linux/stressng.sh $(INITRAMFS_DEPS)
 guest-x86:
 	$(Q)$(MAKE) --no-print-directory -C tests/guest/x86 O=$(abspath $(BUILD))/release V=$(V)
 
-.PHONY: guest guest-x86 deps run test check boots stress soak test-sanitizers bench lint
+.PHONY: guest guest-x86 deps run test check boots stress soak test-sanitizers bench bench-io lint
 
 deps:
 	$(Q).ci/deps.sh all
@@ -122,6 +131,10 @@ $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(O)/tests/fuzz/main.o $(O)/lib
 bench: all guest
 	$(Q).ci/deps.sh test
 	$(Q)tests/bench/bench.py $(ARGS)
+
+bench-io: all guest $(G)/iobench.cpio
+	$(Q).ci/deps.sh test
+	$(Q)tests/bench/bench_io.py $(ARGS)
 
 lint:
 	$(Q).ci/deps.sh test

@@ -256,10 +256,11 @@ QUIET = "quiet panic=-1"
 
 
 class Guest(Process):
-    """A virtual machine. extra: further options of `ferry run` (dropped with VMM=qemu)."""
+    """A virtual machine. extra: further options of `ferry run` (dropped with VMM=qemu). disks: raw images with their
+    cache mode; net: "user", with hostfwd= as both know it."""
 
     def __init__(self, image=None, initrd=None, append=QUIET, memory=256, cpus=1, extra=(), terminal=True,
-                 env=None, reset_limit=None, console=True, debug_exit=None, vmm=None):
+                 env=None, reset_limit=None, console=True, debug_exit=None, vmm=None, disks=(), net=None):
         self.vmm = vmm or VMM
         self.runtime = tempfile.mkdtemp(prefix="ferry-test-")
         if console and image is None or initrd:
@@ -277,6 +278,11 @@ class Guest(Process):
                 command += ["-device", f"isa-debug-exit,iobase={debug_exit:#x},iosize=4"]
             if reset_limit == 0:
                 command += ["-no-reboot"]
+            for path, cache in disks:
+                # QEMU's native asynchronous I/O; O_DIRECT or not is cache's.
+                command += ["-drive", f"file={path},if=virtio,format=raw,cache={cache},aio=io_uring,discard=unmap"]
+            if net:
+                command += ["-nic", f"{net},model=virtio-net-pci"]
         else:
             command = [FERRY, "run", "--memory", f"{memory}M", "--cpus", str(cpus), "--name", "test"]
             if initrd:
@@ -287,6 +293,10 @@ class Guest(Process):
                 command += ["--debug-exit", f"{debug_exit:#x}"]
             if reset_limit is not None:
                 command += ["--reset-limit", str(reset_limit)]
+            for path, cache in disks:
+                command += ["--disk", f"{path},cache={cache}"]
+            if net:
+                command += ["--net", net]
             command += [*extra, image]
         super().__init__(command, terminal, dict(env or {}, FERRY_RUNTIME_DIR=self.runtime))
 

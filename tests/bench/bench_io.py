@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Disk and network of a guest, ferry against `qemu-system-x86_64 -accel tcg`: same kernel, initramfs, image and
+command line, runs alternating, medians. Prints the tables and, with --output, writes them.
+
+    bench_io.py [--runs N] [--cpus 1,2] [--rows NAME,...] [--cache writeback,none] [--output docs/benchmarks-io.md]
+"""
+import argparse
+import os
+import socket
+import sys
+import tempfile
+import threading
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from bench import VMMS, Table, cell, machine, median, progress, ratio  # noqa: E402
+from ferrytest import QUIET, Failure, Guest, initramfs, kernel  # noqa: E402
+
+DISK_ROWS = ["seq-write", "seq-read", "rand-write", "rand-read", "rand-sync"]
+NET_ROWS = ["tcp-send", "tcp-receive", "tcp-ping"]
+IMAGE_MIB = 576
+
+
+class Peer:
+    """What iobench talks to: s: it sends; r: it receives; p: it wants each byte back."""
+
+    def __init__(self):
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            client, _ = self.server.accept()
+            threading.Thread(target=self._client, args=(client,), daemon=True).start()
+
+    @staticmethod
+    def _client(client):
+        buffer = bytearray(1 << 18)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            kind = client.recv(1)
+            if kind == b"s":
+                while client.recv_into(buffer):
+                    pass
+                client.send(b".")
+            while kind == b"r":
+                client.send(buffer)
+            while kind == b"p":
+                byte = client.recv(1)
+                if not byte:
+                    break
+                client.send(byte)
+        except OSError:
+            pass
+        client.close()
+
+
+def one_run(vmm, cpus, image, cache, rows, peer):
+    """{row: (the guest's seconds, seconds of host CPU time)}"""
+    append = f"{QUIET} ferry.test=iobench.sh ferry.args={','.join([str(peer.port), *rows])}"
+    seen = {}
+    with Guest(kernel(), initramfs("iobench"), append, 512, cpus, terminal=False, reset_limit=0, vmm=vmm,
+               disks=[(image, cache)], net="user") as guest:
+        guest.expect("^IOBENCH start", 300)
+        before = guest.cpu_seconds()
+        for name in rows:
+            match = guest.expect(rf"^IOBENCH {name} ([\d.]+) (\d+)\r*\n", 600)
+            after = guest.cpu_seconds()
+            seen[name] = (float(match.group(1)), after - before, int(match.group(2)))
+            before = after
+        guest.wait(60)
+    return seen
+
+
+def rate(name, seconds, amount):
+    """For people: MiB or requests in a second."""
+    if seconds != seconds or not seconds:
+        return ""
+    if name.startswith("seq-") or name in ("tcp-send", "tcp-receive"):
+        return f"{amount / seconds:.0f} MiB/s"
+    return f"{amount / seconds:.0f}/s"
+
+
+TEXT = """# Benchmarks of disk and network
+
+`make bench-io` measures this table anew; `make bench-io ARGS="--output docs/benchmarks-io.md"` writes it here.
+
+How: ferry and `qemu-system-x86_64 -accel tcg -M q35 -cpu max` run the same Debian 12 cloud kernel and
+initramfs with 512 MiB, one after the other in turn, {runs} times; medians. The disk is one raw file for both
+(virtio-blk, cache mode as said, asynchronous I/O: io_uring for both), the network is libslirp's for both
+(virtio-net, user mode), with a program on the same host as the other side. Times are seconds measured inside
+the guest by CLOCK_MONOTONIC, lower is better; the amount of work is fixed (tests/bench/iobench.c); disks are
+read and written with O_DIRECT in the guest.
+
+Machine: {machine}
+
+{tables}
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--cpus", default="1,2")
+    parser.add_argument("--rows", default="")
+    parser.add_argument("--cache", default="writeback,none")
+    parser.add_argument("--only", choices=VMMS)
+    parser.add_argument("--output")
+    args = parser.parse_args()
+    rows = [r for r in args.rows.split(",") if r] or DISK_ROWS + NET_ROWS
+    vmms = [args.only] if args.only else VMMS
+    about = machine()
+    peer = Peer()
+    tables = []
+    with tempfile.TemporaryDirectory(prefix="ferry-bench-", dir="/var/tmp") as folder:
+        image = os.path.join(folder, "disk.img")
+        with open(image, "wb") as f:
+            # No holes: what is measured is not the host's allocation.
+            for _ in range(IMAGE_MIB):
+                f.write(os.urandom(1 << 20))
+        for number, cache in enumerate(args.cache.split(",")):
+            wanted = [r for r in rows if r in DISK_ROWS or not number]
+            table = Table("row", "vCPUs", "ferry", "QEMU TCG", "ferry / QEMU", "ferry's rate", "QEMU's rate",
+                          "CPU: ferry", "QEMU TCG")
+            for cpus in [int(c) for c in args.cpus.split(",")]:
+                seen = {}
+                for n in range(args.runs):
+                    for vmm in vmms:
+                        for name, times in one_run(vmm, cpus, image, cache, wanted, peer).items():
+                            seen.setdefault((name, vmm), []).append(times)
+                        progress(f"io {n + 1}/{args.runs}, {cpus} vCPU, cache {cache}, {vmm}")
+                for name in wanted:
+                    f, q = (median([t[0] for t in seen.get((name, v), [])]) for v in VMMS)
+                    fc, qc = (median([t[1] for t in seen.get((name, v), [])]) for v in VMMS)
+                    amount = next(times[0][2] for (row, _), times in seen.items() if row == name)
+                    table.add(name, cpus, cell(f), cell(q), ratio(f, q), rate(name, f, amount), rate(name, q, amount),
+                              cell(fc), cell(qc))
+            tables.append(f"## cache={cache}\n\n{table}")
+    text = TEXT.format(runs=args.runs, machine=about, tables="\n\n".join(tables))
+    print(text)
+    if args.output:
+        with open(args.output, "w") as f:
+            f.write(text)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(f"bench_io.py: {failure}")
