@@ -217,15 +217,19 @@ int virtq_arm(struct virtq *q, const struct virtq_env *env)
 
 /* ---- giving them back ---- */
 
-int virtq_push(struct virtq *q, const struct virtq_env *env, uint16_t head, uint32_t len)
+int virtq_push(struct virtq *q, const struct virtq_env *env, const struct virtq_used *used,
+	       unsigned count)
 {
-	const uint32_t elem[2] = {htole32(head), htole32(len)};
-	const uint64_t at = q->device + RING_START + (uint64_t)USED_ELEM * (q->next_used % q->size);
-	int ret = dma_write(env->dma, at, elem, sizeof(elem));
+	for (unsigned i = 0; i < count; i++) {
+		const uint32_t elem[2] = {htole32(used[i].head), htole32(used[i].len)};
+		const uint16_t slot = (uint16_t)(q->next_used + i) % q->size;
+		int ret = dma_write(env->dma, q->device + RING_START + (uint64_t)USED_ELEM * slot,
+				    elem, sizeof(elem));
 
-	if (ret)
-		return ret;
-	q->next_used++;
+		if (ret)
+			return ret;
+	}
+	q->next_used = (uint16_t)(q->next_used + count);
 	return store16(env, q->device + RING_IDX, q->next_used);
 }
 

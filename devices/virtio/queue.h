@@ -58,8 +58,14 @@ int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *
 	      const char **why);
 /* The last pop has not happened. */
 void virtq_unpop(struct virtq *q);
-/* The request is done, `len` bytes were written to it. 0, -EFAULT. */
-int virtq_push(struct virtq *q, const struct virtq_env *env, uint16_t head, uint32_t len);
+/* Requests that are done, and how many bytes were written to each: the driver sees all of them at
+ * once. 0, -EFAULT. */
+struct virtq_used {
+	uint16_t head;
+	uint32_t len;
+};
+int virtq_push(struct virtq *q, const struct virtq_env *env, const struct virtq_used *used,
+	       unsigned count);
 /* After pushes: 1: interrupt the driver; 0: it does not want one; -EFAULT. */
 int virtq_must_signal(struct virtq *q, const struct virtq_env *env);
 /* The queue was found empty: ask for a notification. 1: no, there is something; 0; -EFAULT. */

@@ -53,12 +53,19 @@ int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *chain)
 	return 0;
 }
 
-bool virtio_push(struct virtio *v, unsigned n, uint16_t head, uint32_t len)
+bool virtio_push_all(struct virtio *v, unsigned n, const struct virtq_used *used, unsigned count)
 {
-	if (!virtq_push(&v->queue[n], &v->env, head, len))
+	if (!virtq_push(&v->queue[n], &v->env, used, count))
 		return true;
 	virtio_fail(v, "a used ring outside of memory");
 	return false;
+}
+
+bool virtio_push(struct virtio *v, unsigned n, uint16_t head, uint32_t len)
+{
+	const struct virtq_used used = {head, len};
+
+	return virtio_push_all(v, n, &used, 1);
 }
 
 void virtio_signal(struct virtio *v, unsigned n)

@@ -133,6 +133,8 @@ void virtio_leave(struct virtio *v);
  * says false. Reading and writing what was popped meets no missing page. */
 int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *chain);
 bool virtio_push(struct virtio *v, unsigned n, uint16_t head, uint32_t len);
+/* Several, which the driver sees at once. */
+bool virtio_push_all(struct virtio *v, unsigned n, const struct virtq_used *used, unsigned count);
 /* After pushes: the interrupt, if the driver wants it. */
 void virtio_signal(struct virtio *v, unsigned n);
 /* The queue is empty: true: it is not any more. */
