@@ -29,6 +29,7 @@ unicorn_include() {
 }
 
 flags=(-std=gnu17 -D_GNU_SOURCE '-DFERRY_VERSION="lint"' -I.)
+flags+=($(pkg-config --cflags-only-I slirp))
 
 check_format() {
 	ours '*.c' '*.h' | xargs -r clang-format --dry-run -Werror || fail "format: run clang-format -i on these"

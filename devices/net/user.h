@@ -1,0 +1,83 @@
+/* Between the parts of the user mode back end: the stack and its descriptors (user.c), frames
+ * (user_frame.c), forwarded ports (user_forward.c). Nothing of this is for others. */
+#ifndef DEVICES_NET_USER_H
+#define DEVICES_NET_USER_H
+
+#include <libslirp.h>
+
+#include "devices/net/net.h"
+
+enum {
+	USER_MTU = 1500,
+	/* What waits for the guest. A window of each connection fits; beyond it frames are lost. */
+	USER_BYTES_MAX = 32 << 20,
+	USER_FRAMES_MAX = 16384,
+};
+
+struct user_packet {
+	struct user_packet *next;
+	size_t len;
+	uint8_t data[]; /* header first */
+};
+
+/* A descriptor of the stack's. */
+struct user_fd {
+	uint32_t events; /* registered; 0: not */
+	uint32_t happened;
+	unsigned round;	 /* in which it was last asked for */
+	unsigned active; /* place in the list of those registered */
+};
+
+struct user_forward {
+	struct net_forward what;
+	bool open;
+};
+
+struct user {
+	struct net net;
+	struct net_client client; /* without functions: nobody */
+	struct backend_host host;
+	Slirp *slirp;
+
+	/* The stack's descriptors, in an epoll of their own: one turn looks at all that are ready.
+	 */
+	int epoll_fd;
+	struct watch *watch;
+	struct work *work; /* a turn, soon */
+	struct vtimer *timer;
+	struct user_fd *fds; /* by descriptor */
+	int fds_len;
+	int *active;
+	unsigned active_len, active_cap;
+	unsigned round;
+	uint64_t last_input; /* guest time of the last frame of the guest's */
+
+	struct user_packet *first, **last;
+	size_t bytes;
+	unsigned frames;
+	bool wanted;
+	unsigned accepts; /* offloads that the driver has agreed to receive */
+	uint16_t fragment_id;
+	uint8_t from_guest[NET_PACKET_MAX];
+
+	bool restricted;
+	struct user_forward *forward;
+	unsigned forwards;
+};
+
+/* user_frame.c */
+void user_input(struct user *u, const struct iovec *iov, unsigned iovs);
+ssize_t user_output(const void *frame, size_t len, void *opaque); /* the stack's send_packet */
+void user_drop_all(struct user *u);
+/* The device is told, if there is something for it. */
+void user_notify(struct user *u);
+
+/* user_forward.c */
+int user_forwards_open(struct user *u, char *why, size_t why_len);
+void user_forwards_close(struct user *u);
+void user_forwards_inspect(const struct user *u, const struct inspector *to);
+
+/* user.c: asks the stack for its descriptors and timers again. Returns one that is new, or -1. */
+int user_refill(struct user *u);
+
+#endif

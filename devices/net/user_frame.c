@@ -1,0 +1,189 @@
+/*
+ * Frames between the guest and the stack, and the work that neither has to do.
+ *
+ * The stack knows neither partial checksums nor segmentation, but it does not mind segments of 64
+ * KiB. So the guest may leave both undone: its checksums are finished here, and what it would cut
+ * into segments goes to the stack in one piece. The other way the stack is told that the guest
+ * takes large segments (the size in a SYN is raised), and what is larger than the guest's network
+ * reaches it as what its own card would have made of many: one packet and the size to which to cut
+ * it. All of that only with a driver that has agreed; to others frames are what they are to QEMU's.
+ */
+#include <endian.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "devices/net/frame.h"
+#include "devices/net/user.h"
+
+enum { LARGE_SEGMENT = 65535 - 60 - 60 /* beside the longest headers */ };
+enum { IPV4_HEADER = 20, MORE_FRAGMENTS = 0x2000, DONT_FRAGMENT = 0x4000 };
+enum { TCP_CHECKSUM = 16 };
+
+static bool accepts_segments(const struct user *u, const struct frame_layout *at)
+{
+	return u->accepts & (at->v6 ? NET_TSO6 : NET_TSO4);
+}
+
+/* ---- from the guest ---- */
+
+static void raise_mss(const struct user *u, uint8_t *frame, size_t len)
+{
+	struct frame_layout at;
+	uint8_t *mss;
+
+	if (!frame_layout(frame, len, &at) || !accepts_segments(u, &at))
+		return;
+	mss = frame_tcp_mss(frame, &at);
+	if (!mss)
+		return;
+	frame_put16(mss, LARGE_SEGMENT);
+	frame_tcp_checksum(frame, &at);
+}
+
+void user_input(struct user *u, const struct iovec *iov, unsigned iovs)
+{
+	const size_t len =
+		frame_gather(u->from_guest, sizeof(u->from_guest), iov, iovs) - NET_HEADER;
+	uint8_t *frame = u->from_guest + NET_HEADER;
+	struct net_header header;
+
+	memcpy(&header, u->from_guest, sizeof(header));
+	if ((header.flags & NET_HDR_NEEDS_CSUM) &&
+	    !frame_finish_checksum(frame, len, le16toh(header.csum_start),
+				   le16toh(header.csum_offset))) {
+		u->net.dropped++;
+		return;
+	}
+	raise_mss(u, frame, len);
+	slirp_input(u->slirp, frame, (int)len);
+}
+
+/* ---- to the guest ---- */
+
+/* Room for a frame at the end of the queue; NULL: it is lost. */
+static struct user_packet *new_packet(struct user *u, size_t len)
+{
+	struct user_packet *p = NULL;
+
+	if (u->frames < USER_FRAMES_MAX && u->bytes + len <= USER_BYTES_MAX)
+		p = malloc(sizeof(*p) + NET_HEADER + len);
+	if (!p) {
+		u->net.dropped++;
+		return NULL;
+	}
+	*p = (struct user_packet){.len = NET_HEADER + len};
+	memset(p->data, 0, NET_HEADER);
+	*u->last = p;
+	u->last = &p->next;
+	u->bytes += p->len;
+	u->frames++;
+	return p;
+}
+
+static void set_header(struct user_packet *p, struct net_header header)
+{
+	memcpy(p->data, &header, sizeof(header));
+}
+
+/* As the driver's own card would have put it together. */
+static void as_segments(struct user_packet *p, const struct frame_layout *at)
+{
+	uint8_t *frame = p->data + NET_HEADER;
+	const unsigned headers = at->payload - NET_ETHERNET;
+
+	frame_put16(frame + at->l4 + TCP_CHECKSUM, frame_pseudo_sum(frame, at));
+	set_header(p, (struct net_header){
+			      .flags = NET_HDR_NEEDS_CSUM,
+			      .gso_type = at->v6 ? NET_GSO_TCPV6 : NET_GSO_TCPV4,
+			      .hdr_len = htole16((uint16_t)at->payload),
+			      .gso_size = htole16((uint16_t)(USER_MTU - headers)),
+			      .csum_start = htole16((uint16_t)at->l4),
+			      .csum_offset = htole16(TCP_CHECKSUM),
+		      });
+}
+
+/* A datagram that is larger than the guest's network (RFC 791). The stack's has no options. */
+static void fragment(struct user *u, const uint8_t *frame, size_t len)
+{
+	const size_t part = (USER_MTU - IPV4_HEADER) & ~7u;
+	const size_t total = len - NET_ETHERNET - IPV4_HEADER;
+	const uint16_t id = u->fragment_id++;
+
+	for (size_t off = 0; off < total; off += part) {
+		const size_t n = total - off < part ? total - off : part;
+		struct user_packet *p = new_packet(u, NET_ETHERNET + IPV4_HEADER + n);
+		uint8_t *to, *ip;
+
+		if (!p)
+			return;
+		to = p->data + NET_HEADER;
+		ip = to + NET_ETHERNET;
+		memcpy(to, frame, NET_ETHERNET + IPV4_HEADER);
+		memcpy(ip + IPV4_HEADER, frame + NET_ETHERNET + IPV4_HEADER + off, n);
+		frame_put16(ip + 2, (unsigned)(IPV4_HEADER + n));
+		frame_put16(ip + 4, id);
+		frame_put16(ip + 6, (off + n < total ? MORE_FRAGMENTS : 0) | (unsigned)(off / 8));
+		frame_put16(ip + 10, 0);
+		frame_put16(ip + 10, (uint16_t)~frame_sum(ip, IPV4_HEADER, 0));
+	}
+}
+
+static bool can_fragment(const uint8_t *frame, size_t len)
+{
+	const uint8_t *ip = frame + NET_ETHERNET;
+
+	return frame_get16(frame + 12) == 0x0800 && ip[0] == 0x45 &&
+	       frame_get16(ip + 2) == len - NET_ETHERNET && !(frame_get16(ip + 6) & 0x3fff);
+}
+
+ssize_t user_output(const void *data, size_t len, void *opaque)
+{
+	struct user *u = opaque;
+	const uint8_t *frame = data;
+	const bool large = len > NET_ETHERNET + USER_MTU;
+	struct user_packet *p;
+	struct frame_layout at;
+	bool known;
+
+	if (len < NET_ETHERNET || len > NET_FRAME_MAX)
+		return -1;
+	known = frame_layout(frame, len, &at);
+	if (large && known && at.protocol == FRAME_TCP && !accepts_segments(u, &at)) {
+		/* Of a connection that is older than this driver. */
+		u->net.dropped++;
+		return (ssize_t)len;
+	}
+	if (large && !(known && at.protocol == FRAME_TCP) && can_fragment(frame, len)) {
+		fragment(u, frame, len);
+		return (ssize_t)len;
+	}
+	p = new_packet(u, len);
+	if (!p)
+		return (ssize_t)len;
+	memcpy(p->data + NET_HEADER, frame, len);
+	if (large && known && at.protocol == FRAME_TCP)
+		as_segments(p, &at);
+	else if (known && (u->accepts & NET_CSUM))
+		set_header(p, (struct net_header){.flags = NET_HDR_DATA_VALID});
+	return (ssize_t)len;
+}
+
+void user_drop_all(struct user *u)
+{
+	struct user_packet *p = u->first, *next;
+
+	for (; p; p = next) {
+		next = p->next;
+		free(p);
+	}
+	u->first = NULL;
+	u->last = &u->first;
+	u->bytes = u->frames = 0;
+}
+
+void user_notify(struct user *u)
+{
+	if (u->first && u->wanted && u->client.readable)
+		u->client.readable(u->client.opaque, 0);
+}
