@@ -24,15 +24,6 @@ WEAK int block_open(struct block **out, const struct block_open *how,
 	return not_yet(why, why_len);
 }
 
-WEAK int net_user_create(struct net **out, const struct net_user_config *config,
-			 const struct backend_host *host, char *why, size_t why_len)
-{
-	(void)out;
-	(void)config;
-	(void)host;
-	return not_yet(why, why_len);
-}
-
 WEAK int net_tap_open(const char *name, unsigned want, int *fds, unsigned *count, char *why,
 		      size_t why_len)
 {
@@ -71,28 +62,12 @@ WEAK int net_stream_create(struct net **out, int fd, const char *path,
 	return not_yet(why, why_len);
 }
 
-WEAK void net_mac_from_name(const char *name, unsigned index, uint8_t mac[6])
-{
-	(void)name;
-	(void)index;
-	mac[0] = 0x52;
-}
-
 WEAK int virtio_blk_create(struct device **out, const struct virtio_config *config,
 			   const struct virtio_blk_config *blk)
 {
 	(void)out;
 	(void)config;
 	(void)blk;
-	return -ENOSYS;
-}
-
-WEAK int virtio_net_create(struct device **out, const struct virtio_config *config,
-			   const struct virtio_net_config *net)
-{
-	(void)out;
-	(void)config;
-	(void)net;
 	return -ENOSYS;
 }
 
