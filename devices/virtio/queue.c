@@ -23,57 +23,95 @@ bool virtq_valid(const struct virtq *q)
 	       q->device < UINT64_MAX - (1 << 16);
 }
 
-/* ---- 16 bits in guest memory, at an even address: in one page ---- */
+/* ---- the rings, in host memory ---- */
 
-static int load16(const struct virtq_env *env, uint64_t gpa, uint16_t *value)
+static size_t avail_size(const struct virtq *q)
 {
-	size_t len = 2;
-	void *p;
-	int ret = env->dma->map(env->dma->opaque, gpa, &len, false, &p);
+	return RING_START + 2u * q->size + 2;
+}
 
-	if (ret || len < 2)
-		return ret ? ret : -EFAULT;
+static size_t used_size(const struct virtq *q)
+{
+	return RING_START + (size_t)USED_ELEM * q->size + 2;
+}
+
+static int map_ring(const struct virtq_env *env, uint64_t gpa, size_t size, bool write, void **out)
+{
+	size_t len = size;
+	int ret = env->dma->map(env->dma->opaque, gpa, &len, write, out);
+
+	return ret || len == size ? ret : -EFAULT;
+}
+
+int virtq_turn(struct virtq *q, const struct virtq_env *env)
+{
+	const struct dma_ops *dma = env->dma;
+	void *desc, *avail, *used;
+	int ret;
+
+	if (q->rings.turn == env->turn)
+		return 0;
+	/* Not &&: all that is missing is asked for at once. */
+	if (!(dma->here(dma->opaque, q->desc, (uint64_t)DESC_SIZE * q->size) &
+	      dma->here(dma->opaque, q->driver, avail_size(q)) &
+	      dma->here(dma->opaque, q->device, used_size(q))))
+		return -EAGAIN;
+	ret = map_ring(env, q->desc, (size_t)DESC_SIZE * q->size, false, &desc);
+	if (!ret)
+		ret = map_ring(env, q->driver, avail_size(q), false, &avail);
+	if (!ret)
+		ret = map_ring(env, q->device, used_size(q), true, &used);
+	if (!ret)
+		q->rings = (struct virtq_rings){desc, avail, used, env->turn, false};
+	return ret;
+}
+
+void virtq_turn_done(struct virtq *q, const struct virtq_env *env)
+{
+	if (q->rings.written)
+		env->dma->written(env->dma->opaque, q->device, used_size(q));
+	q->rings.written = false;
+}
+
+static uint16_t load16(const uint8_t *p)
+{
 	/* What the other side wrote before the index is seen after it. */
-	*value = le16toh(__atomic_load_n((uint16_t *)p, __ATOMIC_ACQUIRE));
-	return 0;
+	return le16toh(__atomic_load_n((const uint16_t *)p, __ATOMIC_ACQUIRE));
 }
 
-static int store16(const struct virtq_env *env, uint64_t gpa, uint16_t value)
+static void store_used(struct virtq *q, size_t off, uint16_t value)
 {
-	size_t len = 2;
-	void *p;
-	int ret = env->dma->map(env->dma->opaque, gpa, &len, true, &p);
-
-	if (ret || len < 2)
-		return ret ? ret : -EFAULT;
-	__atomic_store_n((uint16_t *)p, htole16(value), __ATOMIC_RELEASE);
-	env->dma->written(env->dma->opaque, gpa, 2);
-	return 0;
+	__atomic_store_n((uint16_t *)(q->rings.used + off), htole16(value), __ATOMIC_RELEASE);
+	q->rings.written = true;
 }
 
-static uint64_t used_event(const struct virtq *q)
+static const uint8_t *used_event(const struct virtq *q)
 {
-	return q->driver + RING_START + 2u * q->size;
-}
-
-static uint64_t avail_event(const struct virtq *q)
-{
-	return q->device + RING_START + (uint64_t)USED_ELEM * q->size;
+	return q->rings.avail + RING_START + 2u * q->size;
 }
 
 /* ---- taking requests ---- */
 
-static int load_desc(const struct virtq_env *env, uint64_t table, unsigned n, struct desc *d)
+/* A table of descriptors; of an indirect one only the first piece is at hand. */
+struct table {
+	uint64_t gpa;
+	unsigned count;
+	const uint8_t *host;
+	size_t len;
+};
+
+static int load_desc(const struct virtq_env *env, const struct table *t, unsigned n, struct desc *d)
 {
-	uint8_t raw[DESC_SIZE];
+	const size_t off = (size_t)n * DESC_SIZE;
 	int ret;
 
-	if (table > UINT64_MAX - (uint64_t)(n + 1) * DESC_SIZE)
-		return -EFAULT;
-	ret = dma_read(env->dma, table + (uint64_t)n * DESC_SIZE, raw, sizeof(raw));
-	if (ret)
-		return ret;
-	memcpy(d, raw, sizeof(*d));
+	if (off + DESC_SIZE <= t->len) {
+		memcpy(d, t->host + off, sizeof(*d));
+	} else {
+		ret = dma_read(env->dma, t->gpa + off, d, sizeof(*d));
+		if (ret)
+			return ret;
+	}
 	d->addr = le64toh(d->addr);
 	d->len = le32toh(d->len);
 	d->flags = le16toh(d->flags);
@@ -108,31 +146,41 @@ static int add_seg(struct virtq_chain *c, const struct desc *d, const char **why
 	return 0;
 }
 
-/* One table: the queue's own, or an indirect one of `count` entries (2.7.5.3). */
-static int walk(const struct virtq_env *env, uint64_t table, unsigned count, unsigned n,
-		bool indirect, struct virtq_chain *c, const char **why)
+/* One table: the queue's own, or an indirect one (2.7.5.3). */
+static int walk(const struct virtq_env *env, const struct table *t, unsigned n, bool indirect,
+		struct virtq_chain *c, const char **why)
 {
+	struct table inner;
 	struct desc d;
+	void *host;
 	int ret;
 
 	/* No chain visits an entry twice, so a longer one is a loop. */
-	for (unsigned steps = 0; steps < count; steps++) {
-		if (n >= count) {
+	for (unsigned steps = 0; steps < t->count; steps++) {
+		if (n >= t->count) {
 			*why = "a descriptor index beyond the table";
 			return -EINVAL;
 		}
-		ret = load_desc(env, table, n, &d);
+		ret = load_desc(env, t, n, &d);
 		if (ret) {
 			*why = "a descriptor table outside of memory";
 			return ret;
 		}
 		if (d.flags & DESC_INDIRECT) {
 			if (indirect || !env->indirect || (d.flags & DESC_NEXT) || !d.len ||
-			    d.len % DESC_SIZE || d.len / DESC_SIZE > VIRTQ_CHAIN_MAX) {
+			    d.len % DESC_SIZE || d.len / DESC_SIZE > VIRTQ_CHAIN_MAX ||
+			    d.len > UINT64_MAX - d.addr) {
 				*why = "a bad indirect descriptor";
 				return -EINVAL;
 			}
-			return walk(env, d.addr, d.len / DESC_SIZE, 0, true, c, why);
+			inner = (struct table){d.addr, d.len / DESC_SIZE, NULL, d.len};
+			ret = env->dma->map(env->dma->opaque, d.addr, &inner.len, false, &host);
+			if (ret) {
+				*why = "a descriptor table outside of memory";
+				return ret;
+			}
+			inner.host = host;
+			return walk(env, &inner, 0, true, c, why);
 		}
 		ret = add_seg(c, &d, why);
 		if (ret || !(d.flags & DESC_NEXT))
@@ -159,37 +207,35 @@ static bool here(const struct virtq_env *env, const struct virtq_chain *c)
 	return ret;
 }
 
-/* How many requests wait, or an error. */
-static int available(struct virtq *q, const struct virtq_env *env)
+/* How many requests wait. */
+static uint16_t available(const struct virtq *q)
 {
-	uint16_t idx;
-	int ret = load16(env, q->driver + RING_IDX, &idx);
-
-	return ret ? ret : (uint16_t)(idx - q->next_avail);
+	return (uint16_t)(load16(q->rings.avail + RING_IDX) - q->next_avail);
 }
 
 int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *chain,
 	      const char **why)
 {
-	int n = available(q, env), ret = n < 0 ? n : 0;
-	uint16_t head;
+	struct table table;
+	int ret = virtq_turn(q, env);
+	uint16_t n;
 
-	if (n == 0)
-		return 0;
-	if (!ret)
-		ret = load16(env, q->driver + RING_START + 2u * (q->next_avail % q->size), &head);
 	if (ret) {
-		*why = "an available ring outside of memory";
+		*why = "rings outside of memory";
 		return ret;
 	}
+	n = available(q);
+	if (!n)
+		return 0;
 	if (n > q->size) {
 		*why = "an available index that has run away";
 		return -EINVAL;
 	}
-	chain->head = head;
+	chain->head = load16(q->rings.avail + RING_START + 2u * (q->next_avail % q->size));
 	chain->readable = chain->writable = 0;
 	chain->readable_len = chain->writable_len = 0;
-	ret = walk(env, q->desc, q->size, head, false, chain, why);
+	table = (struct table){q->desc, q->size, q->rings.desc, (size_t)DESC_SIZE * q->size};
+	ret = walk(env, &table, chain->head, false, chain, why);
 	if (ret)
 		return ret;
 	if (!here(env, chain))
@@ -205,14 +251,15 @@ void virtq_unpop(struct virtq *q)
 
 int virtq_arm(struct virtq *q, const struct virtq_env *env)
 {
-	int n;
+	int ret = virtq_turn(q, env);
 
-	if (env->event_idx && store16(env, avail_event(q), q->next_avail))
-		return -EFAULT;
+	if (ret)
+		return ret;
+	if (env->event_idx)
+		store_used(q, RING_START + (size_t)USED_ELEM * q->size, q->next_avail);
 	/* Either the driver sees the event index, or this sees its request (2.7.10). */
 	atomic_thread_fence(memory_order_seq_cst);
-	n = available(q, env);
-	return n < 0 ? n : n > 0;
+	return available(q) > 0;
 }
 
 /* ---- giving them back ---- */
@@ -220,29 +267,33 @@ int virtq_arm(struct virtq *q, const struct virtq_env *env)
 int virtq_push(struct virtq *q, const struct virtq_env *env, const struct virtq_used *used,
 	       unsigned count)
 {
+	int ret = virtq_turn(q, env);
+
+	if (ret)
+		return ret;
 	for (unsigned i = 0; i < count; i++) {
 		const uint32_t elem[2] = {htole32(used[i].head), htole32(used[i].len)};
 		const uint16_t slot = (uint16_t)(q->next_used + i) % q->size;
-		int ret = dma_write(env->dma, q->device + RING_START + (uint64_t)USED_ELEM * slot,
-				    elem, sizeof(elem));
 
-		if (ret)
-			return ret;
+		memcpy(q->rings.used + RING_START + (size_t)USED_ELEM * slot, elem, sizeof(elem));
 	}
 	q->next_used = (uint16_t)(q->next_used + count);
-	return store16(env, q->device + RING_IDX, q->next_used);
+	store_used(q, RING_IDX, q->next_used);
+	return 0;
 }
 
 int virtq_must_signal(struct virtq *q, const struct virtq_env *env)
 {
 	const uint16_t old = q->signalled, now = q->next_used;
+	const bool valid = q->signalled_valid;
+	int ret = virtq_turn(q, env);
 	uint16_t value;
-	bool valid = q->signalled_valid;
 
+	if (ret)
+		return ret;
 	/* The used index is out before the driver's wish is looked at (2.7.7.2). */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (load16(env, env->event_idx ? used_event(q) : q->driver, &value))
-		return -EFAULT;
+	value = load16(env->event_idx ? used_event(q) : q->rings.avail);
 	if (!env->event_idx)
 		return !(value & AVAIL_NO_INTERRUPT);
 	q->signalled = now;
@@ -250,123 +301,7 @@ int virtq_must_signal(struct virtq *q, const struct virtq_env *env)
 	return !valid || (uint16_t)(now - value - 1) < (uint16_t)(now - old);
 }
 
-/* ---- data ---- */
-
-/* The segments of one side that [off, off + len) goes through, one after the other. */
-struct cursor {
-	const struct virtq_seg *seg;
-	unsigned segs;
-	uint64_t off, left;
-};
-
-static struct cursor begin(const struct virtq_chain *c, bool writable, uint64_t off, uint64_t len)
-{
-	return (struct cursor){.seg = writable ? c->seg + c->readable : c->seg,
-			       .segs = writable ? c->writable : c->readable,
-			       .off = off,
-			       .left = len};
-}
-
-/* The next piece of guest memory: 1; 0: that was all; -EFAULT: there is less. */
-static int next(struct cursor *c, uint64_t *gpa, size_t *len)
-{
-	while (c->left && c->segs) {
-		const struct virtq_seg *seg = c->seg;
-
-		if (c->off < seg->len) {
-			const uint64_t rest = seg->len - c->off;
-
-			*gpa = seg->gpa + c->off;
-			*len = rest < c->left ? rest : c->left;
-			c->left -= *len;
-			c->off += *len;
-			return 1;
-		}
-		c->off -= seg->len;
-		c->seg++;
-		c->segs--;
-	}
-	return c->left ? -EFAULT : 0;
-}
-
-int virtq_read(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
-	       void *buf, size_t len)
-{
-	struct cursor c = begin(chain, false, off, len);
-	uint8_t *to = buf;
-	uint64_t gpa;
-	size_t n;
-	int ret;
-
-	while ((ret = next(&c, &gpa, &n)) > 0) {
-		ret = dma_read(env->dma, gpa, to, n);
-		if (ret)
-			return ret;
-		to += n;
-	}
-	return ret;
-}
-
-int virtq_write(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
-		const void *buf, size_t len)
-{
-	struct cursor c = begin(chain, true, off, len);
-	const uint8_t *from = buf;
-	uint64_t gpa;
-	size_t n;
-	int ret;
-
-	while ((ret = next(&c, &gpa, &n)) > 0) {
-		ret = dma_write(env->dma, gpa, from, n);
-		if (ret)
-			return ret;
-		from += n;
-	}
-	return ret;
-}
-
-int virtq_iov(const struct virtq_env *env, const struct virtq_chain *chain, bool writable,
-	      uint64_t off, uint64_t len, struct iovec *iov, unsigned max)
-{
-	struct cursor c = begin(chain, writable, off, len);
-	unsigned count = 0;
-	uint64_t gpa;
-	size_t rest;
-	int ret;
-
-	while ((ret = next(&c, &gpa, &rest)) > 0) {
-		while (rest) {
-			size_t n = rest;
-			void *p;
-
-			ret = env->dma->map(env->dma->opaque, gpa, &n, writable, &p);
-			if (ret)
-				return ret;
-			gpa += n;
-			rest -= n;
-			if (count &&
-			    (char *)iov[count - 1].iov_base + iov[count - 1].iov_len == p) {
-				iov[count - 1].iov_len += n;
-				continue;
-			}
-			if (count == max)
-				return -E2BIG;
-			iov[count++] = (struct iovec){p, n};
-		}
-	}
-	return ret < 0 ? ret : (int)count;
-}
-
-void virtq_written(const struct virtq_env *env, const struct virtq_chain *chain, uint64_t off,
-		   uint64_t len)
-{
-	struct cursor c = begin(chain, true, off, len);
-	uint64_t gpa;
-	size_t n;
-
-	while (next(&c, &gpa, &n) > 0)
-		env->dma->written(env->dma->opaque, gpa, n);
-}
+/* ---- state ---- */
 
 static const struct field virtq_fields[] = {
 	FIELD_SCALAR(struct virtq, size, FIELD_U16, 1),

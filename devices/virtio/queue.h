@@ -3,7 +3,10 @@
  * indexes. Everything in guest memory is hostile: each address and length is checked when it is
  * used, each loop is bounded, and an error is an answer, never the end.
  *
- * Knows no transport and no lock: one thread at a time works on a queue (the event loop's).
+ * Knows no transport and no lock: one thread at a time works on a queue (the event loop's), in
+ * turns (virtq_env.turn). The rings are looked up once in a turn, in guest memory as it is then,
+ * and must lie in one piece of host memory each; what was written to them is told to whoever tracks
+ * writes when the turn is over.
  */
 #ifndef DEVICES_VIRTIO_QUEUE_H
 #define DEVICES_VIRTIO_QUEUE_H
@@ -19,6 +22,13 @@ enum {
 	VIRTQ_NO_VECTOR = 0xffff,
 };
 
+struct virtq_rings {
+	const uint8_t *desc, *avail;
+	uint8_t *used;
+	uint32_t turn; /* of which they are good */
+	bool written;  /* used was */
+};
+
 struct virtq {
 	/* Set by the driver before it starts. */
 	uint16_t size, vector;
@@ -28,13 +38,16 @@ struct virtq {
 	uint16_t next_avail, next_used;
 	uint16_t signalled; /* next_used when the driver was last thought of */
 	bool signalled_valid;
+
+	struct virtq_rings rings; /* not state */
 };
 extern const struct state_desc virtq_state;
 
-/* What was negotiated. */
+/* What was negotiated; `turn` is another number in each turn, never 0. */
 struct virtq_env {
 	const struct dma_ops *dma;
 	bool indirect, event_idx;
+	uint32_t turn;
 };
 
 struct virtq_seg {
@@ -52,6 +65,10 @@ struct virtq_chain {
 /* Size and addresses are possible (2.7: alignment, a power of two). */
 bool virtq_valid(const struct virtq *q);
 
+/* All others begin with it. 0; -EFAULT; -EAGAIN: not here yet. */
+int virtq_turn(struct virtq *q, const struct virtq_env *env);
+/* The turn is over. */
+void virtq_turn_done(struct virtq *q, const struct virtq_env *env);
 /* The next request. 1; 0: there is none; -EINVAL, -EFAULT: the driver is wrong, *why says how;
  * -EAGAIN: not all of its memory is here yet (it stays the next one). */
 int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *chain,

@@ -57,7 +57,7 @@ bool virtio_push_all(struct virtio *v, unsigned n, const struct virtq_used *used
 {
 	if (!virtq_push(&v->queue[n], &v->env, used, count))
 		return true;
-	virtio_fail(v, "a used ring outside of memory");
+	virtio_fail(v, "rings outside of memory");
 	return false;
 }
 
@@ -73,7 +73,7 @@ void virtio_signal(struct virtio *v, unsigned n)
 	int ret = v->queue[n].enabled ? virtq_must_signal(&v->queue[n], &v->env) : 0;
 
 	if (ret < 0)
-		virtio_fail(v, "an available ring outside of memory");
+		virtio_fail(v, "rings outside of memory");
 	if (ret <= 0)
 		return;
 	pthread_mutex_lock(&v->lock);
@@ -89,7 +89,9 @@ bool virtio_arm(struct virtio *v, unsigned n)
 	if (!v->queue[n].enabled || (v->stalled >> n & 1) || stopped(v))
 		return false;
 	ret = virtq_arm(&v->queue[n], &v->env);
-	if (ret < 0)
+	if (ret == -EAGAIN)
+		stall(v, n);
+	else if (ret < 0)
 		virtio_fail(v, "rings outside of memory");
 	return ret > 0;
 }

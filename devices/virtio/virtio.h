@@ -176,10 +176,15 @@ int virtio_iov(struct virtio *v, const struct virtq_chain *chain, bool writable,
 /* `len` bytes from `off` of the writable part were written through such pointers. */
 void virtio_written(struct virtio *v, const struct virtq_chain *chain, uint64_t off, uint64_t len);
 
-/* ---- between core.c and pci.c ---- */
+/* ---- between the files of this folder ---- */
 
 int virtio_pci_init(struct virtio *v, const struct virtio_config *config);
+void virtio_work(void *arg); /* a turn of all queues that were kicked */
+void virtio_memory_ready(struct dma_waiter *waiter);
 /* With the lock held. */
+bool virtio_occupied(const struct virtio *v); /* a turn is open, or requests are in flight */
+void virtio_ask_reset(struct virtio *v);      /* now, or when it is not occupied any more */
+void virtio_look(struct virtio *v);	      /* at all queues, in a turn to come */
 void virtio_set_status(struct virtio *v, uint8_t value);
 void virtio_interrupt(struct virtio *v, uint8_t isr, uint16_t vector);
 uint64_t virtio_features(const struct virtio *v);
