@@ -1,11 +1,12 @@
 /*
  * A virtio device under a hostile driver: an input is a program of register and configuration
  * accesses, rings and descriptors written as a driver would or as none should, bytes from outside,
- * turns of the loop, states saved, damaged and loaded. Beyond the sanitizers' judgement: a state
- * that a driver has brought about is always accepted again and saves to the same bytes, and a reset
- * of the driver's always ends with status 0.
+ * turns of the loop, requests that end late and in any order, states saved, damaged and loaded.
+ * Beyond the sanitizers' judgement: a state that a driver has brought about is always accepted
+ * again and saves to the same bytes; a reset of the driver's always ends with status 0, and only
+ * when nothing is in flight any more; a drain ends when that is so.
  */
-#include "tests/unit/virtio_util.h"
+#include "tests/unit/virtio_mock.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max);
@@ -19,7 +20,8 @@ struct machine {
 	struct vt t;
 	struct dev_chardev chr;
 	struct field_buf saved;
-	bool console;
+	enum kind { RNG, CONSOLE, MOCK, KINDS } kind;
+	struct mock *mock; /* of MOCK */
 };
 
 enum op {
@@ -39,6 +41,8 @@ enum op {
 	OP_DAMAGE,
 	OP_RESET,
 	OP_QUIESCE,
+	OP_DONE,
+	OP_MISSING,
 	OP_COUNT,
 };
 
@@ -69,8 +73,34 @@ static void start(struct machine *m)
 	dev_log_set_sink(quiet, NULL);
 	dev_chardev_init(&m->chr);
 	m->t.size = 16;
-	must(!(m->console ? virtio_console_create(&m->t.dev, &config, &m->chr.chr)
-			  : virtio_rng_create(&m->t.dev, &config)));
+	switch (m->kind) {
+	case CONSOLE: must(!virtio_console_create(&m->t.dev, &config, &m->chr.chr)); break;
+	case MOCK: m->mock = mock_create(&m->t, &config); break;
+	default: must(!virtio_rng_create(&m->t.dev, &config)); break;
+	}
+}
+
+/* The order in which requests end is the input's. */
+static void all_done(struct machine *m, unsigned first)
+{
+	if (m->kind != MOCK)
+		return;
+	for (unsigned i = 0; i < MOCK_QUEUE; i++)
+		mock_done(m->mock, first + i * 5);
+	must(m->mock->in_flight == 0);
+}
+
+static void drain(struct machine *m, unsigned first)
+{
+	struct device *d = m->t.dev;
+	const unsigned drained = m->t.drained;
+
+	must(d->ops->prepare(d) == 0);
+	if (d->ops->drain(d)) {
+		all_done(m, first);
+		must(m->t.drained == drained + 1);
+		must(d->ops->drain(d) == 0);
+	}
 }
 
 static void move(struct machine *m)
@@ -78,18 +108,21 @@ static void move(struct machine *m)
 	struct device *d = m->t.dev;
 	struct field_buf again = {0};
 
+	drain(m, 3);
 	m->saved.len = 0;
 	must(field_save(d->state, d, &m->saved) == 0);
 	must(dev_load(d, &m->saved) == (int64_t)m->saved.len);
 	must(field_save(d->state, d, &again) == 0);
 	must(again.len == m->saved.len && !memcmp(again.data, m->saved.data, again.len));
 	field_buf_free(&again);
+	must(d->ops->acquire(d) == 0);
 }
 
 static void damage(struct machine *m, struct input *in)
 {
 	struct device *d = m->t.dev;
 
+	drain(m, 0);
 	m->saved.len = 0;
 	must(field_save(d->state, d, &m->saved) == 0);
 	for (unsigned n = (unsigned)take_bytes(in, 1) % 8; n; n--) {
@@ -102,6 +135,7 @@ static void damage(struct machine *m, struct input *in)
 		vt_stop(&m->t);
 		start(m);
 	}
+	m->t.dev->ops->abort(m->t.dev);
 }
 
 static void step(struct machine *m, struct input *in)
@@ -133,6 +167,10 @@ static void step(struct machine *m, struct input *in)
 		vt_cfg_put(t, 0x10, 4, VT_BAR);
 		vt_cfg_put(t, 4, 2, 6);
 		vt_put(t, 0x14, 1, 0);
+		if (m->kind == MOCK && m->mock->in_flight) {
+			must(vt_get(t, 0x14, 1) != 0);
+			all_done(m, (unsigned)r);
+		}
 		must(vt_get(t, 0x14, 1) == 0);
 		vt_put(t, 0x08, 4, 0);
 		vt_put(t, 0x0c, 4, r << 28);
@@ -157,7 +195,7 @@ static void step(struct machine *m, struct input *in)
 		break;
 	case OP_RUN: vt_run(t, 4); break;
 	case OP_CHARDEV:
-		if (!m->console)
+		if (m->kind != CONSOLE)
 			break;
 		r = take_bytes(in, 1);
 		m->chr.room = r & 1 ? SIZE_MAX : r;
@@ -166,7 +204,22 @@ static void step(struct machine *m, struct input *in)
 		break;
 	case OP_MOVE: move(m); break;
 	case OP_DAMAGE: damage(m, in); break;
-	case OP_RESET: t->dev->ops->reset(t->dev); break;
+	case OP_RESET:
+		drain(m, q);
+		t->dev->ops->reset(t->dev);
+		t->dev->ops->abort(t->dev);
+		break;
+	case OP_DONE:
+		r = take_bytes(in, 1);
+		if (m->kind == MOCK)
+			mock_done(m->mock, (unsigned)r);
+		break;
+	case OP_MISSING:
+		vt_arrive(t);
+		t->missing = take_bytes(in, 1) & 63;
+		if (t->missing == 63)
+			t->missing = 0;
+		break;
 	default: (q ? t->dev->ops->prepare : t->dev->ops->acquire)(t->dev); break;
 	}
 }
@@ -178,10 +231,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (!m)
 		return 0;
-	m->console = take_bytes(&in, 1) & 1;
+	m->kind = (enum kind)(take_bytes(&in, 1) % KINDS);
 	start(m);
 	while (in.left)
 		step(m, &in);
+	drain(m, 1);
 	vt_stop(&m->t);
 	field_buf_free(&m->saved);
 	must(dev_failures == 0);
