@@ -213,10 +213,25 @@ static uint16_t available(const struct virtq *q)
 	return (uint16_t)(load16(q->rings.avail + RING_IDX) - q->next_avail);
 }
 
+/* The request whose descriptors begin at `head`. */
+static int load_chain(const struct virtq *q, const struct virtq_env *env, uint16_t head,
+		      struct virtq_chain *chain, const char **why)
+{
+	const struct table table = {q->desc, q->size, q->rings.desc, (size_t)DESC_SIZE * q->size};
+	int ret;
+
+	chain->head = head;
+	chain->readable = chain->writable = 0;
+	chain->readable_len = chain->writable_len = 0;
+	ret = walk(env, &table, head, false, chain, why);
+	if (ret)
+		return ret;
+	return here(env, chain) ? 1 : -EAGAIN;
+}
+
 int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *chain,
 	      const char **why)
 {
-	struct table table;
 	int ret = virtq_turn(q, env);
 	uint16_t n;
 
@@ -231,17 +246,20 @@ int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *
 		*why = "an available index that has run away";
 		return -EINVAL;
 	}
-	chain->head = load16(q->rings.avail + RING_START + 2u * (q->next_avail % q->size));
-	chain->readable = chain->writable = 0;
-	chain->readable_len = chain->writable_len = 0;
-	table = (struct table){q->desc, q->size, q->rings.desc, (size_t)DESC_SIZE * q->size};
-	ret = walk(env, &table, chain->head, false, chain, why);
-	if (ret)
-		return ret;
-	if (!here(env, chain))
-		return -EAGAIN;
-	q->next_avail++;
-	return 1;
+	n = load16(q->rings.avail + RING_START + 2u * (q->next_avail % q->size));
+	ret = load_chain(q, env, n, chain, why);
+	if (ret > 0)
+		q->next_avail++;
+	return ret;
+}
+
+int virtq_repop(struct virtq *q, const struct virtq_env *env, uint16_t head,
+		struct virtq_chain *chain, const char **why)
+{
+	int ret = virtq_turn(q, env);
+
+	*why = "rings outside of memory";
+	return ret ? ret : load_chain(q, env, head, chain, why);
 }
 
 void virtq_unpop(struct virtq *q)

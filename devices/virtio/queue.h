@@ -73,6 +73,9 @@ void virtq_turn_done(struct virtq *q, const struct virtq_env *env);
  * -EAGAIN: not all of its memory is here yet (it stays the next one). */
 int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *chain,
 	      const char **why);
+/* A request that was popped and not pushed, by its head: its descriptors once more; as pop. */
+int virtq_repop(struct virtq *q, const struct virtq_env *env, uint16_t head,
+		struct virtq_chain *chain, const char **why);
 /* The last pop has not happened. */
 void virtq_unpop(struct virtq *q);
 /* Requests that are done, and how many bytes were written to each: the driver sees all of them at

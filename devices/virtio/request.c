@@ -36,6 +36,17 @@ static void stall(struct virtio *v, unsigned n)
 	v->dma.wait(v->dma.opaque, &v->waiter);
 }
 
+static int popped(struct virtio *v, unsigned n, int ret, const char *why)
+{
+	if (ret >= 0)
+		return ret;
+	if (ret == -EAGAIN)
+		stall(v, n);
+	else
+		virtio_fail(v, why);
+	return 0;
+}
+
 int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *chain)
 {
 	const char *why = "";
@@ -44,13 +55,18 @@ int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *chain)
 	if (!v->queue[n].enabled || (v->stalled >> n & 1) || stopped(v))
 		return 0;
 	ret = virtq_pop(&v->queue[n], &v->env, chain, &why);
-	if (ret >= 0)
-		return ret;
-	if (ret == -EAGAIN)
-		stall(v, n);
-	else
-		virtio_fail(v, why);
-	return 0;
+	return popped(v, n, ret, why);
+}
+
+int virtio_repop(struct virtio *v, unsigned n, uint16_t head, struct virtq_chain *chain)
+{
+	const char *why = "";
+	int ret;
+
+	if (!v->queue[n].enabled || (v->stalled >> n & 1) || stopped(v))
+		return 0;
+	ret = virtq_repop(&v->queue[n], &v->env, head, chain, &why);
+	return popped(v, n, ret, why);
 }
 
 bool virtio_push_all(struct virtio *v, unsigned n, const struct virtq_used *used, unsigned count)

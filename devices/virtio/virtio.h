@@ -132,6 +132,8 @@ void virtio_leave(struct virtio *v);
  * request's memory is not here yet (post-copy): then the queue is kicked when it is, and virtio_arm
  * says false. Reading and writing what was popped meets no missing page. */
 int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *chain);
+/* The same for one that was popped and not pushed: its head is all that a device has kept of it. */
+int virtio_repop(struct virtio *v, unsigned n, uint16_t head, struct virtq_chain *chain);
 bool virtio_push(struct virtio *v, unsigned n, uint16_t head, uint32_t len);
 /* Several, which the driver sees at once. */
 bool virtio_push_all(struct virtio *v, unsigned n, const struct virtq_used *used, unsigned count);
