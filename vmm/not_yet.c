@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "devices/block/open.h"
 #include "devices/net/open.h"
 #include "devices/virtio/devices.h"
 
@@ -13,15 +12,6 @@ static int not_yet(char *why, size_t len)
 {
 	snprintf(why, len, "it is not there yet");
 	return -ENOSYS;
-}
-
-WEAK int block_open(struct block **out, const struct block_open *how,
-		    const struct backend_host *host, char *why, size_t why_len)
-{
-	(void)out;
-	(void)how;
-	(void)host;
-	return not_yet(why, why_len);
 }
 
 WEAK int net_tap_open(const char *name, unsigned want, int *fds, unsigned *count, char *why,
@@ -60,15 +50,6 @@ WEAK int net_stream_create(struct net **out, int fd, const char *path,
 	(void)path;
 	(void)host;
 	return not_yet(why, why_len);
-}
-
-WEAK int virtio_blk_create(struct device **out, const struct virtio_config *config,
-			   const struct virtio_blk_config *blk)
-{
-	(void)out;
-	(void)config;
-	(void)blk;
-	return -ENOSYS;
 }
 
 WEAK int virtio_vsock_create(struct device **out, const struct virtio_config *config,
