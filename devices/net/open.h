@@ -13,5 +13,7 @@ int net_tap_open(const char *name, unsigned want, int *fds, unsigned *count, cha
 		 size_t why_len);
 /* Connects to a unix stream socket. */
 int net_stream_open(const char *path, int *fd, char *why, size_t why_len);
+/* The same without words; non-blocking: -EAGAIN: its backlog is full. */
+int net_stream_connect(const char *path, int *fd);
 
 #endif

@@ -1,0 +1,147 @@
+#include "devices/net/open.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "devices/net/net.h"
+
+/* ---- tap ---- */
+
+static int attach(const char *name, short extra, int *fd)
+{
+	struct ifreq ifr = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | extra)};
+	int ret;
+
+	*fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (*fd < 0)
+		return -errno;
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	if (!ioctl(*fd, TUNSETIFF, &ifr))
+		return 0;
+	ret = -errno;
+	close(*fd);
+	return ret;
+}
+
+static int set_header(int fd)
+{
+	int size = NET_HEADER, little = 1;
+
+	/* Old kernels for hosts of that order know the second as the only one. */
+	(void)ioctl(fd, TUNSETVNETLE, &little);
+	return ioctl(fd, TUNSETVNETHDRSZ, &size) ? -errno : 0;
+}
+
+static void explain_tap(const char *name, int ret, char *why, size_t len)
+{
+	switch (-ret) {
+	case ENOENT:
+	case ENODEV:
+	case ENXIO:
+		snprintf(why, len, "tap=%s: this host has no /dev/net/tun (modprobe tun)", name);
+		break;
+	case EACCES:
+		snprintf(why, len,
+			 "tap=%s: /dev/net/tun may not be opened: chmod 666 is its usual mode",
+			 name);
+		break;
+	case EBUSY:
+		snprintf(why, len, "tap=%s: another program has it; make another one", name);
+		break;
+	case EPERM:
+		snprintf(why, len,
+			 "tap=%s: there is none that is yours; once, as root: ip tuntap add mode "
+			 "tap "
+			 "user $USER multi_queue name %s && ip link set %s up",
+			 name, name, name);
+		break;
+	case EINVAL:
+		snprintf(why, len, "tap=%s: it is no tap device (or a tun device)", name);
+		break;
+	default: snprintf(why, len, "tap=%s: %s", name, strerror(-ret)); break;
+	}
+}
+
+int net_tap_open(const char *name, unsigned want, int *fds, unsigned *count, char *why,
+		 size_t why_len)
+{
+	int ret = -EINVAL;
+
+	*count = 0;
+	if (!*name || strlen(name) >= IFNAMSIZ) {
+		snprintf(why, why_len, "tap=%s: a name has 1 to %d characters", name, IFNAMSIZ - 1);
+		return -EINVAL;
+	}
+	/* The kernel wants to be told of several queues as the device was made, so both are tried;
+	 * one queue of a device for many is fine too. */
+	if (want > 1)
+		ret = attach(name, IFF_MULTI_QUEUE, &fds[0]);
+	if (ret) {
+		ret = attach(name, 0, &fds[0]);
+		if (ret == -EINVAL)
+			ret = attach(name, IFF_MULTI_QUEUE, &fds[0]);
+		want = 1;
+	}
+	while (!ret) {
+		ret = set_header(fds[*count]);
+		if (++*count == want || ret)
+			break;
+		ret = attach(name, IFF_MULTI_QUEUE, &fds[*count]);
+	}
+	if (!ret)
+		return 0;
+	explain_tap(name, ret, why, why_len);
+	while (*count)
+		close(fds[--*count]);
+	return ret;
+}
+
+/* ---- stream ---- */
+
+int net_stream_open(const char *path, int *fd, char *why, size_t why_len)
+{
+	int ret = net_stream_connect(path, fd);
+
+	switch (-ret) {
+	case 0: break;
+	case ENOENT:
+	case ECONNREFUSED:
+		snprintf(why, why_len,
+			 "stream=unix:%s: nobody listens there; start the other side first, for "
+			 "example: passt --socket %s",
+			 path, path);
+		break;
+	case ENAMETOOLONG:
+		snprintf(why, why_len, "stream=unix:%s: too long for a socket's path (at most %zu)",
+			 path, sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
+		break;
+	default: snprintf(why, why_len, "stream=unix:%s: %s", path, strerror(-ret)); break;
+	}
+	return ret;
+}
+
+int net_stream_connect(const char *path, int *fd)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int ret;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path));
+	*fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (*fd < 0)
+		return -errno;
+	if (!connect(*fd, (struct sockaddr *)&address, sizeof(address)))
+		return 0;
+	ret = -errno;
+	close(*fd);
+	return ret;
+}
