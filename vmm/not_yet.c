@@ -5,12 +5,3 @@
 #include "devices/virtio/devices.h"
 
 #define WEAK __attribute__((weak))
-
-WEAK int virtio_vsock_create(struct device **out, const struct virtio_config *config,
-			     const struct virtio_vsock_config *vsock)
-{
-	(void)out;
-	(void)config;
-	(void)vsock;
-	return -ENOSYS;
-}

@@ -51,7 +51,8 @@ void virtio_balloon_set(struct device *dev, uint64_t bytes);
 
 /* Sockets between guest and host (5.10) in front of unix sockets, as Firecracker has them: a host
  * program connects to `path` and says "CONNECT PORT\n"; a guest that connects to port P of the host
- * reaches the unix socket path_P. listen_fd: bound to `path`, owned afterwards. */
+ * reaches the unix socket path_P. docs/vsock.md. listen_fd: listens at `path`; owned if 0 is
+ * returned. */
 struct virtio_vsock_config {
 	uint64_t cid; /* 3.. */
 	const char *path;

@@ -36,7 +36,7 @@ struct vt {
 	unsigned drained; /* how often the device said so */
 	unsigned msis;
 	uint32_t msi_data;
-	uint16_t avail[2], used[2], size;
+	uint16_t avail[4], used[4], size;
 };
 
 static inline struct work *vt_work_create(void *opaque, void (*fn)(void *arg), void *arg)
@@ -276,7 +276,7 @@ static inline void vt_drive(struct vt *t, unsigned queues, uint64_t features, bo
 	vt_cfg_put(t, 4, 2, 6);
 	if (msix) {
 		vt_cfg_put(t, 0x42, 2, 0x8000); /* the first capability: MSI-X */
-		for (unsigned i = 0; i < 3; i++) {
+		for (unsigned i = 0; i <= queues; i++) {
 			vt_put(t, 0x4000 + 16 * i, 8, 0xfee00000);
 			vt_put(t, 0x4008 + 16 * i, 8, 0x40 + i);
 		}
