@@ -238,6 +238,53 @@ int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint
 	return copy(mem, t ? t : mem->vmm, gpa, NULL, len, FILL, byte);
 }
 
+/* ---- giving back ---- */
+
+/* Where [gpa, gpa + len) lies, if all of it is RAM. */
+static bool ram(const struct guest_memory *mem, uint64_t gpa, uint64_t len, uint64_t *hpa)
+{
+	const uint64_t high = mem->size - mem->low;
+
+	if (gpa < mem->low && len <= mem->low - gpa) {
+		*hpa = gpa;
+		return true;
+	}
+	*hpa = gpa - FOUR_GIB + mem->low;
+	return gpa >= FOUR_GIB && gpa - FOUR_GIB < high && len <= high - (gpa - FOUR_GIB);
+}
+
+int memory_discard(struct guest_memory *mem, uint64_t gpa, uint64_t len)
+{
+	uint64_t hpa, end = gpa + len;
+	int ret;
+
+	if (!ram(mem, gpa, len, &hpa))
+		return -EFAULT;
+	if (mem->incomplete)
+		return -EAGAIN;
+	gpa = (gpa + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+	end &= ~(uint64_t)(PAGE - 1);
+	if (gpa >= end)
+		return 0;
+	(void)ram(mem, gpa, end - gpa, &hpa);
+	ret = s2_unmap(mem->vmm, gpa, end);
+	if (ret)
+		return ret;
+	/* Here a vCPU may bring it back: what it writes now is lost or stays, as on a real machine
+	 * when memory is taken away that is in use. */
+	if (mem->fd >= 0)
+		ret = fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)hpa,
+				(off_t)(end - gpa));
+	else
+		ret = madvise(mem->host + hpa, end - gpa, MADV_DONTNEED);
+	if (ret)
+		return -errno;
+	if (mem->written)
+		mem->written(mem->written_opaque, hpa, end - gpa);
+	s2_dirty_mark(mem->vmm, gpa, end - gpa);
+	return 0;
+}
+
 /* ---- for devices ---- */
 
 static int dma_map(void *opaque, uint64_t gpa, size_t *len, bool write, void **out)

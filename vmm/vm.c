@@ -55,6 +55,13 @@ static int open_backends(struct vm *vm, struct error *err)
 			     err);
 }
 
+static int discard(void *opaque, uint64_t gpa, uint64_t len)
+{
+	struct vm *vm = opaque;
+
+	return memory_discard(&vm->memory, gpa, len);
+}
+
 static int create_board(struct vm *vm, struct error *err)
 {
 	vm->board_host = (struct board_host){
@@ -69,6 +76,7 @@ static int create_board(struct vm *vm, struct error *err)
 		.tsc = &vm->tsc,
 		.works = loop_works(vm->loop),
 		.dma = &vm->dma,
+		.balloon = {.discard = discard, .opaque = vm},
 	};
 
 	vm->dma = memory_dma(&vm->memory);

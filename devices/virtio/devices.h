@@ -42,12 +42,38 @@ struct virtio_balloon_config {
 	/* Gives the pages of [gpa, gpa + len) back to the host; they read as zeroes afterwards. The
 	 * loop's thread. */
 	int (*discard)(void *opaque, uint64_t gpa, uint64_t len);
+	/* The guest has given up another amount (in bytes) than before; the loop's thread. May be
+	 * NULL. */
+	void (*changed)(void *opaque, uint64_t bytes);
 	void *opaque;
 };
 int virtio_balloon_create(struct device **out, const struct virtio_config *config,
 			  const struct virtio_balloon_config *balloon);
-/* How much the guest shall give up, in bytes; the loop's thread. */
+/* How much the guest shall give up, in bytes; the loop's thread. It may give up less, or later. */
 void virtio_balloon_set(struct device *dev, uint64_t bytes);
+/* How much it has given up. Any thread. */
+uint64_t virtio_balloon_actual(struct device *dev);
+/* The guest's own figures, as it told them last (5.5.6.3); each call also asks for new ones. The
+ * loop's thread. */
+enum {
+	BALLOON_SWAP_IN,
+	BALLOON_SWAP_OUT,
+	BALLOON_MAJOR_FAULTS,
+	BALLOON_MINOR_FAULTS,
+	BALLOON_FREE,
+	BALLOON_TOTAL,
+	BALLOON_AVAILABLE,
+	BALLOON_CACHES,
+	BALLOON_HTLB_ALLOCATIONS,
+	BALLOON_HTLB_FAILURES,
+	BALLOON_STATS,
+};
+struct virtio_balloon_stats {
+	uint32_t known; /* bit per figure that it told */
+	uint64_t value[BALLOON_STATS];
+};
+extern const char *const virtio_balloon_stat_names[BALLOON_STATS];
+void virtio_balloon_get_stats(struct device *dev, struct virtio_balloon_stats *stats);
 
 /* Sockets between guest and host (5.10) in front of unix sockets, as Firecracker has them: a host
  * program connects to `path` and says "CONNECT PORT\n"; a guest that connects to port P of the host

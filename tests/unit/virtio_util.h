@@ -10,6 +10,7 @@
 
 #define VT_RAM	    0x40000u /* one MiB less a hole: [0x20000, 0x21000) is not there */
 #define VT_HOLE	    0x20000u
+#define VT_QUEUES   5
 #define VT_ECAM	    0xe0000000ULL
 #define VT_BAR	    0xc1000000ULL /* slot 1, BAR 0 */
 #define VT_DESC(q)  (0x1000u + (q)*0x4000u)
@@ -36,7 +37,7 @@ struct vt {
 	unsigned drained; /* how often the device said so */
 	unsigned msis;
 	uint32_t msi_data;
-	uint16_t avail[4], used[4], size;
+	uint16_t avail[VT_QUEUES], used[VT_QUEUES], size;
 };
 
 static inline struct work *vt_work_create(void *opaque, void (*fn)(void *arg), void *arg)

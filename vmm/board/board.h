@@ -33,6 +33,7 @@ struct board_host {
 	struct chardev *console;	      /* of virtio-console; NULL: there is none */
 	const struct virtio_blk_config *disk; /* in the order of their names: vda, vdb... */
 	const struct virtio_net_config *card;
+	struct virtio_balloon_config balloon;
 	const struct virtio_vsock_config *vsock; /* NULL: there is none */
 	unsigned disks, cards;
 };
@@ -43,7 +44,7 @@ struct board {
 	struct device *devices[BOARD_DEVICE_MAX]; /* in creation order */
 	char names[BOARD_DEVICE_MAX][16];	  /* of those that there are several of */
 	unsigned device_count;
-	struct device *lapic, *ioapic, *pic, *pm, *pci;
+	struct device *lapic, *ioapic, *pic, *pm, *pci, *balloon;
 	/* The lines of ISA interrupts: to the PIC and to the IOAPIC at once, as on a real board. */
 	struct isa_irq {
 		struct irq_line pic, ioapic;

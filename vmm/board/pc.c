@@ -159,6 +159,11 @@ static int create_virtio(struct board *b, const struct board_host *h, struct err
 		ret = virtio_console_create(&dev, &config, h->console);
 		ret = keep(b, ret, dev, "virtio-console", err);
 	}
+	if (!ret) {
+		config = virtio_at(b, h, PC_SLOT_BALLOON, "balloon0");
+		ret = virtio_balloon_create(&b->balloon, &config, &h->balloon);
+		ret = keep(b, ret, b->balloon, "virtio-balloon", err);
+	}
 	if (!ret && h->vsock) {
 		config = virtio_at(b, h, PC_SLOT_VSOCK, "vsock0");
 		ret = virtio_vsock_create(&dev, &config, h->vsock);

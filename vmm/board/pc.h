@@ -15,6 +15,7 @@ enum {
 	PC_PVPANIC_PORT = 0x505,
 	PC_SLOT_RNG = 1,
 	PC_SLOT_CONSOLE = 2,
+	PC_SLOT_BALLOON = 3,
 	PC_SLOT_VSOCK = 4,
 	PC_SLOT_DISKS = 8,  /* and the 15 that follow */
 	PC_SLOT_CARDS = 24, /* and the 7 that follow */

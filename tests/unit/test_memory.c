@@ -1,0 +1,192 @@
+/* Guest memory as devices see it: pieces, writes that are tracked, waiting; and giving it back. */
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "tests/unit/dev_util.h"
+#include "vmm/memory.h"
+
+#define MiB  (1ULL << 20)
+#define PAGE 4096u
+
+static struct guest_memory mem;
+static struct dma_ops dma;
+static uint64_t code_from, code_len;
+static unsigned ready;
+
+static void written(void *opaque, uint64_t hpa, uint64_t len)
+{
+	(void)opaque;
+	if (!code_len)
+		code_from = hpa;
+	code_len += len;
+}
+
+static void start(uint64_t size, unsigned flags)
+{
+	struct error err = {0};
+
+	CHECK_EQ(memory_create(&mem, size, flags, &err), 0);
+	if (err.text[0])
+		printf("%s\n", err.text);
+	dma = memory_dma(&mem);
+	mem.written = written;
+	code_len = 0;
+}
+
+static unsigned dirty(uint64_t gpa, uint64_t len)
+{
+	static uint64_t bitmap[4096];
+	unsigned n = 0;
+
+	CHECK(s2_dirty_harvest(mem.vmm, 0, mem.low >> 12, bitmap) >= 0);
+	for (uint64_t page = gpa >> 12; page < (gpa + len) >> 12; page++)
+		n += bitmap[page / 64] >> page % 64 & 1;
+	return n;
+}
+
+static void test_map(void)
+{
+	size_t len = 32 * MiB;
+	void *p;
+
+	start(64 * MiB, 0);
+	/* Over pages that nobody has touched, as far as it goes. */
+	CHECK_EQ(dma.map(dma.opaque, 5, &len, false, &p), 0);
+	CHECK_EQ(len, 32 * MiB);
+	CHECK(p == mem.host + 5);
+	len = 32 * MiB;
+	CHECK_EQ(dma.map(dma.opaque, 63 * MiB, &len, true, &p), 0);
+	CHECK_EQ(len, MiB);
+	len = 1;
+	CHECK_EQ(dma.map(dma.opaque, 64 * MiB, &len, false, &p), -EFAULT);
+	CHECK_EQ(dma.map(dma.opaque, UINT64_MAX, &len, false, &p), -EFAULT);
+	/* While writes are tracked, too: they count when they are done. */
+	CHECK_EQ(s2_dirty_start(mem.vmm), 0);
+	len = 4 * MiB;
+	CHECK_EQ(dma.map(dma.opaque, 8 * MiB, &len, true, &p), 0);
+	CHECK_EQ(len, 4 * MiB);
+	dirty(0, 0);
+	CHECK_EQ(dirty(8 * MiB, 4 * MiB), 0);
+	memset(p, 1, len);
+	dma.written(dma.opaque, 8 * MiB + 100, 2 * MiB);
+	CHECK_EQ(dirty(0, 64 * MiB), 513);
+	CHECK_EQ(code_from, 8 * MiB + 100);
+	CHECK_EQ(code_len, 2 * MiB);
+	/* What is not RAM was not written. */
+	dma.written(dma.opaque, 64 * MiB - 10, PAGE);
+	CHECK_EQ(dirty(0, 64 * MiB), 1);
+	memory_destroy(&mem);
+}
+
+static void test_hole(void)
+{
+	size_t len = 2 * MiB;
+	uint8_t bytes[16] = {0};
+	void *p;
+
+	/* Two slots, side by side in host memory, far apart in the guest's. */
+	start((3ull << 30) + 16 * MiB, MEMORY_OVERCOMMIT);
+	CHECK_EQ(dma.map(dma.opaque, (3ull << 30) - MiB, &len, true, &p), 0);
+	CHECK_EQ(len, MiB);
+	len = 64 * MiB;
+	CHECK_EQ(dma.map(dma.opaque, 4ull << 30, &len, true, &p), 0);
+	CHECK_EQ(len, 16 * MiB);
+	CHECK(p == mem.host + (3ull << 30));
+	CHECK_EQ(memory_write(&mem, NULL, (3ull << 30) - 8, bytes, 16), -EFAULT);
+	CHECK_EQ(memory_discard(&mem, (3ull << 30) - MiB, 2 * MiB), -EFAULT);
+	CHECK_EQ(memory_discard(&mem, 4ull << 30, 16 * MiB), 0);
+	CHECK_EQ(memory_discard(&mem, 4ull << 30, 16 * MiB + 1), -EFAULT);
+	memory_destroy(&mem);
+}
+
+static uint64_t resident(uint64_t hpa, uint64_t len)
+{
+	static unsigned char here[65536];
+	uint64_t n = 0;
+
+	CHECK_EQ(mincore(mem.host + hpa, len, here), 0);
+	for (uint64_t i = 0; i < len / PAGE; i++)
+		n += here[i] & 1;
+	return n * PAGE;
+}
+
+static void test_discard(unsigned flags)
+{
+	uint8_t byte = 1;
+
+	start(64 * MiB, flags);
+	CHECK_EQ(memory_set(&mem, NULL, 0, 0xcc, 64 * MiB), 0);
+	CHECK_EQ(s2_dirty_start(mem.vmm), 0);
+	dirty(0, 0);
+	code_len = 0;
+	CHECK_EQ(resident(16 * MiB, 8 * MiB), 8 * MiB);
+	/* Whole pages only. */
+	CHECK_EQ(memory_discard(&mem, 16 * MiB - 1, 4 * MiB + 2), 0);
+	CHECK_EQ(resident(16 * MiB, 4 * MiB), 0);
+	CHECK_EQ(resident(20 * MiB, 4 * MiB), 4 * MiB);
+	CHECK_EQ(dirty(0, 64 * MiB), 1024);
+	CHECK_EQ(code_from, 16 * MiB);
+	CHECK_EQ(code_len, 4 * MiB);
+	CHECK_EQ(memory_read(&mem, NULL, 16 * MiB, &byte, 1), 0);
+	CHECK_EQ(byte, 0);
+	CHECK_EQ(memory_read(&mem, NULL, 16 * MiB - 1, &byte, 1), 0);
+	CHECK_EQ(byte, 0xcc);
+	CHECK_EQ(memory_read(&mem, NULL, 20 * MiB, &byte, 1), 0);
+	CHECK_EQ(byte, 0xcc);
+	/* It is memory as before. */
+	CHECK_EQ(memory_set(&mem, NULL, 16 * MiB, 0xdd, 2 * MiB), 0);
+	CHECK_EQ(memory_read(&mem, NULL, 17 * MiB, &byte, 1), 0);
+	CHECK_EQ(byte, 0xdd);
+	CHECK_EQ(memory_discard(&mem, 30 * MiB + 1, PAGE), 0);
+	CHECK_EQ(memory_discard(&mem, 30 * MiB, 0), 0);
+	CHECK_EQ(resident(30 * MiB, 2 * MiB), 2 * MiB);
+	CHECK_EQ(memory_discard(&mem, UINT64_MAX - 10, 20), -EFAULT);
+	mem.incomplete = true;
+	CHECK_EQ(memory_discard(&mem, 0, MiB), -EAGAIN);
+	memory_destroy(&mem);
+}
+
+static void on_ready(struct dma_waiter *waiter)
+{
+	ready++;
+	if (ready == 1)
+		dma.wait(dma.opaque, waiter);
+}
+
+static void test_wait(void)
+{
+	struct dma_waiter a = {.ready = on_ready}, b = {.ready = on_ready};
+
+	start(16 * MiB, 0);
+	CHECK(dma.here(dma.opaque, 0, 16 * MiB));
+	mem.incomplete = true;
+	CHECK(dma.here(dma.opaque, 0, 64 * MiB));
+	dma.wait(dma.opaque, &a);
+	dma.wait(dma.opaque, &b);
+	dma.wait(dma.opaque, &a);
+	CHECK_EQ(ready, 0);
+	memory_arrived(&mem);
+	CHECK_EQ(ready, 2);
+	memory_arrived(&mem); /* one had not got all of it */
+	CHECK_EQ(ready, 3);
+	memory_arrived(&mem);
+	CHECK_EQ(ready, 3);
+	dma.wait(dma.opaque, &a);
+	dma.wait(dma.opaque, &b);
+	dma.wait_not(dma.opaque, &a);
+	dma.wait_not(dma.opaque, &a);
+	memory_arrived(&mem);
+	CHECK_EQ(ready, 4);
+	memory_destroy(&mem);
+}
+
+int main(void)
+{
+	test_map();
+	test_hole();
+	test_discard(0);
+	test_discard(MEMORY_SHARED);
+	test_wait();
+	return dev_result("memory");
+}
