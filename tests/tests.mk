@@ -20,7 +20,7 @@ INITRAMFS := tests/guest/initramfs.py
 INITRAMFS_DEPS := $(INITRAMFS) tests/guest/init.sh
 STRESS_SRC := $(wildcard tests/guest/linux/smpstress.c tests/guest/linux/stress_*.c)
 GUEST_BIN := $(addprefix $(G)/bin/,smpstress user32 pvpanic ubench)
-BENCH_IO := $(G)/bin/iobench tests/bench/iobench.sh
+IO_PROGRAMS := $(G)/bin/iobench $(G)/bin/dmacode tests/bench/iobench.sh
 # The modules of a disk and a network card, in the order of loading.
 IO_MODULES := virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk failover \
 	net_failover virtio_net
@@ -29,7 +29,8 @@ $(G)/bin/smpstress: $(STRESS_SRC) tests/guest/linux/stress.h
 $(G)/bin/pvpanic: tests/guest/linux/pvpanic.c
 $(G)/bin/ubench: tests/bench/ubench.c
 $(G)/bin/iobench: tests/bench/iobench.c
-$(G)/bin/smpstress $(G)/bin/pvpanic $(G)/bin/ubench $(G)/bin/iobench:
+$(G)/bin/dmacode: tests/guest/linux/dmacode.c
+$(G)/bin/smpstress $(G)/bin/pvpanic $(G)/bin/ubench $(G)/bin/iobench $(G)/bin/dmacode:
 	$(call say,GUEST,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -static -pthread -o $@ $(filter %.c,$^)
@@ -52,9 +53,9 @@ $(G)/test.cpio: $(GUEST_BIN) tests/guest/linux/bootcheck.sh $(INITRAMFS_DEPS)
 $(G)/bench.cpio: $(G)/bin/ubench $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $<
-$(G)/iobench.cpio: $(BENCH_IO) $(INITRAMFS_DEPS)
+$(G)/io.cpio: $(IO_PROGRAMS) $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
-	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(BENCH_IO),--add $(f)) \
+	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(IO_PROGRAMS),--add $(f)) \
 		--modules "$$(tests/guest/kernel.sh bookworm modules)" $(addprefix --module ,$(IO_MODULES))
 $(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
@@ -78,7 +79,7 @@ guest-x86:
 deps:
 	$(Q).ci/deps.sh all
 
-guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio virtio.cpio stress-ng.cpio)
+guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio io.cpio virtio.cpio stress-ng.cpio)
 	$(Q)for suite in bookworm trixie; do tests/guest/kernel.sh $$suite >/dev/null || exit; done
 
 run:
@@ -132,7 +133,7 @@ bench: all guest
 	$(Q).ci/deps.sh test
 	$(Q)tests/bench/bench.py $(ARGS)
 
-bench-io: all guest $(G)/iobench.cpio
+bench-io: all guest
 	$(Q).ci/deps.sh test
 	$(Q)tests/bench/bench_io.py $(ARGS)
 

@@ -59,7 +59,7 @@ def one_run(vmm, cpus, image, cache, rows, peer):
     """{row: (the guest's seconds, seconds of host CPU time)}"""
     append = f"{QUIET} ferry.test=iobench.sh ferry.args={','.join([str(peer.port), *rows])}"
     seen = {}
-    with Guest(kernel(), initramfs("iobench"), append, 512, cpus, terminal=False, reset_limit=0, vmm=vmm,
+    with Guest(kernel(), initramfs("io"), append, 512, cpus, terminal=False, reset_limit=0, vmm=vmm,
                disks=[(image, cache)], net="user") as guest:
         guest.expect("^IOBENCH start", 300)
         before = guest.cpu_seconds()
