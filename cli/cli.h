@@ -13,7 +13,7 @@
 #include "vmm/config.h"
 #include "vmm/error.h"
 
-enum completion { COMPLETE_NOTHING, COMPLETE_FILES };
+enum completion { COMPLETE_NOTHING, COMPLETE_FILES, COMPLETE_MACHINES };
 
 /* One key of `--option value,key=value,flag`. */
 struct suboption {
@@ -69,7 +69,9 @@ struct verb {
 extern const struct verb *const verbs[]; /* ends with NULL */
 const struct verb *verb_find(const char *name);
 
-extern const struct verb verb_run, verb_doctor, verb_version, verb_help, verb_completion, verb_man;
+extern const struct verb verb_run, verb_ps, verb_info, verb_pause, verb_resume, verb_reset,
+	verb_stop, verb_kill, verb_wait, verb_stats, verb_doctor, verb_version, verb_help,
+	verb_completion, verb_man;
 
 /* ---- options.c -------------------------------------------------------------------------- */
 

@@ -16,23 +16,23 @@ static void print_text(const struct host_check *checks, unsigned n)
 	}
 }
 
-static void print_json(const struct host_check *checks, unsigned n)
+static void print_report(const struct host_check *checks, unsigned n)
 {
 	struct host_engine engine;
 
 	host_choose_engine(ENGINE_AUTO, &engine, NULL);
 	printf("{\"engine\": \"%s\", \"reason\": ", engine.engine == ENGINE_KVM ? "kvm" : "soft");
-	json_string(stdout, engine.reason);
+	print_json_string(stdout, engine.reason);
 	printf(", \"kvm_capable\": %s, \"checks\": [", engine.kvm_capable ? "true" : "false");
 	for (unsigned i = 0; i < n; i++) {
 		printf("%s\n  {\"name\": ", i ? "," : "");
-		json_string(stdout, checks[i].name);
+		print_json_string(stdout, checks[i].name);
 		printf(", \"status\": \"%s\", \"needed\": %s, \"detail\": ",
 		       status_text[checks[i].status], checks[i].needed ? "true" : "false");
-		json_string(stdout, checks[i].detail);
+		print_json_string(stdout, checks[i].detail);
 		fputs(", \"remedy\": ", stdout);
 		if (*checks[i].remedy)
-			json_string(stdout, checks[i].remedy);
+			print_json_string(stdout, checks[i].remedy);
 		else
 			fputs("null", stdout);
 		putchar('}');
@@ -52,7 +52,7 @@ static int run(void *config)
 			ret = EXIT_START;
 	}
 	if (json->json) {
-		print_json(checks, n);
+		print_report(checks, n);
 		return ret;
 	}
 	print_text(checks, n);

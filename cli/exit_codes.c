@@ -4,12 +4,14 @@
 
 const struct exit_text exit_texts[] = {
 	{"0", "the guest switched itself off"},
-	{"1", "the machine could not be started"},
+	{"1", "the machine could not be started; another command could not do it"},
 	{"2", "the command line is wrong"},
 	{"4", "reset limit: the guest reset once more than --reset-limit allows"},
 	{"6", "the guest said that it has crashed (pvpanic)"},
-	{"8", "ended by its user: C-a x"},
+	{"8", "ended by its user: C-a x, ferry kill"},
 	{"10", "the engine or a device gave up: a fault of ferry or of the host"},
+	{"12", "ferry wait: the process was gone without saying how: killed, or crashed"},
+	{"14", "ferry stop: the guest did not switch itself off in time, and was ended"},
 	{"128+N",
 	 "ended by signal N: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP (the terminal "
 	 "was closed)"},
@@ -22,16 +24,3 @@ const char exit_overlap[] =
 	"ferry's own codes are even, so only V = 0 (1, could not start) and V >= 64 (odd signals) "
 	"of "
 	"--debug-exit can be mistaken for something else: tests do well to choose V from 1 to 63.";
-
-int exit_code_of(const struct vm_result *result)
-{
-	switch (result->end) {
-	case VM_END_POWEROFF: return EXIT_POWEROFF;
-	case VM_END_RESET_LIMIT: return EXIT_RESET_LIMIT;
-	case VM_END_PANIC: return EXIT_PANIC;
-	case VM_END_DEBUG_EXIT: return exit_code_debug(result->code);
-	case VM_END_ENGINE: return EXIT_ENGINE;
-	case VM_END_STOPPED: return (int)result->code;
-	}
-	return EXIT_ENGINE;
-}

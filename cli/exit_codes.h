@@ -3,7 +3,6 @@
 #define CLI_EXIT_CODES_H
 
 #include "vmm/exit_codes.h"
-#include "vmm/vm.h"
 
 struct exit_text {
 	const char *code; /* "4", "128+N"; NULL ends the table */
@@ -11,8 +10,5 @@ struct exit_text {
 };
 extern const struct exit_text exit_texts[];
 extern const char exit_overlap[]; /* a sentence on what debug-exit can be mistaken for */
-
-/* How a run that has ended maps onto the codes. */
-int exit_code_of(const struct vm_result *result);
 
 #endif

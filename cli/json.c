@@ -1,51 +1,18 @@
 #include "cli/json.h"
 
-#include <stdint.h>
-#include <string.h>
+#include "vmm/json_util.h"
 
-/* Length of the UTF-8 sequence at `at`; 0: not one (overlong forms, surrogates, beyond U+10FFFF).
- */
-static unsigned utf8_length(const uint8_t *at)
+void print_json_string(FILE *out, const char *text)
 {
-	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	unsigned len = *at < 0x80	? 1
-		       : *at >> 5 == 6	? 2
-		       : *at >> 4 == 14 ? 3
-		       : *at >> 3 == 30 ? 4
-					: 0;
-	uint32_t code;
+	json_t *value = json_text(text);
 
-	if (len < 2)
-		return len;
-	code = *at & (0x7fu >> len);
-	for (unsigned i = 1; i < len; i++) {
-		if ((at[i] & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | (at[i] & 0x3fu);
-	}
-	return code < least[len] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : len;
+	json_dumpf(value, out, JSON_ENCODE_ANY);
+	json_decref(value);
 }
 
-void json_string(FILE *out, const char *text)
+void print_json(json_t *value)
 {
-	const uint8_t *at = (const uint8_t *)text;
-
-	fputc('"', out);
-	while (*at) {
-		unsigned len = utf8_length(at);
-
-		if (!len) {
-			fputs("\\ufffd", out);
-			at++;
-			continue;
-		}
-		if (*at == '"' || *at == '\\')
-			fprintf(out, "\\%c", *at);
-		else if (*at < 0x20 || *at == 0x7f)
-			fprintf(out, "\\u%04x", *at);
-		else
-			fwrite(at, 1, len, out);
-		at += len;
-	}
-	fputc('"', out);
+	json_dumpf(value, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(value);
 }

@@ -11,19 +11,27 @@
 #include "vmm/message.h"
 
 const struct verb *const verbs[] = {
-	&verb_run, &verb_doctor, &verb_version, &verb_help, &verb_completion, &verb_man, NULL,
+	&verb_run,  &verb_ps,	      &verb_info, &verb_pause, &verb_resume, &verb_reset,
+	&verb_stop, &verb_kill,	      &verb_wait, &verb_stats, &verb_doctor, &verb_version,
+	&verb_help, &verb_completion, &verb_man,  NULL,
 };
 
 static const struct hint verb_hints[] = {
 	{"start", "use: ferry run"},
 	{"boot", "use: ferry run"},
 	{"create", "use: ferry run"},
-	{"ps", "it comes with the next version"},
-	{"list", "it comes with the next version"},
-	{"info", "it comes with the next version"},
-	{"console", "it comes with the next version"},
-	{"stop", "it comes with the next version; until then, C-a x or a signal ends a machine"},
-	{"kill", "it comes with the next version; until then, C-a x or a signal ends a machine"},
+	{"list", "use: ferry ps"},
+	{"ls", "use: ferry ps"},
+	{"show", "use: ferry info"},
+	{"status", "use: ferry info"},
+	{"attach", "use: ferry console"},
+	{"suspend", "use: ferry pause"},
+	{"continue", "use: ferry resume"},
+	{"cont", "use: ferry resume"},
+	{"reboot", "use: ferry reset"},
+	{"shutdown", "use: ferry stop"},
+	{"poweroff", "use: ferry stop"},
+	{"destroy", "use: ferry kill"},
 	{"check", "use: ferry doctor"},
 	{NULL, NULL},
 };

@@ -2,10 +2,9 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/detach.h"
 #include "cli/exit_codes.h"
-#include "vmm/host.h"
 #include "vmm/message.h"
-#include "vmm/runtime.h"
 #include "vmm/vm.h"
 
 static const struct suboption memory_suboptions[] = {
@@ -21,15 +20,16 @@ static const struct option options[] = {
 	OPTION("engine", 0, "auto|kvm|soft", "engine"),
 	OPTION("disk", 0, "FILE[,ro][,KEY=VALUE]...", "disk", .group = "Devices",
 	       .completion = COMPLETE_FILES),
-	OPTION("serial", 0, "stdio|pty|file=PATH|socket=PATH|none", "serial",
+	OPTION("serial", 0, "stdio|pty|attach|file=PATH|socket=PATH|none", "serial",
 	       .completion = COMPLETE_FILES),
-	OPTION("console", 0, "stdio|pty|file=PATH|socket=PATH|none", "console",
+	OPTION("console", 0, "stdio|pty|attach|file=PATH|socket=PATH|none", "console",
 	       .completion = COMPLETE_FILES),
 	OPTION("net", 0, "user|tap=NAME|stream=unix:PATH|none[,KEY=VALUE]...", "net"),
 	OPTION("vsock", 0, "PATH[,cid=N]", "vsock", .completion = COMPLETE_FILES),
 	OPTION("debug-exit", 0, "PORT", "debug_exit"),
 	OPTION("reset-limit", 0, "N", "reset_limit"),
 	OPTION("name", 0, "NAME", "name", .group = "Run"),
+	OPTION("detach", 'd', NULL, "detach"),
 	OPTION("pidfile", 0, "FILE", "pidfile", .completion = COMPLETE_FILES),
 	OPTION("stats", 0, "FILE", "stats", .completion = COMPLETE_FILES),
 	OPTION("quiet", 'q', NULL, "quiet"),
@@ -62,9 +62,8 @@ static const struct hint hints[] = {
 	{"nic", "use --net user"},
 	{"tap", "use --net tap=NAME"},
 	{"hostfwd", "use --net user,hostfwd=tcp::2222-:22"},
-	{"daemonize", "running in the background comes with the next version"},
-	{"detach", "running in the background comes with the next version"},
-	{"d", "running in the background comes with the next version"},
+	{"daemonize", "use --detach"},
+	{"background", "use --detach"},
 	{"version", "use: ferry version"},
 	{NULL, NULL},
 };
@@ -79,81 +78,60 @@ static const struct example examples[] = {
 	{NULL, NULL},
 };
 
-static void say_engine(const struct host_engine *engine)
+/* The default of the first serial line, unless the console has that place. */
+static void default_line(struct run_config *config)
 {
-	message("engine %s: %s", engine->engine == ENGINE_KVM ? "kvm" : "soft", engine->reason);
-}
+	const enum serial_kind kind = config->detach ? SERIAL_ATTACH : SERIAL_STDIO;
 
-/* Everything that other processes see of this machine: the name, the pidfile. */
-struct presence {
-	struct runtime runtime;
-	struct runtime_name name;
-	struct pidfile pidfile;
-};
-
-static int appear(struct presence *presence, const struct run_config *config, struct error *err)
-{
-	int ret;
-
-	*presence =
-		(struct presence){.runtime.dir_fd = -1, .name.lock_fd = -1, .pidfile.dir_fd = -1};
-	ret = runtime_open(&presence->runtime, err);
-	if (!ret)
-		ret = runtime_claim(&presence->name, &presence->runtime, config->name, err);
-	if (!ret && config->pidfile)
-		ret = pidfile_write(&presence->pidfile, config->pidfile, err);
-	return ret;
-}
-
-static void disappear(struct presence *presence)
-{
-	pidfile_remove(&presence->pidfile);
-	runtime_release(&presence->name);
-	runtime_close(&presence->runtime);
+	if (!config->serial_count && !(config->console_count && config->console[0].kind == kind))
+		config_parse(config_find(run_config_fields, "serial"), config,
+			     config->detach ? "attach" : "stdio", NULL);
 }
 
 /* How a run ended, if not as its user would expect. */
-static void say_end(const struct run_config *config, const struct vm_result *result)
+static void say_end(const struct vm_result *result)
 {
-	if (result->end == VM_END_PANIC)
-		message("guest panic: the guest says that it has crashed");
-	else if (result->end == VM_END_RESET_LIMIT)
-		message("reset limit: the guest wants to reset once more than the %u times that "
-			"--reset-limit allows",
-			config->reset_limit);
-	else if (result->end == VM_END_STOPPED && result->code > EXIT_SIGNAL)
-		message("ended by signal %u", result->code - EXIT_SIGNAL);
+	char reason[160];
+
+	exit_reason(result, reason, sizeof(reason));
+	if (result->end == VM_END_PANIC || result->end == VM_END_RESET_LIMIT ||
+	    (result->end == VM_END_STOPPED && result->code > EXIT_SIGNAL))
+		message("%s", reason);
+}
+
+static void running(void *opaque, const char *name)
+{
+	detach_report(opaque, 0, name);
 }
 
 static int run(void *opaque)
 {
 	struct run_config *config = opaque;
-	struct presence presence;
+	int report = -1;
+	const struct vm_observer observer = {.running = running, .opaque = &report};
 	struct vm_result result;
-	struct host_engine engine;
 	struct error err = {""};
 	int ret;
 
-	/* The terminal is the first serial line's, unless the console has it. */
-	if (!config->serial_count &&
-	    !(config->console_count && config->console[0].kind == SERIAL_STDIO))
-		config_parse(config_find(run_config_fields, "serial"), config, "stdio", NULL);
+	default_line(config);
 	if (config_check(config, &err))
 		return complain(EXIT_USAGE, &err);
-	if (host_choose_engine(config->engine, &engine, &err))
-		return complain(EXIT_START, &err);
-	ret = appear(&presence, config, &err);
-	if (!ret) {
-		if (!config->quiet)
-			say_engine(&engine);
-		ret = vm_run(config, &result, &err);
+	if (config->detach) {
+		ret = detach(&report);
+		if (ret >= 0)
+			return ret;
 	}
-	disappear(&presence);
+	ret = vm_run(config, &observer, &result, &err);
+	if (ret && config->detach) {
+		message_clean(err.text);
+		detach_report(&report, EXIT_START, err.text);
+		return EXIT_START;
+	}
 	if (ret)
 		return complain(EXIT_START, &err);
 	if (result.end == VM_END_ENGINE)
 		return complain(EXIT_ENGINE, &err);
-	say_end(config, &result);
+	say_end(&result);
 	return exit_code_of(&result);
 }
 

@@ -10,7 +10,7 @@ static int run(void *config)
 		return 0;
 	}
 	fputs("{\"version\": ", stdout);
-	json_string(stdout, FERRY_VERSION);
+	print_json_string(stdout, FERRY_VERSION);
 	puts(", \"board\": \"pc-1.0\", \"engines\": [\"soft\"]}");
 	return 0;
 }

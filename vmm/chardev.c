@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "vmm/chardev_attach.h"
 #include "vmm/chardev_stream.h"
 
 static void none_attach(struct chardev *chr, const struct chardev_client *client)
@@ -51,6 +52,7 @@ int chardev_create(struct chardev **out, const struct serial_config *config,
 	case SERIAL_STDIO: code = chardev_stdio_create(&backend, env, err); break;
 	case SERIAL_PTY: code = chardev_pty_create(&backend, env, err); break;
 	case SERIAL_FILE: code = chardev_file_create(&backend, config->path, env, err); break;
+	case SERIAL_ATTACH: code = chardev_attach_create(&backend, env, err); break;
 	case SERIAL_SOCKET: code = chardev_socket_create(&backend, config->path, env, err); break;
 	}
 	if (!code)

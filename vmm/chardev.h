@@ -1,11 +1,18 @@
 /*
  * Character back ends: where the bytes of a guest's serial line go to and come from.
  *
- *   none     output is dropped, nothing comes in
- *   stdio    this terminal, raw, with C-a as escape key; or pipes and files on standard input and
- * output pty      a pseudo-terminal; its path is said at start file     output only; a byte is in
- * the file when the guest has sent it socket   a unix stream socket; one client at a time, which
- * may come and go
+ *   none    output is dropped, nothing comes in
+ *
+ *   stdio   this terminal, raw, with C-a as escape key; or pipes and files on standard input and
+ *           output
+ *
+ *   pty     a pseudo-terminal; its path is said at start
+ *
+ *   file    output only; a byte is in the file when the guest has sent it
+ *
+ *   socket  a unix stream socket; one client at a time, which may come and go
+ *
+ *   attach  `ferry console`: see vmm/chardev_attach.h
  *
  * A slow reader makes the guest wait: no byte is lost on stdio, pty and socket while somebody is
  * connected. With nobody at the other end (a pty that is not open, a socket without client) output
@@ -18,10 +25,12 @@
 #include "vmm/config.h"
 #include "vmm/loop.h"
 
+struct logfile;
 struct chardev_env {
 	struct loop *loop;
-	const char *name; /* "serial0", for messages; lives as long as the back end */
-	bool quiet;	  /* no friendly messages */
+	const char *name;	   /* "serial0", for messages; lives as long as the back end */
+	const struct logfile *log; /* of attach; open, taken over; NULL: none */
+	bool quiet;		   /* no friendly messages */
 	/* The user (escape key) or the terminal (hang-up) ends the run with this exit code; loop's
 	 * thread. */
 	void (*quit)(void *opaque, int code);

@@ -49,7 +49,7 @@ static const struct {
 } serial_kinds[] = {
 	[SERIAL_NONE] = {"none", false},    [SERIAL_STDIO] = {"stdio", false},
 	[SERIAL_PTY] = {"pty", false},	    [SERIAL_FILE] = {"file", true},
-	[SERIAL_SOCKET] = {"socket", true},
+	[SERIAL_SOCKET] = {"socket", true}, [SERIAL_ATTACH] = {"attach", false},
 };
 enum { N_SERIAL_KINDS = sizeof(serial_kinds) / sizeof(serial_kinds[0]) };
 
@@ -77,8 +77,8 @@ static int parse_serial(struct serial_list *list, const char *text, struct error
 		list->count++;
 		return 0;
 	}
-	return error_set(err, -EINVAL, "'%s' is none of stdio, pty, file=PATH, socket=PATH, none",
-			 text);
+	return error_set(err, -EINVAL,
+			 "'%s' is none of stdio, pty, attach, file=PATH, socket=PATH, none", text);
 }
 
 /* ---- numbers ---------------------------------------------------------------------------- */

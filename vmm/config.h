@@ -22,7 +22,14 @@ enum {
 #define CONFIG_NO_RESET_LIMIT UINT32_MAX
 
 enum engine_choice { ENGINE_AUTO, ENGINE_KVM, ENGINE_SOFT };
-enum serial_kind { SERIAL_NONE, SERIAL_STDIO, SERIAL_PTY, SERIAL_FILE, SERIAL_SOCKET };
+enum serial_kind {
+	SERIAL_NONE,
+	SERIAL_STDIO,
+	SERIAL_PTY,
+	SERIAL_FILE,
+	SERIAL_SOCKET,
+	SERIAL_ATTACH, /* `ferry console` */
+};
 
 struct serial_config {
 	enum serial_kind kind;
@@ -90,6 +97,7 @@ struct run_config {
 	char *pidfile;
 	char *stats; /* file for the counters at the end */
 	bool quiet;
+	bool detach; /* in the background, with logs in the runtime folder */
 };
 
 /* ---- the schema: how a field is parsed, checked, printed and explained ------------------ */

@@ -1,9 +1,12 @@
-/* What a machine does when a device or a vCPU asks for it: power-off, reset, panic, the end. */
+/* What a machine does when a device, a vCPU or its user asks for it: pause, reset, power-off, the
+ * end. All on the loop's thread, but vm_event(). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "vmm/board/pc.h"
+#include "vmm/message.h"
 #include "vmm/state.h"
 #include "vmm/vm_internal.h"
 
@@ -31,6 +34,149 @@ static void sink_event(void *opaque, enum machine_event event, uint32_t code)
 	vm_event(opaque, map[event], code);
 }
 
+static void end(struct vm *vm, enum vm_end how, uint32_t code)
+{
+	vm->result = (struct vm_result){.end = how, .code = code};
+	loop_stop(vm->loop, 0);
+}
+
+/* ---- standing still and going on ----------------------------------------------------------------
+ */
+
+struct still_waiter {
+	void (*fn)(void *arg, int code);
+	void *arg;
+	struct still_waiter *next;
+};
+
+static void tell_waiters(struct vm *vm, int code)
+{
+	struct still_waiter *waiter;
+
+	while ((waiter = vm->still_waiters)) {
+		vm->still_waiters = waiter->next;
+		waiter->fn(waiter->arg, code);
+		free(waiter);
+	}
+}
+
+/* All devices, in the order in which they were made, or the other way round. */
+static void prepare_devices(struct vm *vm)
+{
+	for (unsigned i = vm->board.device_count; i--;) {
+		struct device *dev = vm->board.devices[i];
+
+		if (dev->ops->prepare)
+			dev->ops->prepare(dev);
+	}
+}
+
+static void release_devices(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->board.device_count; i++) {
+		struct device *dev = vm->board.devices[i];
+
+		if (dev->ops->abort)
+			dev->ops->abort(dev);
+	}
+}
+
+static bool devices_drained(struct vm *vm)
+{
+	bool done = true;
+
+	for (unsigned i = 0; i < vm->board.device_count; i++) {
+		struct device *dev = vm->board.devices[i];
+
+		if (dev->ops->drain && dev->ops->drain(dev) == -EINPROGRESS)
+			done = false;
+	}
+	return done;
+}
+
+static void go_on(struct vm *vm)
+{
+	vm->motion = VM_MOVING;
+	release_devices(vm);
+	loop_clock_resume(vm->loop);
+	/* An event that came meanwhile has parked the vCPUs for itself. */
+	if (!atomic_load(&vm->events))
+		vcpus_resume(vm);
+}
+
+/* What has changed between those who hold the machine and what it does. */
+static void settle(void *arg)
+{
+	struct vm *vm = arg;
+
+	if (vm->holds && vm->motion == VM_MOVING) {
+		vcpus_park(vm);
+		loop_clock_pause(vm->loop);
+		vm->motion = VM_DRAINING;
+		prepare_devices(vm);
+	}
+	if (vm->motion == VM_DRAINING && devices_drained(vm)) {
+		vm->motion = VM_STILL;
+		/* A guest's reset that came in the middle. */
+		loop_work_post(vm->loop, &vm->event_work);
+	}
+	if (vm->motion != VM_STILL)
+		return;
+	if ((vm->holds & VM_HOLD_USER) && !vm->said_paused) {
+		vm->said_paused = true;
+		vm_tell(vm, "STOP", NULL);
+	}
+	tell_waiters(vm, 0); /* they may release the machine */
+	if (!vm->holds && vm->motion == VM_STILL)
+		go_on(vm);
+}
+
+int vm_pause(struct vm *vm, enum vm_hold hold, void (*fn)(void *arg, int code), void *arg)
+{
+	struct still_waiter *waiter = calloc(1, sizeof(*waiter)), **at = &vm->still_waiters;
+
+	if (!waiter)
+		return -ENOMEM;
+	*waiter = (struct still_waiter){.fn = fn, .arg = arg};
+	while (*at)
+		at = &(*at)->next;
+	*at = waiter;
+	vm->holds |= hold;
+	loop_work_post(vm->loop, &vm->settle_work);
+	return 0;
+}
+
+void vm_resume(struct vm *vm, enum vm_hold hold)
+{
+	vm->holds &= ~(unsigned)hold;
+	if (hold == VM_HOLD_USER && vm->said_paused) {
+		vm->said_paused = false;
+		vm_tell(vm, "RESUME", NULL);
+	}
+	loop_work_post(vm->loop, &vm->settle_work);
+}
+
+static void on_drained(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	loop_work_post(vm->loop, &vm->settle_work);
+}
+
+const char *vm_state_name(const struct vm *vm)
+{
+	if (vm->ended)
+		return "shutdown";
+	if (!vm->started)
+		return "prelaunch";
+	if (!(vm->holds & VM_HOLD_USER))
+		return "running";
+	return vm->said_paused ? "paused" : "pausing";
+}
+
+/* ---- reset and the end --------------------------------------------------------------------------
+ */
+
 int vm_boot(struct vm *vm, struct error *err)
 {
 	struct x86_state bsp;
@@ -45,31 +191,45 @@ int vm_boot(struct vm *vm, struct error *err)
 	return ret ? ret : vcpus_reset(vm, &bsp, err);
 }
 
-static void end(struct vm *vm, enum vm_end how, uint32_t code)
+static void boot_again(void *arg, int code)
 {
-	vm->result = (struct vm_result){.end = how, .code = code};
-	loop_stop(vm->loop, 0);
-}
+	struct vm *vm = arg;
 
-static void reset(struct vm *vm)
-{
-	if (vm->config->reset_limit != CONFIG_NO_RESET_LIMIT &&
-	    vm->resets >= vm->config->reset_limit) {
-		end(vm, VM_END_RESET_LIMIT, vm->resets);
+	if (code)
 		return;
-	}
 	vm->resets++;
 	if (vm_boot(vm, &vm->engine_error)) {
 		end(vm, VM_END_ENGINE, 0);
 		return;
 	}
-	vcpus_resume(vm);
+	vm_tell(vm, "RESET",
+		json_pack("{s:b, s:s}", "guest", vm->reset_by_guest, "reason",
+			  vm->reset_by_guest ? "guest-reset" : "host-qmp-system-reset"));
+	vm_resume(vm, VM_HOLD_RESET);
+}
+
+/* Whatever is in flight ends before the memory is filled anew. */
+static void reset(struct vm *vm, bool by_guest)
+{
+	if (vm->holds & VM_HOLD_RESET)
+		return; /* it is on its way */
+	vm->reset_by_guest = by_guest;
+	if (by_guest && vm->config->reset_limit != CONFIG_NO_RESET_LIMIT &&
+	    vm->guest_resets++ >= vm->config->reset_limit)
+		end(vm, VM_END_RESET_LIMIT, vm->config->reset_limit);
+	else if (vm_pause(vm, VM_HOLD_RESET, boot_again, vm))
+		end(vm, VM_END_ENGINE, 0);
+}
+
+void vm_reset(struct vm *vm)
+{
+	reset(vm, false);
 }
 
 static void handle_events(void *arg)
 {
 	struct vm *vm = arg;
-	uint32_t events = atomic_exchange(&vm->events, 0);
+	uint32_t events = atomic_load(&vm->events);
 
 	if (!events)
 		return;
@@ -83,34 +243,42 @@ static void handle_events(void *arg)
 		end(vm, VM_END_PANIC, 0);
 	else if (events & 1u << VM_EVENT_POWEROFF)
 		end(vm, VM_END_POWEROFF, 0);
+	else if (vm->motion == VM_DRAINING)
+		return; /* settle() posts this again */
 	else
-		reset(vm);
+		reset(vm, true);
+	atomic_fetch_and(&vm->events, ~events);
 }
 
 /* ---- the round-trip test: as if nothing had happened --------------------------------------------
  */
 
-static void roundtrip(void *arg)
+static void roundtrip_still(void *arg, int code)
 {
 	struct vm *vm = arg;
 	const struct clock_source *clock = loop_clock(vm->loop);
 
-	vcpus_park(vm);
-	loop_clock_pause(vm->loop);
+	if (code)
+		return;
 	if (vm_state_roundtrip(vm, &vm->engine_error)) {
 		end(vm, VM_END_ENGINE, 0);
 		return;
 	}
 	vm->roundtrips++;
-	loop_clock_resume(vm->loop);
-	/* An event that came meanwhile has parked the vCPUs for itself. */
-	if (!atomic_load(&vm->events))
-		vcpus_resume(vm);
+	vm_resume(vm, VM_HOLD_TEST);
 	/* Any time between at once and twice the mean. */
 	loop_timers(vm->loop)->set(vm->roundtrip_timer,
 				   clock->now(clock->opaque) +
 					   (uint64_t)random() %
 						   ((uint64_t)vm->roundtrip_ms * 2000000));
+}
+
+static void roundtrip(void *arg)
+{
+	struct vm *vm = arg;
+
+	if (vm_pause(vm, VM_HOLD_TEST, roundtrip_still, vm))
+		end(vm, VM_END_ENGINE, 0);
 }
 
 int lifecycle_start_roundtrips(struct vm *vm, long ms)
@@ -125,8 +293,29 @@ int lifecycle_start_roundtrips(struct vm *vm, long ms)
 	return 0;
 }
 
+/* ---- life ------------------------------------------------------------------------------- */
+
 void lifecycle_init(struct vm *vm)
 {
 	vm->sink = (struct machine_sink){.event = sink_event, .opaque = vm};
 	vm->event_work = (struct loop_work){.fn = handle_events, .arg = vm};
+	vm->settle_work = (struct loop_work){.fn = settle, .arg = vm};
+}
+
+void lifecycle_start(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->board.device_count; i++) {
+		vm->board.devices[i]->drain_notify = on_drained;
+		vm->board.devices[i]->drain_opaque = vm;
+	}
+	vm->started = true;
+	loop_clock_resume(vm->loop);
+	vcpus_resume(vm);
+}
+
+void lifecycle_end(struct vm *vm)
+{
+	vcpus_park(vm);
+	vm->ended = true;
+	tell_waiters(vm, -ECANCELED);
 }

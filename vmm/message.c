@@ -3,9 +3,19 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static _Atomic bool raw_terminal;
+static void (*log_after)(void *opaque);
+static void *log_opaque;
+
+void message_set_log(void (*after)(void *opaque), void *opaque)
+{
+	log_after = after;
+	log_opaque = opaque;
+}
 
 void message_set_raw(bool raw)
 {
@@ -20,10 +30,22 @@ void message_clean(char *text)
 	}
 }
 
+static size_t prefix(char *line, size_t room)
+{
+	const time_t now = time(NULL);
+	struct tm tm;
+	size_t len = 0;
+
+	if (log_after && gmtime_r(&now, &tm))
+		len = strftime(line, room, "%Y-%m-%dT%H:%M:%SZ ", &tm);
+	memcpy(line + len, "ferry: ", 7);
+	return len + 7;
+}
+
 void message(const char *fmt, ...)
 {
-	char line[1024] = "ferry: ";
-	size_t len = 7, room = sizeof(line) - len - 2;
+	char line[1024];
+	size_t len = prefix(line, sizeof(line)), room = sizeof(line) - len - 2;
 	va_list ap;
 	int n;
 
@@ -39,4 +61,6 @@ void message(const char *fmt, ...)
 	/* One write: lines of several threads and processes stay whole. */
 	if (write(STDERR_FILENO, line, len) < 0)
 		return;
+	if (log_after)
+		log_after(log_opaque);
 }

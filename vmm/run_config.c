@@ -22,7 +22,7 @@ WORDS(cache_word, "writeback", "writethrough", "none", "unsafe")	 /* enum disk_c
 WORDS(aio_word, "auto", "io_uring", "threads")				 /* enum disk_aio */
 WORDS(format_word, "auto", "raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc") /* enum disk_format */
 WORDS(full_word, "stop", "report")					 /* enum disk_full */
-WORDS(serial_word, "stdio", "pty", "file=", "socket=", "none")
+WORDS(serial_word, "stdio", "pty", "attach", "file=", "socket=", "none")
 
 static const char *cpu_model_word(unsigned index)
 {
@@ -235,6 +235,9 @@ const struct config_field run_config_fields[] = {
 	FIELD("stats", CONFIG_STRING, stats, .check = check_not_empty,
 	      .help = "at the end, write what was counted (faults, kicks, exits...) to this file "
 		      "as JSON"),
+	FIELD("detach", CONFIG_BOOL, detach,
+	      .help = "return as soon as the machine runs, which goes on in the background; prints "
+		      "its name"),
 	FIELD("quiet", CONFIG_BOOL, quiet, .help = "say nothing on stderr but errors"),
 	{.name = NULL},
 };
@@ -267,10 +270,15 @@ static int check_lines(const struct run_config *config, struct error *err)
 						 path);
 		}
 	}
+	if (terminals && config->detach)
+		return error_set(
+			err, -EINVAL,
+			"--detach: a machine in the background has no terminal; use attach "
+			"(see: ferry console) instead of stdio");
 	if (terminals > 1)
 		return error_set(err, -EINVAL,
-				 "--serial: only one line can have the terminal; use pty, file=, "
-				 "socket= or none for the others");
+				 "--serial: only one line can have the terminal; use pty, "
+				 "attach, file=, socket= or none for the others");
 	return 0;
 }
 

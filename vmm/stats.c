@@ -1,6 +1,5 @@
 /* What was counted, as JSON: one object, numbers only, names that stay. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "vmm/message.h"
@@ -12,57 +11,54 @@ static const char *const result_names[S2_NR_RESULTS] = {
 	[S2_FORWARD] = "forward", [S2_NOMEM] = "nomem",
 };
 
-static void write_mmu(FILE *out, struct vm *vm)
+static json_t *number(uint64_t value)
 {
+	return json_integer((json_int_t)value);
+}
+
+static json_t *mmu_stats(struct vm *vm)
+{
+	json_t *faults = json_object();
 	struct s2_stats s;
 
 	s2_get_stats(vm->memory.s2, &s);
-	fprintf(out, "  \"mmu\": {\n    \"faults\": {");
 	for (int i = 0; i < S2_NR_RESULTS; i++)
-		fprintf(out, "%s\"%s\": %llu", i ? ", " : "", result_names[i],
-			(unsigned long long)s.faults[i]);
-	fprintf(out, "},\n    \"pages\": {\"4K\": %llu, \"2M\": %llu, \"1G\": %llu},\n",
-		(unsigned long long)s.pages[1], (unsigned long long)s.pages[2],
-		(unsigned long long)s.pages[3]);
-	fprintf(out,
-		"    \"tables\": %llu, \"splits\": %llu, \"invalidations\": %llu, \"retries\": "
-		"%llu\n  }\n",
-		(unsigned long long)s.tables, (unsigned long long)s.splits,
-		(unsigned long long)s.invalidations, (unsigned long long)s.retries);
+		json_object_set_new(faults, result_names[i], number(s.faults[i]));
+	return json_pack("{s:o, s:{s:o, s:o, s:o}, s:o, s:o, s:o, s:o}", "faults", faults, "pages",
+			 "4K", number(s.pages[1]), "2M", number(s.pages[2]), "1G",
+			 number(s.pages[3]), "tables", number(s.tables), "splits", number(s.splits),
+			 "invalidations", number(s.invalidations), "retries", number(s.retries));
 }
 
-static void write_vcpu(FILE *out, struct vm *vm, unsigned vcpu)
+static json_t *vcpu_stats(struct vm *vm, unsigned vcpu)
 {
 	uint64_t counters[COUNT_NR];
+	json_t *all = json_object();
 
 	vm->engine_ops->counters(vm->engine, vcpu, counters);
-	fprintf(out, "    {");
 	for (int i = 0; i < COUNT_NR; i++)
-		fprintf(out, "%s\"%s\": %llu", i ? ", " : "", engine_counter_names[i],
-			(unsigned long long)counters[i]);
-	fprintf(out, "}%s\n", vcpu + 1 < vm->vcpu_count ? "," : "");
+		json_object_set_new(all, engine_counter_names[i], number(counters[i]));
+	return all;
+}
+
+json_t *vm_stats(struct vm *vm)
+{
+	const struct clock_source *clock = loop_clock(vm->loop);
+	json_t *vcpus = json_array();
+
+	for (unsigned i = 0; i < vm->vcpu_count; i++)
+		json_array_append_new(vcpus, vcpu_stats(vm, i));
+	return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "engine", vm->engine_ops->name,
+			 "resets", (int)vm->resets, "roundtrips", number(vm->roundtrips),
+			 "guest_ns", number(clock->now(clock->opaque)), "vcpus", vcpus, "mmu",
+			 mmu_stats(vm), "devices", vm_devices(vm, true));
 }
 
 void vm_stats_write(struct vm *vm, const char *path)
 {
-	const struct clock_source *clock = loop_clock(vm->loop);
-	FILE *out = fopen(path, "we");
+	json_t *stats = vm_stats(vm);
 
-	if (!out) {
+	if (!stats || json_dump_file(stats, path, JSON_INDENT(2)))
 		message("cannot write --stats %s: %s", path, strerror(errno));
-		return;
-	}
-	fprintf(out,
-		"{\n  \"engine\": \"%s\", \"resets\": %u, \"roundtrips\": %llu, \"guest_ns\": "
-		"%llu,\n",
-		vm->engine_ops->name, vm->resets, (unsigned long long)vm->roundtrips,
-		(unsigned long long)clock->now(clock->opaque));
-	fprintf(out, "  \"vcpus\": [\n");
-	for (unsigned i = 0; i < vm->vcpu_count; i++)
-		write_vcpu(out, vm, i);
-	fprintf(out, "  ],\n");
-	write_mmu(out, vm);
-	fprintf(out, "}\n");
-	if (fclose(out))
-		message("cannot write --stats %s: %s", path, strerror(errno));
+	json_decref(stats);
 }

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vmm/cleanup.h"
 #include "vmm/message.h"
@@ -162,6 +163,7 @@ static void *vcpu_main(void *arg)
 	char name[16];
 	int ret;
 
+	v->tid = gettid();
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
 	pthread_setname_np(pthread_self(), name);
 	ret = vm->engine_ops->vcpu_create(vm->engine, v->index, err.text, sizeof(err.text));

@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <signal.h>
 #include <string.h>
+#include <time.h>
 
 #include "vmm/board/pc.h"
 #include "vmm/chardev.h"
+#include "vmm/exit_codes.h"
 #include "vmm/message.h"
 #include "vmm/testing.h"
 #include "vmm/vm_internal.h"
@@ -18,30 +21,37 @@ static void quit(void *opaque, int code)
 	loop_stop(vm->loop, code);
 }
 
-static int open_serials(struct vm *vm, struct error *err)
+static int open_line(struct vm *vm, const char *name, const struct serial_config *config,
+		     struct chardev **out, struct error *err)
+{
+	struct logfile log = {.fd = -1};
+	const struct chardev_env env = {.loop = vm->loop,
+					.name = name,
+					.log = &log,
+					.quiet = vm->config->quiet,
+					.quit = quit,
+					.opaque = vm};
+	int ret = 0;
+
+	if (config->kind == SERIAL_ATTACH)
+		ret = presence_line_log(&vm->presence, name, &log, err);
+	if (!ret)
+		ret = chardev_create(out, config, &env, err);
+	if (ret)
+		logfile_close(&log);
+	return ret;
+}
+
+static int open_lines(struct vm *vm, struct error *err)
 {
 	static const char *const names[BOARD_SERIAL_MAX] = {"serial0", "serial1", "serial2",
 							    "serial3"};
 	int ret = 0;
 
-	for (unsigned i = 0; i < vm->config->serial_count && !ret; i++) {
-		const struct chardev_env env = {.loop = vm->loop,
-						.name = names[i],
-						.quiet = vm->config->quiet,
-						.quit = quit,
-						.opaque = vm};
-
-		ret = chardev_create(&vm->serial[i], &vm->config->serial[i], &env, err);
-	}
-	if (!ret && vm->config->console_count) {
-		const struct chardev_env env = {.loop = vm->loop,
-						.name = "console0",
-						.quiet = vm->config->quiet,
-						.quit = quit,
-						.opaque = vm};
-
-		ret = chardev_create(&vm->console, &vm->config->console[0], &env, err);
-	}
+	for (unsigned i = 0; i < vm->config->serial_count && !ret; i++)
+		ret = open_line(vm, names[i], &vm->config->serial[i], &vm->serial[i], err);
+	if (!ret && vm->config->console_count)
+		ret = open_line(vm, "console0", &vm->config->console[0], &vm->console, err);
 	return ret;
 }
 
@@ -51,8 +61,7 @@ static int open_backends(struct vm *vm, struct error *err)
 						  .works = loop_works(vm->loop),
 						  .timers = loop_timers(vm->loop),
 						  .clock = loop_clock(vm->loop)};
-	return backends_open(&vm->backends, vm->config, vm->config->name ? vm->config->name : "vm",
-			     err);
+	return backends_open(&vm->backends, vm->config, vm->presence.name.name, err);
 }
 
 static int discard(void *opaque, uint64_t gpa, uint64_t len)
@@ -144,14 +153,16 @@ static int create(struct vm *vm, struct error *err)
 	if (!ret)
 		ret = create_engine(vm, err);
 	if (!ret)
-		ret = open_serials(vm, err);
+		ret = open_lines(vm, err);
 	if (!ret)
 		ret = open_backends(vm, err);
 	if (!ret)
 		ret = create_board(vm, err);
 	if (!ret)
 		ret = vcpus_start(vm, err);
-	return ret ? ret : vm_boot(vm, err);
+	if (!ret)
+		ret = vm_boot(vm, err);
+	return ret ? ret : vm_control_start(vm, err);
 }
 
 static void say_start(const struct vm *vm)
@@ -161,15 +172,27 @@ static void say_start(const struct vm *vm)
 	if (vm->config->quiet)
 		return;
 	config_size_text(vm->config->memory, size, sizeof(size));
+	message("engine %s: %s", vm->engine_ops->name, vm->host_engine.reason);
 	message("%u vCPU%s (%s), %s, board %s: %s", vm->vcpu_count, vm->vcpu_count > 1 ? "s" : "",
 		vm->cpuid.model->name, size, vm->board.name, boot_describe(vm->image));
 	if (testing_active())
 		message("FERRY_TEST is set: this run tests ferry itself");
 }
 
-static void destroy(struct vm *vm)
+static void parent_gone(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	message("the process that started this machine has ended; nohup or --detach let it go on");
+	loop_stop(vm->loop, EXIT_SIGNAL + SIGHUP);
+}
+
+/* In this order: whoever waits on the control socket for its end finds the name free and all else
+ * given back. */
+static void destroy(struct vm *vm, struct runtime_end *end)
 {
 	vcpus_end(vm);
+	parent_unwatch(vm->parent);
 	if (vm->roundtrip_timer)
 		loop_timers(vm->loop)->destroy(vm->roundtrip_timer);
 	board_destroy(&vm->board);
@@ -180,19 +203,41 @@ static void destroy(struct vm *vm)
 	if (vm->engine)
 		vm->engine_ops->destroy(vm->engine);
 	memory_destroy(&vm->memory);
-	loop_destroy(vm->loop);
 	boot_close(vm->image);
+	presence_end(&vm->presence, end);
+	control_destroy(vm->control);
+	loop_destroy(vm->loop);
 	pthread_cond_destroy(&vm->changed);
 	pthread_mutex_destroy(&vm->lock);
 }
 
-int vm_run(const struct run_config *config, struct vm_result *result, struct error *err)
+/* From the guest's first instruction to its last. */
+static void live(struct vm *vm, const struct vm_observer *observer)
+{
+	struct timespec now;
+	int code;
+
+	say_start(vm);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	vm->start_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	if (!vm->config->detach)
+		vm->parent = parent_watch(vm->loop, parent_gone, vm);
+	lifecycle_start(vm);
+	if (observer)
+		observer->running(observer->opaque, vm->presence.name.name);
+	vm->result = (struct vm_result){.end = VM_END_STOPPED};
+	code = loop_run(vm->loop);
+	if (vm->result.end == VM_END_STOPPED)
+		vm->result.code = (uint32_t)code;
+	lifecycle_end(vm);
+}
+
+static struct vm *allocate(const struct run_config *config)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
-	int ret;
 
 	if (!vm)
-		return error_set(err, -ENOMEM, "no memory");
+		return NULL;
 	vm->config = config;
 	vm->vcpu_count = config->cpus;
 	vm->memory.fd = -1;
@@ -201,26 +246,37 @@ int vm_run(const struct run_config *config, struct vm_result *result, struct err
 	pthread_mutex_init(&vm->lock, NULL);
 	pthread_cond_init(&vm->changed, NULL);
 	vm->cpuid.model = config->cpu_model ? x86_model_find(config->cpu_model) : &x86_models[0];
-	ret = create(vm, err);
+	return vm;
+}
+
+int vm_run(const struct run_config *config, const struct vm_observer *observer,
+	   struct vm_result *result, struct error *err)
+{
+	struct vm *vm = allocate(config);
+	struct runtime_end end;
+	int ret;
+
+	if (!vm)
+		return error_set(err, -ENOMEM, "no memory");
+	ret = presence_begin(&vm->presence, config, err);
+	if (!ret)
+		ret = host_choose_engine(config->engine, &vm->host_engine, err);
+	if (!ret)
+		ret = create(vm, err);
 	if (!ret && testing_number("roundtrip") > 0)
 		ret = lifecycle_start_roundtrips(vm, testing_number("roundtrip"));
 	if (!ret) {
-		say_start(vm);
-		loop_clock_resume(vm->loop);
-		vcpus_resume(vm);
-		vm->result = (struct vm_result){.end = VM_END_STOPPED};
-		ret = loop_run(vm->loop);
-		if (vm->result.end == VM_END_STOPPED)
-			vm->result.code = (uint32_t)ret;
-		vcpus_park(vm);
+		live(vm, observer);
 		*result = vm->result;
+		end.exit_code = exit_code_of(result);
+		exit_reason(result, end.reason, sizeof(end.reason));
+		vm_control_end(vm, &end);
 		if (config->stats)
 			vm_stats_write(vm, config->stats);
 		if (result->end == VM_END_ENGINE && err)
 			*err = vm->engine_error;
-		ret = 0;
 	}
-	destroy(vm);
+	destroy(vm, ret ? NULL : &end);
 	free(vm);
 	return ret;
 }

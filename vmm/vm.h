@@ -21,9 +21,17 @@ struct vm_result {
 	uint32_t code;
 };
 
+/* May be NULL. The machine has its name, and its guest runs from now on. */
+struct vm_observer {
+	void (*running)(void *opaque, const char *name);
+	void *opaque;
+};
+
 /* Builds the machine, runs it on this thread and its vCPU threads until it ends, and leaves nothing
- * behind. 0: it ran, *result says how it ended (err holds a text for VM_END_ENGINE); -errno: it
+ * behind but, if detached, its logs and a record of its end. 0: it ran, *result says how it ended
+ * (err holds a text for VM_END_ENGINE); -errno: it
  * could not start, err says why and what to do. */
-int vm_run(const struct run_config *config, struct vm_result *result, struct error *err);
+int vm_run(const struct run_config *config, const struct vm_observer *observer,
+	   struct vm_result *result, struct error *err);
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef VMM_VM_INTERNAL_H
 #define VMM_VM_INTERNAL_H
 
+#include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -11,8 +12,12 @@
 #include "vmm/backends.h"
 #include "vmm/board/board.h"
 #include "vmm/boot/boot.h"
+#include "vmm/control.h"
+#include "vmm/host.h"
 #include "vmm/loop.h"
 #include "vmm/memory.h"
+#include "vmm/parent.h"
+#include "vmm/presence.h"
 #include "vmm/vm.h"
 
 enum vcpu_request { VCPU_INIT = 1, VCPU_SIPI = 2 }; /* bits 15:8: the SIPI's vector */
@@ -21,6 +26,7 @@ struct vcpu {
 	struct vm *vm;
 	unsigned index;
 	pthread_t thread;
+	int tid;
 	bool started;
 	int create_result;
 	_Atomic uint32_t requests;
@@ -29,8 +35,18 @@ struct vcpu {
 	struct x86_state state;
 };
 
+/* Who wants the machine to stand still: it moves when nobody does. */
+enum vm_hold { VM_HOLD_USER = 1, VM_HOLD_RESET = 2, VM_HOLD_TEST = 4 };
+/* DRAINING: vCPUs and guest time stand, requests of devices are still in flight. */
+enum vm_motion { VM_MOVING, VM_DRAINING, VM_STILL };
+
 struct vm {
 	const struct run_config *config;
+	struct presence presence;
+	struct control *control;
+	struct vm_request *waiting; /* requests for the end */
+	struct parent_watch *parent;
+	struct host_engine host_engine;
 	struct loop *loop;
 	struct guest_memory memory;
 	struct boot_image *image;
@@ -62,8 +78,19 @@ struct vm {
 	struct loop_work event_work;
 	_Atomic uint32_t events; /* bit per enum vm_event */
 	_Atomic uint32_t event_code;
-	uint32_t resets;
+	uint32_t resets, guest_resets;
+	bool reset_by_guest;
 	struct vm_result result;
+	const char *end_reason; /* of VM_END_STOPPED, in QMP's words */
+
+	/* lifecycle.c; the loop's thread. */
+	bool started, ended;
+	enum vm_motion motion;
+	unsigned holds;	  /* bits of enum vm_hold */
+	bool said_paused; /* STOP was the last event, not RESUME */
+	struct loop_work settle_work;
+	struct still_waiter *still_waiters;
+	uint64_t start_ns;	   /* CLOCK_MONOTONIC */
 	struct error engine_error; /* under lock */
 
 	struct vtimer *roundtrip_timer;
@@ -93,11 +120,35 @@ void dispatch_init(struct vm *vm); /* fills bus, tsc, msr_ops, cpuid */
 uint64_t vm_tsc(const struct vm *vm, unsigned vcpu);
 
 /* ---- stats.c ---- */
+json_t *vm_stats(struct vm *vm);
 void vm_stats_write(struct vm *vm, const char *path); /* parked; a failure is a message */
+
+/* ---- info.c ---- */
+json_t *vm_info(struct vm *vm);			  /* the description and what it does now */
+json_t *vm_devices(struct vm *vm, bool counters); /* by name: counters, or everything else */
+json_t *config_json(const struct config_field *fields, const void *object);
+
+/* ---- control_vm.c ---- */
+int vm_control_start(struct vm *vm, struct error *err);
+/* Tells clients how it ended and answers those that wait for it; then control_finish(). */
+void vm_control_end(struct vm *vm, const struct runtime_end *end);
+void vm_tell(struct vm *vm, const char *event, json_t *data); /* data's reference is taken */
 
 /* ---- lifecycle.c ---- */
 void vm_event(struct vm *vm, enum vm_event event, uint32_t code); /* any thread; never blocks */
-void lifecycle_init(struct vm *vm);				  /* fills sink and event_work */
+/* Holds the machine: vCPUs and guest time stop at once; fn(arg, 0) is called when nothing of the
+ * guest's moves any more, devices are quiet and the state can be saved; fn(arg, -ECANCELED) when
+ * the machine ends before. Never from within. 0 or -ENOMEM. */
+int vm_pause(struct vm *vm, enum vm_hold hold, void (*fn)(void *arg, int code), void *arg);
+/* Ends that hold; the machine goes on when it was the last. Also before fn was called: it still is.
+ */
+void vm_resume(struct vm *vm, enum vm_hold hold);
+/* As a reset button: a machine that is held is so afterwards, too. */
+void vm_reset(struct vm *vm);
+const char *vm_state_name(const struct vm *vm); /* for people: running, pausing, paused... */
+void lifecycle_init(struct vm *vm);		/* fills sink and works */
+void lifecycle_start(struct vm *vm);
+void lifecycle_end(struct vm *vm); /* parks; nobody waits any more */
 int lifecycle_start_roundtrips(struct vm *vm, long ms);
 int vm_boot(struct vm *vm, struct error *err); /* loads the image, resets; parked */
 

@@ -191,7 +191,7 @@ def test_output_errors():
 def test_wrong_words():
     """Unknown commands and options: the nearest one, or what to use instead."""
     for args, words in ((["rnu"], ["'run'"]), (["doctr"], ["'doctor'"]), (["frobnicate"], ["ferry help"]),
-                        (["--memory", "1G", "run"], ["--memory", "follow"]), (["ps"], ["next version"]),
+                        (["--memory", "1G", "run"], ["--memory", "follow"]), (["list"], ["ferry ps"]),
                         (["doctor", "x"], ["'x'"]), (["version", "--jsno"], ["--json"])):
         code, out, err = ferry(*args)
         check(code == EXIT_USAGE and not out and err.startswith("ferry: ") and err.count("\n") == 1, f"{args}: {err}")
@@ -350,13 +350,13 @@ def test_names():
     with Place(say("up") + FOREVER) as place:
         with place.start("--name", "one", *PORT) as vm:
             vm.expect("up", 20)
-            check(os.listdir(place.runtime) == ["one.lock"], os.listdir(place.runtime))
+            check(sorted(os.listdir(place.runtime)) == ["one.lock", "one.sock"], os.listdir(place.runtime))
             code, _, err = place.run("-q", "-m", "16M", "--name", "one", place.kernel)
             check(code == EXIT_START and f"process {vm.pid}" in err and "--name" in err, f"{code} {err}")
-            # kill -9 leaves a file; the next machine of that name does not mind.
+            # kill -9 leaves files; the next machine of that name does not mind.
             vm.kill()
             vm.wait()
-        check(os.listdir(place.runtime) == ["one.lock"], os.listdir(place.runtime))
+        check(sorted(os.listdir(place.runtime)) == ["one.lock", "one.sock"], os.listdir(place.runtime))
         with place.start("--name", "one", *PORT) as vm:
             vm.expect("up", 20)
             vm.send("\x01x")
@@ -375,7 +375,7 @@ def test_names_at_once():
                 wait_for(lambda: all(b"up" in vm.text or vm.child.poll() is not None for vm in vms), "not all are up")
                 alive = [vm for vm in vms if vm.child.poll() is None]
                 check(len(alive) == (1 if name else 8), f"{len(alive)} of 8 run: {[vm.stderr() for vm in vms]}")
-                check(len(os.listdir(place.runtime)) == len(alive), os.listdir(place.runtime))
+                check(len(os.listdir(place.runtime)) == 2 * len(alive), os.listdir(place.runtime))
                 for vm in alive:
                     vm.send("q")
                 check(all(vm.wait(30) == 11 for vm in alive), "exit codes")

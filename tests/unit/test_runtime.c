@@ -134,14 +134,14 @@ static void test_names(void)
 	snprintf(pid_text, sizeof(pid_text), "process %d", (int)getpid());
 	CHECK(strstr(err.text, pid_text) && strstr(err.text, "--name"));
 	CHECK(runtime_claim(&b, &runtime, "two", &err) == 0);
-	runtime_release(&b);
-	runtime_release(&b);
-	runtime_release(&a);
+	runtime_release(&b, false);
+	runtime_release(&b, false);
+	runtime_release(&a, false);
 	CHECK(!exists("run/one.lock") && !exists("run/two.lock"));
 	CHECK(runtime_claim(&a, &runtime, NULL, &err) == 0 && !strncmp(a.name, "vm-", 3));
 	CHECK(runtime_claim(&b, &runtime, NULL, &err) == 0 && strcmp(a.name, b.name));
-	runtime_release(&a);
-	runtime_release(&b);
+	runtime_release(&a, false);
+	runtime_release(&b, false);
 	CHECK(runtime_claim(&a, &runtime, "../x", &err) == -EINVAL);
 
 	/* kill -9 leaves files; the next one takes the name and cleans up. */
@@ -152,7 +152,7 @@ static void test_names(void)
 	CHECK(exists("run/dead.lock"));
 	put("run/dead.sock", "");
 	CHECK(runtime_claim(&a, &runtime, "dead", &err) == 0 && !exists("run/dead.sock"));
-	runtime_release(&a);
+	runtime_release(&a, false);
 	CHECK(!exists("run/dead.lock"));
 	/* Another name's claim cleans up as well, and leaves alone what lives or is not ours. */
 	pid = holder(&runtime, "alive");
@@ -162,7 +162,7 @@ static void test_names(void)
 	CHECK(runtime_claim(&a, &runtime, "three", &err) == 0);
 	CHECK(!exists("run/dead2.lock") && !exists("run/dead2.sock"));
 	CHECK(exists("run/alive.lock") && exists("run/other.txt"));
-	runtime_release(&a);
+	runtime_release(&a, false);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	unlink(path("run/alive.lock"));
