@@ -34,6 +34,7 @@ rows_test='
 git|command -v git|make lint looks at what git knows
 gcc-multilib|multilib|32-bit guest programs
 qemu-system-x86|command -v qemu-system-x86_64|the peer of make bench
+qemu-utils|command -v qemu-nbd|disks that are not raw files
 acpica-tools|command -v iasl|checks our ACPI tables
 stress-ng|command -v stress-ng|runs inside test guests
 clang|command -v clang|second compiler, fuzzing

@@ -5,6 +5,9 @@
 
 #include "devices/block/backend.h"
 
+/* The kernel backs it with its page of zeroes. */
+char block_zeroes[BLOCK_PIECE] __attribute__((aligned(4096)));
+
 void block_list_add(struct block_list *list, struct block_request *r)
 {
 	r->next = NULL;
@@ -31,6 +34,33 @@ void block_list_move(struct block_list *to, struct block_list *from)
 	*to->end = from->first;
 	to->end = from->end;
 	block_list_init(from);
+}
+
+void block_iov_advance(struct block_request *r, size_t len)
+{
+	while (r->iovs && len >= r->iov->iov_len) {
+		len -= r->iov->iov_len;
+		r->iov++;
+		r->iovs--;
+	}
+	if (!r->iovs)
+		return;
+	r->iov->iov_base = (char *)r->iov->iov_base + len;
+	r->iov->iov_len -= len;
+}
+
+void block_iov_copy(const struct block_request *r, char *buf, size_t len, bool to_buf)
+{
+	for (const struct iovec *iov = r->iov; len; iov++) {
+		size_t n = block_smaller(iov->iov_len, len);
+
+		if (to_buf)
+			memcpy(buf, iov->iov_base, n);
+		else
+			memcpy(iov->iov_base, buf, n);
+		buf += n;
+		len -= n;
+	}
 }
 
 static void note_error(struct block *b, const struct block_request *r)

@@ -39,7 +39,9 @@ struct block_request {
 	struct block_request *next;
 	uint64_t done_bytes;
 	void *bounce;
+	struct block *on;
 	int result;
+	uint32_t step; /* bytes of what is being done of it */
 	uint8_t phase, tries;
 };
 

@@ -10,17 +10,9 @@
 
 #include "devices/block/lock.h"
 
-/* One copy, one write of zeroes; IOV_MAX of the kernel. */
-enum { PIECE = 1 << 20, IOVS_MAX = 1024, TRIES_MAX = 100 };
+/* IOV_MAX of the kernel. */
+enum { IOVS_MAX = 1024, TRIES_MAX = 100 };
 enum phase { PHASE_PLAIN, PHASE_BOUNCE, PHASE_WRITE_ZEROES };
-
-/* Only ever read: the kernel backs it with its page of zeroes. */
-static char zeroes[PIECE] __attribute__((aligned(4096)));
-
-static size_t smaller(uint64_t a, uint64_t b)
-{
-	return (size_t)(a < b ? a : b);
-}
 
 /* ---- the iovec of a request -------------------------------------------------------------- */
 
@@ -30,33 +22,6 @@ static bool is_aligned(const struct block_request *r, uint32_t align)
 		if (((uintptr_t)r->iov[i].iov_base | r->iov[i].iov_len) & (align - 1))
 			return false;
 	return true;
-}
-
-static void iov_advance(struct block_request *r, size_t len)
-{
-	while (r->iovs && len >= r->iov->iov_len) {
-		len -= r->iov->iov_len;
-		r->iov++;
-		r->iovs--;
-	}
-	if (!r->iovs)
-		return;
-	r->iov->iov_base = (char *)r->iov->iov_base + len;
-	r->iov->iov_len -= len;
-}
-
-static void iov_copy(const struct block_request *r, char *bounce, size_t len, bool to_bounce)
-{
-	for (const struct iovec *iov = r->iov; len; iov++) {
-		size_t n = smaller(iov->iov_len, len);
-
-		if (to_bounce)
-			memcpy(bounce, iov->iov_base, n);
-		else
-			memcpy(iov->iov_base, bounce, n);
-		bounce += n;
-		len -= n;
-	}
 }
 
 /* ---- steps ------------------------------------------------------------------------------- */
@@ -76,7 +41,7 @@ static void next_transfer(struct file *f, struct block_request *r, struct file_s
 		return;
 	r->phase = PHASE_BOUNCE;
 	step->iov = NULL;
-	step->len = smaller(rest, PIECE);
+	step->len = block_smaller(rest, BLOCK_PIECE);
 	if (!r->bounce && posix_memalign(&r->bounce, 4096, step->len)) {
 		r->bounce = NULL;
 		*step = (struct file_step){.op = FILE_FAIL, .error = -ENOMEM};
@@ -84,7 +49,7 @@ static void next_transfer(struct file *f, struct block_request *r, struct file_s
 	}
 	step->buf = r->bounce;
 	if (r->op == BLOCK_WRITE)
-		iov_copy(r, r->bounce, step->len, true);
+		block_iov_copy(r, r->bounce, step->len, true);
 }
 
 /* BLKDISCARD and its like, which io_uring does not have, are fallocate for block devices too. */
@@ -112,9 +77,9 @@ static void next_zeroes(struct file *f, struct block_request *r, struct file_ste
 	} else {
 		r->phase = PHASE_WRITE_ZEROES;
 		*step = (struct file_step){.op = FILE_WRITE,
-					   .buf = zeroes,
+					   .buf = block_zeroes,
 					   .offset = r->offset + r->done_bytes,
-					   .len = smaller(rest, PIECE)};
+					   .len = block_smaller(rest, BLOCK_PIECE)};
 	}
 }
 
@@ -143,9 +108,9 @@ static bool finish(struct block_request *r, int result)
 static bool transferred(struct block_request *r, size_t len)
 {
 	if (r->phase == PHASE_BOUNCE && r->op == BLOCK_READ)
-		iov_copy(r, r->bounce, len, false);
+		block_iov_copy(r, r->bounce, len, false);
 	if (r->phase != PHASE_WRITE_ZEROES)
-		iov_advance(r, len);
+		block_iov_advance(r, len);
 	r->done_bytes += len;
 	return r->done_bytes >= r->bytes && finish(r, 0);
 }

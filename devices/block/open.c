@@ -240,6 +240,11 @@ static int open_file(struct block **out, struct opening *o)
 		return ret;
 	if (format != BLOCK_FORMAT_RAW) {
 		how.format = format;
+		/* The server locks it; who has it is said better here. */
+		ret = lock(o);
+		if (ret)
+			return ret;
+		block_unlock(o->params.fd);
 		ret = nbd_open_image(out, &how, o->host, o->why, o->why_len);
 		if (!ret)
 			close(o->params.fd);
