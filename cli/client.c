@@ -230,6 +230,16 @@ int client_open(struct client *client, const char *name, struct error *err)
 	return ret ? ret : client_connect(client, err);
 }
 
+int client_take(struct client *client, const char **data, size_t *len)
+{
+	int fd = client->fd;
+
+	*data = client->buf;
+	*len = client->len;
+	client->fd = -1;
+	return fd;
+}
+
 int client_gone(struct client *client, int timeout_ms)
 {
 	const int64_t until = now_ms() + timeout_ms;

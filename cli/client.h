@@ -38,6 +38,9 @@ int client_call(struct client *client, const char *command, json_t *args, int ti
 		json_t **ret, struct error *err);
 /* The answer to a call that has timed out. */
 int client_answer(struct client *client, int timeout_ms, json_t **ret, struct error *err);
+/* After a command that turned the connection into something else: what has come behind its answer,
+ * and the descriptor, which is the caller's from now on. */
+int client_take(struct client *client, const char **data, size_t *len);
 /* Waits until the machine's side is closed: all of it is gone, the name is free. -ETIMEDOUT. */
 int client_gone(struct client *client, int timeout_ms);
 

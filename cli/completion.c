@@ -59,6 +59,9 @@ static void bash_verb(const struct verb *verb)
 	}
 	if (verb->operand_completion == COMPLETE_FILES)
 		puts("\t\t\tfiles=yes");
+	if (verb->operand_completion == COMPLETE_MACHINES)
+		puts("\t\t\t[[ $cur == -* ]] || words=$(\"${COMP_WORDS[0]}\" ps --names "
+		     "2>/dev/null)");
 	puts("\t\t\t;;\n\t\tesac\n\t\t;;");
 }
 
@@ -154,7 +157,12 @@ static void zsh(void)
 			printf("%s%s", w ? " " : "((", verb->operand_word(w));
 		printf("%s'\n\t\t;;\n", verb->operand_word			     ? "))"
 					: verb->operand_completion == COMPLETE_FILES ? "_files"
-										     : "");
+					: verb->operand_completion == COMPLETE_MACHINES
+						? "{_values machine "
+						  "${(f)\"$(ferry ps "
+						  "--names "
+						  "2>/dev/null)\"}}"
+						: "");
 	}
 	puts("\tesac\n}\n_ferry \"$@\"");
 }
@@ -193,6 +201,10 @@ static void fish(void)
 			fish_option(verb, o);
 		if (verb->operand_completion == COMPLETE_FILES)
 			printf("complete -c ferry -n '__fish_seen_subcommand_from %s' -F\n",
+			       verb->name);
+		if (verb->operand_completion == COMPLETE_MACHINES)
+			printf("complete -c ferry -n '__fish_seen_subcommand_from %s' -a '(ferry "
+			       "ps --names 2>/dev/null)'\n",
 			       verb->name);
 		for (unsigned w = 0; verb->operand_word && verb->operand_word(w); w++)
 			printf("complete -c ferry -n '__fish_seen_subcommand_from %s' -a %s\n",

@@ -48,10 +48,17 @@ static void files_and_environment(void)
 	     "Folder in which running machines are found by name, taken as it is. Without it,\n"
 	     ".IR $XDG_RUNTIME_DIR /ferry,\n"
 	     "else a private folder\n.I /run/ferry\\-UID\nor\n.IR /tmp/ferry\\-UID .\n"
-	     ".SH FILES\n.TP\n.IR NAME .lock\n"
-	     "In the runtime folder: locked while the machine NAME runs; holds its process id.\n"
-	     "One that nobody holds is left over from a killed ferry and is cleaned up by the "
-	     "next.");
+	     ".SH FILES\nIn the runtime folder:\n.TP\n.IR NAME .lock\n"
+	     "Locked while the machine NAME runs; holds its process id.\n"
+	     "One that nobody holds is left over from a killed ferry; every command cleans up "
+	     "behind it.\n"
+	     ".TP\n.IR NAME .sock\nThe machine\\(aqs control socket, for its user and root.\n"
+	     ".TP\n.IR NAME .log ,\\ NAME +serial0.log\n"
+	     "Of a machine in the background: ferry\\(aqs messages and the guest\\(aqs output; "
+	     "see\n"
+	     ".BR ferry\\-logs (1).\n"
+	     ".TP\n.IR NAME .end\nHow a machine in the background ended. It and the logs are kept "
+	     "for a day, of\nthe 64 machines that ended last, as long as no other takes the name.");
 }
 
 static void exit_codes(void)

@@ -30,7 +30,8 @@ struct chardev_env {
 	struct loop *loop;
 	const char *name;	   /* "serial0", for messages; lives as long as the back end */
 	const struct logfile *log; /* of attach; open, taken over; NULL: none */
-	bool quiet;		   /* no friendly messages */
+	bool remote; /* of stdio: the guest is in another process, and C-a x leaves it alone */
+	bool quiet;  /* no friendly messages */
 	/* The user (escape key) or the terminal (hang-up) ends the run with this exit code; loop's
 	 * thread. */
 	void (*quit)(void *opaque, int code);

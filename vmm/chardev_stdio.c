@@ -81,10 +81,12 @@ static void side_close(struct side *side)
 
 static void help(struct stdio_backend *stdio)
 {
-	message("C-a x  end the guest and ferry");
+	message("C-a x  %s", stdio->stream.env.remote ? "leave this console; the guest goes on"
+						      : "end the guest and ferry");
 	message("C-a h  this help");
 	message("C-a C-a  send one C-a to the guest");
-	message("%s is on this terminal", stdio->stream.env.name);
+	if (!stdio->stream.env.remote)
+		message("%s is on this terminal", stdio->stream.env.name);
 }
 
 /* Takes the escape sequences out of what was typed. */
@@ -109,7 +111,8 @@ static size_t filter(struct stream *stream, uint8_t *data, size_t len)
 		case 'h':
 		case '?': help(stdio); break;
 		case 'x':
-			message("ended by C-a x");
+			message("%s", stream->env.remote ? "left by C-a x; the guest goes on"
+							 : "ended by C-a x");
 			stream->env.quit(stream->env.opaque, EXIT_KILLED);
 			break;
 		default: break; /* not known: swallowed, as in QEMU */
