@@ -21,16 +21,17 @@ INITRAMFS_DEPS := $(INITRAMFS) tests/guest/init.sh
 STRESS_SRC := $(wildcard tests/guest/linux/smpstress.c tests/guest/linux/stress_*.c)
 GUEST_BIN := $(addprefix $(G)/bin/,smpstress user32 pvpanic ubench)
 IO_PROGRAMS := $(G)/bin/iobench $(G)/bin/dmacode tests/bench/iobench.sh
-# The modules of a disk and a network card, in the order of loading.
-IO_MODULES := virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk failover \
-	net_failover virtio_net
+# Modules in the order of loading: of every virtio device, of a disk and a network card.
+VIRTIO_MODULES := virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
+IO_MODULES := $(VIRTIO_MODULES) virtio_blk failover net_failover virtio_net
 
 $(G)/bin/smpstress: $(STRESS_SRC) tests/guest/linux/stress.h
 $(G)/bin/pvpanic: tests/guest/linux/pvpanic.c
 $(G)/bin/ubench: tests/bench/ubench.c
 $(G)/bin/iobench: tests/bench/iobench.c
 $(G)/bin/dmacode: tests/guest/linux/dmacode.c
-$(G)/bin/smpstress $(G)/bin/pvpanic $(G)/bin/ubench $(G)/bin/iobench $(G)/bin/dmacode:
+$(G)/bin/vsock: tests/guest/linux/vsock.c
+$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode vsock):
 	$(call say,GUEST,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -static -pthread -o $@ $(filter %.c,$^)
@@ -43,7 +44,7 @@ $(G)/bin/user32: tests/guest/linux/user32.c
 		-o $@ $<
 
 # shell: what `make run` boots; test: our programs; bench: as little as possible; panic: with the kernel's pvpanic driver;
-# virtio: with its virtio drivers; stress-ng: Debian's, with the libraries that it needs.
+# virtio, vsock: with its virtio drivers; stress-ng: Debian's, with the libraries that it needs.
 $(G)/shell.cpio: tests/guest/linux/bootcheck.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $<
@@ -64,8 +65,12 @@ $(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
 $(G)/virtio.cpio: tests/guest/linux/virtio.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $< --modules "$$(tests/guest/kernel.sh bookworm modules)" \
-		$(addprefix --module ,virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci \
-		virtio-rng virtio_console)
+		$(addprefix --module ,$(VIRTIO_MODULES) virtio-rng virtio_console)
+$(G)/vsock.cpio: $(G)/bin/vsock tests/guest/linux/vsock.sh $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/vsock --add tests/guest/linux/vsock.sh \
+		--modules "$$(tests/guest/kernel.sh bookworm modules)" $(addprefix --module ,$(VIRTIO_MODULES) \
+		vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport)
 $(G)/stress-ng.cpio: tests/guest/linux/stressng.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $< --elf "$$(command -v stress-ng)"
@@ -79,7 +84,8 @@ guest-x86:
 deps:
 	$(Q).ci/deps.sh all
 
-guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio io.cpio virtio.cpio stress-ng.cpio)
+guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio io.cpio virtio.cpio vsock.cpio \
+	stress-ng.cpio)
 	$(Q)for suite in bookworm trixie; do tests/guest/kernel.sh $$suite >/dev/null || exit; done
 
 run:
