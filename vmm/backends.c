@@ -32,6 +32,10 @@ static int open_disk(struct backends *b, const struct disk_config *disk, unsigne
 					   .serial = disk->serial,
 					   .write_cache = disk->cache != DISK_WRITETHROUGH,
 					   .queues = queues};
+	if (disk->full == DISK_FULL_STOP) {
+		b->disk[b->disks].full = b->disk_full;
+		b->disk[b->disks].opaque = b->opaque;
+	}
 	b->disks++;
 	return 0;
 }

@@ -11,6 +11,8 @@
 
 struct backends {
 	struct backend_host host;
+	void (*disk_full)(void *opaque, struct device *dev);
+	void *opaque;
 	struct block *block[CONFIG_MAX_DISKS];
 	struct net *net[CONFIG_MAX_NETS];
 	/* What the board makes devices of. */
@@ -22,7 +24,8 @@ struct backends {
 	char *vsock_name;
 };
 
-/* name: the machine's (addresses of cards follow from it). `host` was filled by the caller. The
+/* name: the machine's (addresses of cards follow from it). `host`, disk_full and
+ * opaque were filled by the caller. The
  * main thread's. 0 or -errno with a text; in both cases backends_close() is due. */
 int backends_open(struct backends *b, const struct run_config *config, const char *name,
 		  struct error *err);

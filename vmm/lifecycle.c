@@ -146,9 +146,35 @@ int vm_pause(struct vm *vm, enum vm_hold hold, void (*fn)(void *arg, int code), 
 	return 0;
 }
 
+static void still(void *arg, int code)
+{
+	(void)arg;
+	(void)code;
+}
+
+void vm_disk_full(void *opaque, struct device *dev)
+{
+	struct vm *vm = opaque;
+
+	message("%s: the host has no space left; the guest is paused. Make room, then: ferry "
+		"resume %s",
+		dev->name, vm->presence.name.name);
+	vm->disk_full = true;
+	vm_tell(vm, "BLOCK_IO_ERROR",
+		json_pack("{s:s, s:s, s:s, s:b, s:s}", "device", dev->name, "operation", "write",
+			  "action", "stop", "nospace", 1, "reason", "No space left on device"));
+	/* Without memory for the waiter the guest runs on, its requests waiting all the same. */
+	(void)vm_pause(vm, VM_HOLD_USER, still, NULL);
+}
+
 void vm_resume(struct vm *vm, enum vm_hold hold)
 {
 	vm->holds &= ~(unsigned)hold;
+	if (hold == VM_HOLD_USER && vm->disk_full) {
+		vm->disk_full = false;
+		for (unsigned i = 0; i < vm->board.disk_count; i++)
+			virtio_blk_retry(vm->board.disks[i]);
+	}
 	if (hold == VM_HOLD_USER && vm->said_paused) {
 		vm->said_paused = false;
 		vm_tell(vm, "RESUME", NULL);
@@ -171,7 +197,9 @@ const char *vm_state_name(const struct vm *vm)
 		return "prelaunch";
 	if (!(vm->holds & VM_HOLD_USER))
 		return "running";
-	return vm->said_paused ? "paused" : "pausing";
+	if (vm->said_paused)
+		return vm->disk_full ? "io-error" : "paused";
+	return "pausing";
 }
 
 /* ---- reset and the end --------------------------------------------------------------------------

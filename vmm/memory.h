@@ -49,10 +49,10 @@ int memory_write(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, co
 int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint8_t byte,
 	       size_t len);
 
-/* Gives the whole pages of [gpa, gpa + len) back to the host: they read as zeroes afterwards, count as
- * written, and no vCPU has a translation or translated code from before. Main thread, no lock held
- * (it waits for vCPUs). 0; -EFAULT: not RAM; -EAGAIN: not while memory is incomplete; -errno of the
- * host. On failure nothing is lost. */
+/* Gives the whole pages of [gpa, gpa + len) back to the host: they read as zeroes afterwards, count
+ * as written, and no vCPU has a translation or translated code from before. Main thread, no lock
+ * held (it waits for vCPUs). 0; -EFAULT: not RAM; -EAGAIN: not while memory is incomplete; -errno
+ * of the host. On failure nothing is lost. */
 int memory_discard(struct guest_memory *mem, uint64_t gpa, uint64_t len);
 
 /* Pages that were missing are here, or all are: whoever waits looks again. Main thread. */

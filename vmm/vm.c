@@ -61,6 +61,8 @@ static int open_backends(struct vm *vm, struct error *err)
 						  .works = loop_works(vm->loop),
 						  .timers = loop_timers(vm->loop),
 						  .clock = loop_clock(vm->loop)};
+	vm->backends.disk_full = vm_disk_full;
+	vm->backends.opaque = vm;
 	return backends_open(&vm->backends, vm->config, vm->presence.name.name, err);
 }
 

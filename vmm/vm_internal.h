@@ -88,6 +88,7 @@ struct vm {
 	enum vm_motion motion;
 	unsigned holds;	  /* bits of enum vm_hold */
 	bool said_paused; /* STOP was the last event, not RESUME */
+	bool disk_full;	  /* that is why */
 	struct loop_work settle_work;
 	struct still_waiter *still_waiters;
 	uint64_t start_ns;	   /* CLOCK_MONOTONIC */
@@ -143,6 +144,9 @@ int vm_pause(struct vm *vm, enum vm_hold hold, void (*fn)(void *arg, int code), 
 /* Ends that hold; the machine goes on when it was the last. Also before fn was called: it still is.
  */
 void vm_resume(struct vm *vm, enum vm_hold hold);
+/* A disk's requests wait for space on the host (struct virtio_blk_config): the machine is held as
+ * if its user had paused it, and the requests start again when he lets it go on. */
+void vm_disk_full(void *opaque, struct device *dev);
 /* As a reset button: a machine that is held is so afterwards, too. */
 void vm_reset(struct vm *vm);
 const char *vm_state_name(const struct vm *vm); /* for people: running, pausing, paused... */

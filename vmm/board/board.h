@@ -44,6 +44,8 @@ struct board {
 	struct device *devices[BOARD_DEVICE_MAX]; /* in creation order */
 	char names[BOARD_DEVICE_MAX][16];	  /* of those that there are several of */
 	unsigned device_count;
+	struct device *disks[16];
+	unsigned disk_count;
 	struct device *lapic, *ioapic, *pic, *pm, *pci, *balloon;
 	/* The lines of ISA interrupts: to the PIC and to the IOAPIC at once, as on a real board. */
 	struct isa_irq {

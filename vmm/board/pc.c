@@ -138,6 +138,8 @@ static int create_disks_and_cards(struct board *b, const struct board_host *h, s
 		config = virtio_at(b, h, PC_SLOT_DISKS + i, numbered(b, "disk", i));
 		ret = virtio_blk_create(&dev, &config, &h->disk[i]);
 		ret = keep(b, ret, dev, config.name, err);
+		if (!ret)
+			b->disks[b->disk_count++] = dev;
 	}
 	for (unsigned i = 0; i < h->cards && !ret; i++) {
 		config = virtio_at(b, h, PC_SLOT_CARDS + i, numbered(b, "net", i));
