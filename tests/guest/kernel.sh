@@ -54,11 +54,7 @@ Dir::Etc::SourceList "$apt/sources.list";
 Dir::Etc::SourceParts "/dev/null";
 CONF
 
-# The mirrors of this machine (both formats of apt sources): Debian's own suites first by their path.
-mirrors=$(apt-get indextargets --no-release-info --format '$(COMPONENT) $(RELEASE) $(REPO_URI)' \
-	'Created-By: Packages' 2>/dev/null |
-	awk '$1 == "main" && $2 !~ /-/ { print ($3 ~ /\/debian\/?$/ ? 0 : 1), $3 }' | sort -u | cut -d' ' -f2)
-[ -n "$mirrors" ] || die "found no Debian mirror in this machine's apt sources"
+mirrors=$("$(dirname "$0")/mirrors.sh")
 
 log=$apt/log
 for mirror in $mirrors; do
