@@ -319,6 +319,7 @@ static void user_taken(struct net *net, unsigned n)
 	u->first = p->next;
 	if (!u->first)
 		u->last = &u->first;
+	u->guest6 = (struct in6_addr){.s6_addr = {USER_PREFIX6, [15] = 15}};
 	u->bytes -= p->len;
 	u->frames--;
 	free(p);
@@ -414,10 +415,10 @@ static int start_stack(struct user *u, const struct net_user_config *config)
 		.vdhcp_start.s_addr = htonl(0x0a00020f),
 		.vnameserver.s_addr = htonl(0x0a000203),
 		.in6_enabled = true,
-		.vprefix_addr6.s6_addr = {0xfe, 0xc0},
+		.vprefix_addr6.s6_addr = {USER_PREFIX6},
 		.vprefix_len = 64,
-		.vhost6.s6_addr = {0xfe, 0xc0, [15] = 2},
-		.vnameserver6.s6_addr = {0xfe, 0xc0, [15] = 3},
+		.vhost6.s6_addr = {USER_PREFIX6, [15] = 2},
+		.vnameserver6.s6_addr = {USER_PREFIX6, [15] = 3},
 		.vhostname = config->hostname,
 		/* As large as it takes, larger than the guest's network: see user_frame.c. */
 		.if_mtu = STACK_MTU,
@@ -460,6 +461,7 @@ int net_user_create(struct net **out, const struct net_user_config *config,
 		u->host = *host;
 		u->epoll_fd = -1;
 		u->last = &u->first;
+		u->guest6 = (struct in6_addr){.s6_addr = {USER_PREFIX6, [15] = 15}};
 		ret = start(u, config);
 	}
 	if (ret) {
@@ -467,8 +469,12 @@ int net_user_create(struct net **out, const struct net_user_config *config,
 	} else {
 		u->forward = calloc(config->forwards + 1, sizeof(*u->forward));
 		u->forwards = u->forward ? config->forwards : 0;
-		for (unsigned i = 0; i < u->forwards; i++)
-			u->forward[i].what = config->forward[i];
+		for (unsigned i = 0; i < u->forwards; i++) {
+			const struct net_forward *f = &config->forward[i];
+
+			u->forward[i].what = *f;
+			u->forwards6 |= strchr(f->host, ':') && !*f->guest;
+		}
 		ret = user_forwards_open(u, why, why_len);
 	}
 	if (ret && u)

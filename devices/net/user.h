@@ -7,6 +7,8 @@
 
 #include "devices/net/net.h"
 
+#define USER_PREFIX6 0xfe, 0xc0 /* and zeroes: 64 bits */
+
 enum {
 	USER_MTU = 1500,
 	/* What waits for the guest. A window of each connection fits; beyond it frames are lost. */
@@ -60,9 +62,11 @@ struct user {
 	uint16_t fragment_id;
 	uint8_t from_guest[NET_PACKET_MAX];
 
-	bool restricted;
 	struct user_forward *forward;
 	unsigned forwards;
+	bool forwards6; /* one of them wants to know the guest's IPv6 address */
+	bool known6;
+	struct in6_addr guest6; /* until then fec0::f */
 };
 
 /* user_frame.c */
@@ -75,6 +79,8 @@ void user_notify(struct user *u);
 /* user_forward.c */
 int user_forwards_open(struct user *u, char *why, size_t why_len);
 void user_forwards_close(struct user *u);
+/* Looks for the guest's IPv6 address in what it sends. */
+void user_forwards_learn(struct user *u, const uint8_t *frame, size_t len);
 void user_forwards_inspect(const struct user *u, const struct inspector *to);
 
 /* user.c: asks the stack for its descriptors and timers again. Returns one that is new, or -1. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "devices/net/frame.h"
 #include "devices/net/user.h"
 
 enum { BACKLOG = 128, TEXT = 192 };
@@ -52,11 +53,15 @@ static void describe(const struct net_forward *f, char *buf, size_t len)
 		 guest6 ? "]" : "", f->guest_port);
 }
 
-static int addresses(const struct net_forward *f, union address *host, union address *guest)
+static int addresses(const struct user *u, const struct net_forward *f, union address *host,
+		     union address *guest)
 {
 	if (!parse(host_address(f), AF_INET, f->host_port, host) ||
 	    !parse(f->guest, host->sa.sa_family, f->guest_port, guest))
 		return -EINVAL;
+	/* IPv4's is known to the stack. What it thinks of IPv6's is the link-local one. */
+	if (!*f->guest && guest->sa.sa_family == AF_INET6)
+		guest->in6.sin6_addr = u->guest6;
 	return host->sa.sa_family == guest->sa.sa_family ? 0 : -EAFNOSUPPORT;
 }
 
@@ -102,7 +107,7 @@ static int open_one(struct user *u, struct user_forward *forward, char *why, siz
 	struct net_forward *f = &forward->what;
 	union address host, guest;
 	char text[TEXT];
-	int ret = addresses(f, &host, &guest);
+	int ret = addresses(u, f, &host, &guest);
 
 	if (!ret && slirp_add_hostxfwd(u->slirp, &host.sa, length(&host), &guest.sa, length(&guest),
 				       flags(f)))
@@ -131,15 +136,59 @@ int user_forwards_open(struct user *u, char *why, size_t why_len)
 	return ret;
 }
 
+static void close_one(struct user *u, struct user_forward *forward)
+{
+	const struct net_forward *f = &forward->what;
+	union address host, guest;
+
+	if (forward->open && !addresses(u, f, &host, &guest))
+		(void)slirp_remove_hostxfwd(u->slirp, &host.sa, length(&host), flags(f));
+	forward->open = false;
+}
+
 void user_forwards_close(struct user *u)
 {
-	for (unsigned i = 0; i < u->forwards; i++) {
-		const struct net_forward *f = &u->forward[i].what;
-		union address host, guest;
+	for (unsigned i = 0; i < u->forwards; i++)
+		close_one(u, &u->forward[i]);
+}
 
-		if (u->forward[i].open && !addresses(f, &host, &guest))
-			(void)slirp_remove_hostxfwd(u->slirp, &host.sa, length(&host), flags(f));
-		u->forward[i].open = false;
+/* An IPv6 address of the guest's own: of the source, or of what it asks for before it takes it
+ * (RFC 4862, 5.4); NULL: none in there. */
+static const uint8_t *own_address(const struct user *u, const uint8_t *frame, size_t len)
+{
+	enum { SOURCE = 8, NEXT_HEADER = 6, ICMP6 = 58, SOLICITATION = 135, TARGET = 48 };
+	static const uint8_t prefix[8] = {USER_PREFIX6}, none[16];
+	const uint8_t *ip = frame + NET_ETHERNET, *address = ip + SOURCE;
+
+	if (len < NET_ETHERNET + TARGET + 16 || frame_get16(frame + 12) != 0x86dd)
+		return NULL;
+	if (!memcmp(address, none, sizeof(none)) && ip[NEXT_HEADER] == ICMP6 &&
+	    ip[40] == SOLICITATION)
+		address = ip + TARGET;
+	else if (u->known6)
+		return NULL; /* temporary addresses come and go: the last that was taken counts */
+	return memcmp(address, prefix, sizeof(prefix)) ? NULL : address;
+}
+
+void user_forwards_learn(struct user *u, const uint8_t *frame, size_t len)
+{
+	const uint8_t *address = own_address(u, frame, len);
+	char why[256];
+
+	if (!address)
+		return;
+	u->known6 = true;
+	if (!memcmp(&u->guest6, address, sizeof(u->guest6)))
+		return;
+	memcpy(&u->guest6, address, sizeof(u->guest6));
+	for (unsigned i = 0; i < u->forwards; i++) {
+		struct net_forward *f = &u->forward[i].what;
+
+		if (*f->guest || !strchr(f->host, ':'))
+			continue;
+		close_one(u, &u->forward[i]);
+		if (open_one(u, &u->forward[i], why, sizeof(why)))
+			dev_log("user network", "%s", why);
 	}
 }
 

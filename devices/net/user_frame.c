@@ -56,6 +56,8 @@ void user_input(struct user *u, const struct iovec *iov, unsigned iovs)
 		return;
 	}
 	raise_mss(u, frame, len);
+	if (u->forwards6)
+		user_forwards_learn(u, frame, len);
 	slirp_input(u->slirp, frame, (int)len);
 }
 
