@@ -4,10 +4,8 @@
  * the sanitizers' judgement: a state that a guest has brought about is always accepted again, saves
  * to the same bytes, and the pin of each processor shows what its APIC says.
  */
+#include "tests/fuzz/fuzz_util.h"
 #include "tests/unit/dev_apic.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max);
 
 #define FUZZ_CPUS 2
 
@@ -19,11 +17,6 @@ struct board {
 	struct dev_events events;
 	struct dev_chardev chr;
 	struct field_buf saved;
-};
-
-struct input {
-	const uint8_t *p;
-	size_t left;
 };
 
 enum op {
@@ -45,26 +38,6 @@ enum op {
 	OP_MISC,
 	OP_COUNT,
 };
-
-static uint64_t take_bytes(struct input *in, unsigned n)
-{
-	uint64_t value = 0;
-
-	for (unsigned i = 0; i < n && in->left; i++, in->left--)
-		value |= (uint64_t)*in->p++ << (8 * i);
-	return value;
-}
-
-static void quiet(void *opaque, const char *line)
-{
-	(void)opaque, (void)line;
-}
-
-static void must(bool condition)
-{
-	if (!condition)
-		__builtin_trap();
-}
 
 static void isa_set(void *opaque, unsigned n, bool level)
 {
@@ -90,7 +63,7 @@ static void start(struct board *b)
 
 	b->devs = 0;
 	b->events = (struct dev_events){0};
-	dev_log_set_sink(quiet, NULL);
+	dev_log_set_sink(fuzz_quiet, NULL);
 	dev_chardev_init(&b->chr);
 	apics_start(&b->a, FUZZ_CPUS);
 	for (unsigned i = 0; i < 16; i++)
@@ -126,30 +99,10 @@ static uint16_t port(uint8_t n)
 	return (uint16_t)(bases[n & 15] + (n >> 4));
 }
 
-/* Save, load: accepted, and the same again. */
-static void move(struct board *b, struct device *d)
-{
-	struct field_buf again = {0};
-
-	b->saved.len = 0;
-	must(field_save(d->state, d, &b->saved) == 0);
-	must(dev_load(d, &b->saved) == (int64_t)b->saved.len);
-	must(field_save(d->state, d, &again) == 0);
-	must(again.len == b->saved.len && !memcmp(again.data, b->saved.data, again.len));
-	field_buf_free(&again);
-}
-
 static void damage(struct board *b, struct device *d, struct input *in)
 {
-	b->saved.len = 0;
-	must(field_save(d->state, d, &b->saved) == 0);
-	for (unsigned n = (unsigned)take_bytes(in, 1) % 8; n; n--) {
-		uint64_t at = take_bytes(in, 2);
-
-		b->saved.data[at % b->saved.len] = (uint8_t)take_bytes(in, 1);
-	}
-	/* A refused machine is thrown away, but its timers may run once more before that. */
-	if (dev_load(d, &b->saved) < 0) {
+	/* The timers of a refused machine may run once more before it is gone. */
+	if (!fuzz_damage(d, &b->saved, in)) {
 		dev_advance(&b->a.w, 1000000);
 		stop(b);
 		start(b);
@@ -236,7 +189,7 @@ static void step(struct board *b, struct input *in)
 		n = (uint8_t)take_bytes(in, 1);
 		irq_set(&b->isa[n & 15], n >> 7);
 		break;
-	case OP_MOVE: move(b, b->dev[take_bytes(in, 1) % b->devs]); break;
+	case OP_MOVE: fuzz_move(b->dev[take_bytes(in, 1) % b->devs], &b->saved); break;
 	case OP_DAMAGE: damage(b, b->dev[take_bytes(in, 1) % b->devs], in); break;
 	case OP_RESET:
 		n = (uint8_t)(take_bytes(in, 1) % b->devs);
@@ -269,12 +222,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 /* Programs of noise in which most steps hit a register. */
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
 {
-	uint64_t state = n + 77;
-	size_t len = 64 + n * 24;
-
-	if (n >= 40)
-		return 0;
-	for (size_t i = 0; i < len && i < max; i++)
-		buf[i] = (uint8_t)dev_random(&state);
-	return len < max ? len : max;
+	return fuzz_noise(n, 77, buf, max);
 }

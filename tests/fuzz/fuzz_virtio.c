@@ -6,15 +6,8 @@
  * again and saves to the same bytes; a reset of the driver's always ends with status 0, and only
  * when nothing is in flight any more; a drain ends when that is so.
  */
+#include "tests/fuzz/fuzz_util.h"
 #include "tests/unit/virtio_mock.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max);
-
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
 
 struct machine {
 	struct vt t;
@@ -46,31 +39,11 @@ enum op {
 	OP_COUNT,
 };
 
-static uint64_t take_bytes(struct input *in, unsigned n)
-{
-	uint64_t value = 0;
-
-	for (unsigned i = 0; i < n && in->left; i++, in->left--)
-		value |= (uint64_t)*in->p++ << (8 * i);
-	return value;
-}
-
-static void must(bool condition)
-{
-	if (!condition)
-		__builtin_trap();
-}
-
-static void quiet(void *opaque, const char *line)
-{
-	(void)opaque, (void)line;
-}
-
 static void start(struct machine *m)
 {
 	struct virtio_config config = vt_start(&m->t, "fuzzed");
 
-	dev_log_set_sink(quiet, NULL);
+	dev_log_set_sink(fuzz_quiet, NULL);
 	dev_chardev_init(&m->chr);
 	m->t.size = 16;
 	switch (m->kind) {
@@ -105,32 +78,15 @@ static void drain(struct machine *m, unsigned first)
 
 static void move(struct machine *m)
 {
-	struct device *d = m->t.dev;
-	struct field_buf again = {0};
-
 	drain(m, 3);
-	m->saved.len = 0;
-	must(field_save(d->state, d, &m->saved) == 0);
-	must(dev_load(d, &m->saved) == (int64_t)m->saved.len);
-	must(field_save(d->state, d, &again) == 0);
-	must(again.len == m->saved.len && !memcmp(again.data, m->saved.data, again.len));
-	field_buf_free(&again);
-	must(d->ops->acquire(d) == 0);
+	fuzz_move(m->t.dev, &m->saved);
+	must(m->t.dev->ops->acquire(m->t.dev) == 0);
 }
 
 static void damage(struct machine *m, struct input *in)
 {
-	struct device *d = m->t.dev;
-
 	drain(m, 0);
-	m->saved.len = 0;
-	must(field_save(d->state, d, &m->saved) == 0);
-	for (unsigned n = (unsigned)take_bytes(in, 1) % 8; n; n--) {
-		uint64_t at = take_bytes(in, 2);
-
-		m->saved.data[at % m->saved.len] = (uint8_t)take_bytes(in, 1);
-	}
-	if (dev_load(d, &m->saved) < 0) { /* a refused machine is thrown away */
+	if (!fuzz_damage(m->t.dev, &m->saved, in)) {
 		vt_run(&m->t, 4);
 		vt_stop(&m->t);
 		start(m);
@@ -246,13 +202,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 /* Programs that start a driver and then make noise. */
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
 {
-	uint64_t state = n + 99;
-	size_t len = 64 + n * 24;
+	size_t len = fuzz_noise(n, 99, buf, max);
 
-	if (n >= 40 || len > max)
+	if (!len)
 		return 0;
-	for (size_t i = 0; i < len; i++)
-		buf[i] = (uint8_t)dev_random(&state);
 	buf[0] = (uint8_t)n;
 	buf[1] = OP_START;
 	buf[2] = (uint8_t)(n >> 1);
