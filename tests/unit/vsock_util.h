@@ -116,7 +116,7 @@ static inline int vs_listen(const char *path)
 /* What a host program does that serves the guest's port. */
 static inline int vs_listen_port(struct vs *s, unsigned port)
 {
-	char path[128];
+	char path[108];
 
 	snprintf(path, sizeof(path), "%s_%u", s->path, port);
 	return vs_listen(path);
@@ -136,32 +136,44 @@ static inline int vs_dial(struct vs *s, const char *greeting)
 	return fd;
 }
 
-static inline void vs_start(struct vs *s)
+/* In a folder that is there. */
+static inline void vs_open(struct vs *s)
 {
 	struct virtio_config config = vt_start(&s->t, "vsock0");
-	const char *tmp = getenv("TMPDIR");
 	struct virtio_vsock_config vsock;
 
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	s->watches = (struct watch_source){vs_watch_add, vs_watch_mod, vs_watch_del, s};
 	s->host = (struct backend_host){
 		.watches = &s->watches, .timers = &s->t.w.timers, .clock = &s->t.w.clock};
-	/* An address of a socket has room for 107 bytes. */
-	snprintf(s->dir, sizeof(s->dir), "%s/vs-XXXXXX", tmp && strlen(tmp) < 48 ? tmp : "/tmp");
-	CHECK(mkdtemp(s->dir) != NULL);
 	snprintf(s->path, sizeof(s->path), "%s/v", s->dir);
 	vsock = (struct virtio_vsock_config){VS_CID, s->path, vs_listen(s->path), &s->host};
 	CHECK_EQ(virtio_vsock_create(&s->t.dev, &config, &vsock), 0);
+}
+
+static inline void vs_close(struct vs *s)
+{
+	vt_stop(&s->t);
+	CHECK_EQ(s->watched, 0);
+	vs_turn(s);
+	close(s->epoll);
+}
+
+static inline void vs_start(struct vs *s)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	/* An address of a socket has room for 107 bytes. */
+	snprintf(s->dir, sizeof(s->dir), "%s/vs-XXXXXX", tmp && strlen(tmp) < 48 ? tmp : "/tmp");
+	CHECK(mkdtemp(s->dir) != NULL);
+	vs_open(s);
 }
 
 static inline void vs_stop(struct vs *s)
 {
 	char command[128];
 
-	vt_stop(&s->t);
-	CHECK_EQ(s->watched, 0);
-	vs_turn(s);
-	close(s->epoll);
+	vs_close(s);
 	snprintf(command, sizeof(command), "rm -rf %s", s->dir);
 	CHECK_EQ(system(command), 0);
 }
