@@ -43,7 +43,13 @@ clang-tidy|command -v clang-tidy|make lint
 cppcheck|command -v cppcheck|make lint
 xz-utils|command -v xz|kernel payloads in tests
 zstd|command -v zstd|kernel payloads in tests
-lz4|command -v lz4|kernel payloads in tests'
+lz4|command -v lz4|kernel payloads in tests
+mmdebstrap|command -v mmdebstrap|Debian on a disk image
+e2fsprogs|PATH=$PATH:/sbin:/usr/sbin command -v mke2fs|Debian on a disk image
+openssh-client|command -v ssh|logs in there'
+rows_user='
+fakeroot|command -v fakeroot|Debian on a disk image, without root
+fakechroot|command -v fakechroot|Debian on a disk image, without root'
 
 # A busybox that needs no library: the dynamic one would not run in an initramfs.
 static() {
@@ -63,6 +69,8 @@ test | all) rows=$rows_build$rows_run$rows_test ;;
 	exit 2
 	;;
 esac
+
+[ "$(id -u)" -eq 0 ] || case $group in test | all) rows=$rows$rows_user ;; esac
 
 list=$(mktemp)
 trap 'rm -f "$list"' EXIT

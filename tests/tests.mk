@@ -81,7 +81,7 @@ $(G)/stress-ng.cpio: tests/guest/linux/stressng.sh $(INITRAMFS_DEPS)
 guest-x86:
 	$(Q)$(MAKE) --no-print-directory -C tests/guest/x86 O=$(abspath $(BUILD))/release V=$(V)
 
-.PHONY: guest guest-x86 deps run test check boots stress soak test-sanitizers bench bench-io lint
+.PHONY: guest guest-x86 image deps run test check boots stress soak test-sanitizers bench bench-io lint
 
 deps:
 	$(Q).ci/deps.sh all
@@ -89,6 +89,10 @@ deps:
 guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio io.cpio virtio.cpio vsock.cpio \
 	stress-ng.cpio)
 	$(Q)for suite in bookworm trixie; do tests/guest/kernel.sh $$suite >/dev/null || exit; done
+
+# Debian on a disk. No part of guest: what needs no disk need not wait for it.
+image:
+	$(Q)tests/images/debian.py >/dev/null
 
 run:
 	$(Q).ci/deps.sh run
@@ -98,7 +102,7 @@ run:
 
 test check:
 	$(Q).ci/deps.sh test
-	$(Q)$(MAKE) --no-print-directory all unit guest
+	$(Q)$(MAKE) --no-print-directory all unit guest image
 	$(Q)$(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) --system $(ARGS) $(T)
 
 # Every kernel with every number of processors, N times.
