@@ -13,6 +13,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -269,7 +270,8 @@ class Guest(Process):
         if self.vmm == "qemu":
             command = ["qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-nodefaults",
                        "-display", "none", "-chardev", "stdio,id=c,signal=off", "-serial", "chardev:c",
-                       "-device", "pvpanic", "-m", str(memory), "-smp", str(cpus), "-kernel", image]
+                       "-device", "pvpanic", "-m", str(memory), "-smp", str(cpus), "-kernel", image,
+                       "-monitor", f"unix:{self.runtime}/monitor,server=on,wait=off"]
             if initrd:
                 command += ["-initrd", initrd]
             if append:
@@ -321,6 +323,18 @@ class Guest(Process):
     def poweroff(self, timeout=60):
         self.line("poweroff")
         return self.wait(timeout)
+
+    def power_button(self):
+        """Presses it: the guest is asked to end in order."""
+        if self.vmm == "qemu":
+            with socket.socket(socket.AF_UNIX) as monitor:
+                monitor.connect(os.path.join(self.runtime, "monitor"))
+                monitor.sendall(b"system_powerdown\n")
+                monitor.recv(100)
+            return
+        code, out, err = ferry("stop", "--timeout", "120", "test", timeout=150,
+                               env={"FERRY_RUNTIME_DIR": self.runtime})
+        check(code == 0, f"ferry stop: {code}: {out}{err}{self.tail()}")
 
     def result(self, name, timeout=120):
         """Waits for the result line of a guest started with ferry.test=name; the exit code in the guest."""
