@@ -17,7 +17,7 @@ GUEST_CFLAGS := -std=gnu17 -O2 -g -Wall -Wextra -Werror -D_GNU_SOURCE
 RUN_TESTS := python3 tests/run.py
 UNIT_BIN = $(patsubst %.c,$(O)/%,$(UNIT_SRC))
 INITRAMFS := tests/guest/initramfs.py
-INITRAMFS_DEPS := $(INITRAMFS) tests/guest/init.sh
+INITRAMFS_DEPS := $(INITRAMFS) tests/guest/init.sh tests/tests.mk
 STRESS_SRC := $(wildcard tests/guest/linux/smpstress.c tests/guest/linux/stress_*.c)
 GUEST_BIN := $(addprefix $(G)/bin/,smpstress user32 pvpanic ubench)
 IO_PROGRAMS := $(addprefix $(G)/bin/,iobench dmacode lastseq blkcheck) tests/bench/iobench.sh
@@ -67,7 +67,7 @@ $(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
 $(G)/virtio.cpio: tests/guest/linux/virtio.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $< --modules "$$(tests/guest/kernel.sh bookworm modules)" \
-		$(addprefix --module ,$(VIRTIO_MODULES) virtio-rng virtio_console)
+		$(addprefix --module ,$(VIRTIO_MODULES) virtio-rng virtio_console virtio_balloon)
 $(G)/vsock.cpio: $(G)/bin/vsock tests/guest/linux/vsock.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/vsock --add tests/guest/linux/vsock.sh \

@@ -6,7 +6,7 @@ import socket
 import tempfile
 import time
 
-from ferrytest import Guest, check, each, initramfs, kernel, limit, linux_test, needs_ferry
+from ferrytest import SCALE, Failure, Guest, check, each, initramfs, kernel, limit, linux_test, needs_ferry
 
 
 @limit(300)
@@ -50,3 +50,36 @@ def test_console(roundtrips):
             line.sendall(data)
             guest.expect(hashlib.md5(data).hexdigest(), 120)
             check(guest.wait() == 0, guest.tail())
+
+
+def resident(guest):
+    """MiB of ferry that are in the host's memory."""
+    with open(f"/proc/{guest.pid}/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
+
+def wait_resident(guest, below, timeout=60):
+    for _ in range(int(timeout * SCALE)):
+        if resident(guest) < below:
+            return
+        time.sleep(1)
+    raise Failure(f"{resident(guest)} MiB are still resident, not less than {below}{guest.tail()}")
+
+
+@needs_ferry
+@limit(300)
+@each(shared=[False, True])
+def test_free_page_reporting(shared):
+    """What the guest frees goes back to the host by itself."""
+    with Guest(kernel(), initramfs("virtio"), memory=600, cpus=2,
+               extra=["--memory", "600M,shared"] if shared else []).shell() as guest:
+        guest.run("mkdir /mnt; mount -t tmpfs -o size=400m big /mnt")
+        before = resident(guest)
+        guest.run("dd if=/dev/zero of=/mnt/a bs=1M count=300 2>/dev/null", 120)
+        full = resident(guest)
+        check(full > before + 250, f"{before} MiB before, {full} MiB with 300 MiB in use")
+        guest.run("rm /mnt/a")
+        wait_resident(guest, full - 230)
+        # And it can be used again.
+        guest.run("for f in a b; do for i in $(seq 40); do cat /bin/busybox; done >/mnt/$f; done; cmp /mnt/a /mnt/b", 120)
+        check(guest.poweroff() == 0, guest.tail())
