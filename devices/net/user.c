@@ -319,7 +319,6 @@ static void user_taken(struct net *net, unsigned n)
 	u->first = p->next;
 	if (!u->first)
 		u->last = &u->first;
-	u->guest6 = (struct in6_addr){.s6_addr = {USER_PREFIX6, [15] = 15}};
 	u->bytes -= p->len;
 	u->frames--;
 	free(p);
