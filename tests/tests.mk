@@ -20,7 +20,8 @@ INITRAMFS := tests/guest/initramfs.py
 INITRAMFS_DEPS := $(INITRAMFS) tests/guest/init.sh tests/tests.mk
 STRESS_SRC := $(wildcard tests/guest/linux/smpstress.c tests/guest/linux/stress_*.c)
 GUEST_BIN := $(addprefix $(G)/bin/,smpstress user32 pvpanic ubench)
-IO_PROGRAMS := $(addprefix $(G)/bin/,iobench dmacode lastseq blkcheck) tests/bench/iobench.sh
+IO_PROGRAMS := $(addprefix $(G)/bin/,iobench dmacode lastseq blkcheck netcheck) tests/bench/iobench.sh \
+	tests/guest/linux/net.sh
 # Modules in the order of loading: of every virtio device, of a disk and a network card.
 VIRTIO_MODULES := virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
 IO_MODULES := $(VIRTIO_MODULES) virtio_blk failover net_failover virtio_net
@@ -32,8 +33,9 @@ $(G)/bin/iobench: tests/bench/iobench.c
 $(G)/bin/dmacode: tests/guest/linux/dmacode.c
 $(G)/bin/lastseq: tests/guest/linux/lastseq.c tests/guest/linux/disk.h
 $(G)/bin/blkcheck: tests/guest/linux/blkcheck.c tests/guest/linux/disk.h
+$(G)/bin/netcheck: tests/guest/linux/netcheck.c
 $(G)/bin/vsock: tests/guest/linux/vsock.c
-$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode lastseq blkcheck vsock):
+$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode lastseq blkcheck netcheck vsock):
 	$(call say,GUEST,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -static -pthread -o $@ $(filter %.c,$^)
