@@ -233,7 +233,7 @@ def test_tap(queues):
     namespace()
     tap("t0", *(["multi_queue"] if queues > 1 else []))
     run("mount", "-t", "sysfs", "sysfs", "/sys")
-    bulk = Bulk("10.9.0.1", 5000, 50)
+    bulk = Bulk("10.9.0.1", 5000, 20)
     echo_server("10.9.0.1", 7)
     steps = ["static=10.9.0.2/24", "ping=10.9.0.1", "bulk=10.9.0.1:5000", "many=10.9.0.1:7:200", "udp=10.9.0.1:7"]
     with guest(steps, "tap=t0", cpus=2) as vm:
