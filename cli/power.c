@@ -177,7 +177,7 @@ static int press(struct client *client, struct error *err)
 	if (ret)
 		return ret;
 	state = json_string_value(json_object_get(info, "state"));
-	if (state && !strncmp(state, "paus", 4)) {
+	if (state && strcmp(state, "running") != 0) {
 		message("%s was paused: resumed, so that it can switch itself off", client->name);
 		ret = client_call(client, "cont", NULL, CLIENT_ANSWER_MS, NULL, err);
 	}

@@ -34,14 +34,13 @@ void vm_tell(struct vm *vm, const char *event, json_t *data)
 COMMAND(query_status)
 {
 	const struct vm *vm = opaque;
-	const bool paused = vm->said_paused;
+	const char *state = vm_state_name(vm);
+	const bool running = !vm->said_paused && !vm->ended;
 
+	/* QMP has no word for what is between running and paused. */
 	UNUSED(request, args, err);
-	*ret = json_pack("{s:s, s:b, s:b}", "status",
-			 vm->ended ? "shutdown"
-			 : paused  ? "paused"
-				   : "running",
-			 "running", !paused && !vm->ended, "singlestep", 0);
+	*ret = json_pack("{s:s, s:b, s:b}", "status", running ? "running" : state, "running",
+			 running, "singlestep", 0);
 	return 0;
 }
 

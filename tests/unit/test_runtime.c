@@ -7,9 +7,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmm/cleanup.h"
+#include "vmm/exit_codes.h"
 #include "vmm/host.h"
 #include "vmm/runtime.h"
 #include "vmm/unix_socket.h"
@@ -167,6 +169,75 @@ static void test_names(void)
 	waitpid(pid, NULL, 0);
 	unlink(path("run/alive.lock"));
 	unlink(path("run/other.txt"));
+	runtime_close(&runtime);
+	CHECK(rmdir(path("run")) == 0);
+}
+
+static void test_records(void)
+{
+	struct runtime_end end = {
+		.pid = 7, .exit_code = 6, .reason = "a \"reason\" \xff", .time = 1000};
+	struct runtime_entry *list;
+	struct runtime_name claim;
+	struct runtime runtime;
+	char name[80];
+	pid_t pid;
+
+	CHECK(runtime_open(&runtime, &err) == 0);
+	/* A machine in the background: its end and logs stay, until the name is taken again. */
+	CHECK(runtime_claim(&claim, &runtime, "bg", &err) == 0);
+	CHECK(runtime_list(&runtime, &list, &err) == 1 && list[0].pid == getpid());
+	free(list);
+	CHECK(runtime_holder(&runtime, "bg") == getpid() && !runtime_holder(&runtime, "no"));
+	put("run/bg.log", "");
+	put("run/bg+serial0.log", "");
+	put("run/bg+serial0.log.1", "");
+	CHECK(runtime_end_write(runtime.dir_fd, "bg", &end) == 0);
+	runtime_release(&claim, true);
+	CHECK(!exists("run/bg.lock") && exists("run/bg.log") && exists("run/bg+serial0.log.1"));
+	CHECK(!exists("run/bg+end"));
+	CHECK(runtime_list(&runtime, &list, &err) == 1 && !list[0].pid);
+	free(list);
+	memset(&end, 0, sizeof(end));
+	CHECK(runtime_end_read(runtime.dir_fd, "bg", &end) == 0 && end.pid == 7);
+	CHECK(end.exit_code == 6 && end.time == 1000);
+	CHECK(!strcmp(end.reason, "a \"reason\" \xef\xbf\xbd"));
+	put("run/bad.end", "{\"pid\": \"x\"}");
+	CHECK(runtime_end_read(runtime.dir_fd, "bad", &end) == -EINVAL);
+	CHECK(runtime_end_read(runtime.dir_fd, "none", &end) == -ENOENT);
+	unlink(path("run/bad.end"));
+	CHECK(runtime_claim(&claim, &runtime, "bg", &err) == 0);
+	CHECK(!exists("run/bg.log") && !exists("run/bg+serial0.log.1") && !exists("run/bg.end"));
+	runtime_release(&claim, false);
+
+	/* Killed: the next that looks writes down that nobody knows. */
+	pid = holder(&runtime, "lost");
+	put("run/lost.log", "");
+	put("run/lost.sock", "");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	CHECK(runtime_list(&runtime, &list, &err) == 1 && !list[0].pid);
+	free(list);
+	CHECK(!exists("run/lost.lock") && !exists("run/lost.sock") && exists("run/lost.log"));
+	CHECK(runtime_end_read(runtime.dir_fd, "lost", &end) == 0);
+	CHECK(end.exit_code == EXIT_LOST && end.pid == pid);
+
+	/* Too old; then too many. */
+	const struct timespec day[2] = {{.tv_sec = time(NULL) - RUNTIME_KEEP_SECONDS - 60},
+					{.tv_sec = time(NULL) - RUNTIME_KEEP_SECONDS - 60}};
+
+	CHECK(!utimensat(runtime.dir_fd, "lost.end", day, 0));
+	CHECK(runtime_list(&runtime, &list, &err) == 0);
+	free(list);
+	CHECK(!exists("run/lost.end") && !exists("run/lost.log") && !exists("run/lost.lock"));
+	for (int i = 0; i < RUNTIME_KEEP_COUNT + 5; i++) {
+		snprintf(name, sizeof(name), "m%d", i);
+		CHECK(runtime_end_write(runtime.dir_fd, name, &end) == 0);
+	}
+	CHECK(runtime_list(&runtime, &list, &err) == RUNTIME_KEEP_COUNT);
+	for (int i = 0; i < RUNTIME_KEEP_COUNT; i++)
+		runtime_remove_records(runtime.dir_fd, list[i].name);
+	free(list);
 	runtime_close(&runtime);
 	CHECK(rmdir(path("run")) == 0);
 }
@@ -370,6 +441,7 @@ int main(void)
 	make_dir("proc");
 	test_folder();
 	test_names();
+	test_records();
 	test_pidfile();
 	test_ends();
 	test_engine();
