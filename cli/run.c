@@ -7,14 +7,16 @@
 #include "vmm/message.h"
 #include "vmm/vm.h"
 
-static const struct suboption memory_suboptions[] = {
-	{"overcommit", "overcommit"}, {"shared", "shared"}, {NULL, NULL}};
+static const struct suboption memory_suboptions[] = {{"overcommit", "overcommit"},
+						     {"shared", "shared"},
+						     {"hugepages", "hugepages"},
+						     {NULL, NULL}};
 
 static const struct option options[] = {
 	OPTION("initrd", 'i', "FILE", "initrd", .group = "Guest", .completion = COMPLETE_FILES),
 	OPTION("append", 0, "TEXT", "append"),
-	OPTION("memory", 'm', "SIZE[,overcommit][,shared]", "memory", .group = "Machine",
-	       .suboptions = memory_suboptions),
+	OPTION("memory", 'm', "SIZE[,overcommit][,shared][,hugepages]", "memory",
+	       .group = "Machine", .suboptions = memory_suboptions),
 	OPTION("cpus", 'c', "N", "cpus"),
 	OPTION("cpu", 0, "MODEL", "cpu_model"),
 	OPTION("engine", 0, "auto|kvm|soft", "engine"),

@@ -77,6 +77,7 @@ struct run_config {
 	char *append;	 /* kernel command line */
 	uint64_t memory; /* bytes, a multiple of 4 KiB */
 	bool shared;	 /* guest memory is a memfd, whatever the host's huge pages */
+	bool hugepages;	 /* guest memory is of reserved huge pages */
 	bool overcommit; /* do not compare memory with what the host has */
 	uint32_t cpus;	 /* 1..CONFIG_MAX_CPUS */
 	uint32_t engine; /* enum engine_choice */

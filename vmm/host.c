@@ -142,6 +142,24 @@ void host_memory(struct host_memory *memory)
 	host_memory_at("", memory);
 }
 
+static uint64_t huge_pages(const char *which)
+{
+	char path[128];
+	uint64_t value = 0;
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-2048kB/%s_hugepages",
+		 which);
+	return read_number(path, &value) ? value : 0;
+}
+
+void host_huge_pages(struct host_huge_pages *pages)
+{
+	const uint64_t free = huge_pages("free"), promised = huge_pages("resv");
+
+	*pages = (struct host_huge_pages){.reserved = huge_pages("nr"),
+					  .available = free > promised ? free - promised : 0};
+}
+
 /* ---- processor and KVM ------------------------------------------------------------------ */
 
 static bool has_word(const char *text, const char *word)

@@ -17,6 +17,13 @@ struct host_memory {
 };
 void host_memory(struct host_memory *memory);
 
+/* Huge pages of 2 MiB that were set aside for those who ask: all, and those not promised to
+ * anybody. */
+struct host_huge_pages {
+	uint64_t reserved, available;
+};
+void host_huge_pages(struct host_huge_pages *pages);
+
 struct host_cpu {
 	char arch[32];	 /* as in uname -m */
 	char vendor[32]; /* "GenuineIntel", "AuthenticAMD"; empty elsewhere */

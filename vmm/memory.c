@@ -12,7 +12,7 @@
 
 #include "vmm/host.h"
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, HUGE = 2 << 20 };
 #define PCI_HOLE (3ull << 30) /* RAM ends here at the latest; the rest continues at 4 GiB */
 #define FOUR_GIB (4ull << 30)
 
@@ -54,7 +54,10 @@ static bool shared_huge_pages(void)
 
 static int open_file(struct guest_memory *mem, struct error *err)
 {
-	mem->fd = (int)syscall(SYS_memfd_create, "ferry-guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	const unsigned huge = mem->hugepages ? MFD_HUGETLB | MFD_HUGE_2MB : 0;
+
+	mem->fd = (int)syscall(SYS_memfd_create, "ferry-guest",
+			       MFD_CLOEXEC | MFD_ALLOW_SEALING | huge);
 	if (mem->fd < 0)
 		return error_set(err, -errno, "cannot make guest memory (memfd_create): %s",
 				 strerror(errno));
@@ -67,9 +70,30 @@ static int open_file(struct guest_memory *mem, struct error *err)
 	return 0;
 }
 
+static int no_huge_pages(const struct guest_memory *mem, int code, struct error *err)
+{
+	const uint64_t want = mem->size / HUGE;
+	struct host_huge_pages host;
+
+	host_huge_pages(&host);
+	if (host.available >= want)
+		return error_set(
+			err, code,
+			"--memory: cannot take %llu huge pages, though the host has them: %s "
+			"(the hugetlb limit of this control group?)",
+			(unsigned long long)want, strerror(-code));
+	return error_set(
+		err, code,
+		"--memory: %llu MiB need %llu huge pages of 2 MiB, and the host has %llu to "
+		"give; as root: echo %llu >/proc/sys/vm/nr_hugepages, or leave out ,hugepages",
+		(unsigned long long)mem->size >> 20, (unsigned long long)want,
+		(unsigned long long)host.available,
+		(unsigned long long)(host.reserved + want - host.available));
+}
+
 static int map(struct guest_memory *mem, bool shared, struct error *err)
 {
-	const size_t align = 2 << 20;
+	const size_t align = HUGE;
 	uint8_t *area, *host;
 	int ret;
 
@@ -90,10 +114,17 @@ static int map(struct guest_memory *mem, bool shared, struct error *err)
 	mem->area = area;
 	mem->area_size = mem->size + align;
 	if (mmap(host, mem->size, PROT_READ | PROT_WRITE,
-		 MAP_FIXED | MAP_NORESERVE | (shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS),
-		 mem->fd, 0) == MAP_FAILED)
+		 MAP_FIXED | (mem->hugepages ? 0 : MAP_NORESERVE) |
+			 (shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS),
+		 mem->fd, 0) == MAP_FAILED) {
+		if (mem->hugepages)
+			return no_huge_pages(mem, -errno, err);
 		return error_set(err, -errno, "cannot map %llu MiB of guest memory: %s",
 				 (unsigned long long)mem->size >> 20, strerror(errno));
+	}
+	/* A page that is only promised can still be refused, by a control group: with SIGBUS. */
+	if (mem->hugepages && fallocate(mem->fd, 0, 0, (off_t)mem->size))
+		return no_huge_pages(mem, -errno, err);
 	mem->host = host;
 	(void)madvise(mem->host, mem->size, MADV_HUGEPAGE);
 	(void)madvise(mem->host, mem->size, MADV_DONTDUMP);
@@ -121,13 +152,20 @@ int memory_create(struct guest_memory *mem, uint64_t size, unsigned flags, struc
 	int ret;
 
 	*mem = (struct guest_memory){
-		.fd = -1, .size = size, .low = size < PCI_HOLE ? size : PCI_HOLE};
+		.fd = -1,
+		.hugepages = flags & MEMORY_HUGEPAGES,
+		.size = size,
+		.low = size < PCI_HOLE ? size : PCI_HOLE,
+	};
+	if (mem->hugepages && size % HUGE)
+		return error_set(err, -EINVAL,
+				 "--memory: with ,hugepages a multiple of 2M is needed");
 	if (!(flags & MEMORY_OVERCOMMIT)) {
 		ret = check_host(size, err);
 		if (ret)
 			return ret;
 	}
-	ret = map(mem, (flags & MEMORY_SHARED) || shared_huge_pages(), err);
+	ret = map(mem, (flags & (MEMORY_SHARED | MEMORY_HUGEPAGES)) || shared_huge_pages(), err);
 	if (ret)
 		goto fail;
 	ret = s2_create(&mem->s2, &config, &why);
@@ -262,6 +300,8 @@ int memory_discard(struct guest_memory *mem, uint64_t gpa, uint64_t len)
 		return -EFAULT;
 	if (mem->incomplete)
 		return -EAGAIN;
+	if (mem->hugepages)
+		return 0;
 	gpa = (gpa + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 	end &= ~(uint64_t)(PAGE - 1);
 	if (gpa >= end)

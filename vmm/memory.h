@@ -18,6 +18,7 @@ struct guest_memory {
 	uint8_t *host; /* the mapping: hpa n is host[n] */
 	void *area;    /* what is reserved around the mapping */
 	size_t area_size;
+	bool hugepages;
 	uint64_t size; /* bytes of RAM */
 	uint64_t low;  /* RAM below the PCI hole: [0, low); the rest is at [4 GiB, 4 GiB + size -
 			  low) */
@@ -33,7 +34,13 @@ struct guest_memory {
 	struct dma_waiter *waiters;
 };
 
-enum memory_flags { MEMORY_OVERCOMMIT = 1, MEMORY_SHARED = 2 };
+enum memory_flags {
+	MEMORY_OVERCOMMIT = 1,
+	MEMORY_SHARED = 2,
+	/* Of huge pages that the host has reserved (hugetlbfs): shared; all of it is taken at once,
+	 * so that no access can fail later, and none is given back. */
+	MEMORY_HUGEPAGES = 4,
+};
 
 /* Allocates and maps. Refuses more than the host's RAM + swap or the control group's limit, unless
  * overcommit is asked for. */
@@ -52,7 +59,8 @@ int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint
 /* Gives the whole pages of [gpa, gpa + len) back to the host: they read as zeroes afterwards, count
  * as written, and no vCPU has a translation or translated code from before. Main thread, no lock
  * held (it waits for vCPUs). 0; -EFAULT: not RAM; -EAGAIN: not while memory is incomplete; -errno
- * of the host. On failure nothing is lost. */
+ * of the host. On failure nothing is lost. Pages of hugetlbfs stay: they would not be this
+ * machine's any more when it needs them again. */
 int memory_discard(struct guest_memory *mem, uint64_t gpa, uint64_t len);
 
 /* Pages that were missing are here, or all are: whoever waits looks again. Main thread. */

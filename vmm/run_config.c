@@ -204,6 +204,9 @@ const struct config_field run_config_fields[] = {
 		      "refused"),
 	FIELD("shared", CONFIG_BOOL, shared,
 	      .help = "guest memory is a memfd that other processes can map"),
+	FIELD("hugepages", CONFIG_BOOL, hugepages,
+	      .help = "guest memory of the 2 MiB pages that the host has reserved "
+		      "(/proc/sys/vm/nr_hugepages), all of it at once"),
 	FIELD("overcommit", CONFIG_BOOL, overcommit, .help = "allow more memory than the host has"),
 	FIELD("cpus", CONFIG_UINT, cpus, .min = 1, .max = CONFIG_MAX_CPUS, .initial = "1",
 	      .help = "virtual CPUs, each a thread of its own"),

@@ -150,7 +150,8 @@ static int create(struct vm *vm, struct error *err)
 	lifecycle_init(vm);
 	ret = memory_create(&vm->memory, config->memory,
 			    (config->overcommit ? MEMORY_OVERCOMMIT : 0u) |
-				    (config->shared ? MEMORY_SHARED : 0u),
+				    (config->shared ? MEMORY_SHARED : 0u) |
+				    (config->hugepages ? MEMORY_HUGEPAGES : 0u),
 			    err);
 	if (!ret)
 		ret = create_engine(vm, err);

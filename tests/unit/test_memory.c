@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "tests/unit/dev_util.h"
+#include "vmm/host.h"
 #include "vmm/memory.h"
 
 #define MiB  (1ULL << 20)
@@ -181,6 +182,37 @@ static void test_wait(void)
 	memory_destroy(&mem);
 }
 
+/* Reserved pages are there to the last, and stay. */
+static void test_huge(void)
+{
+	struct host_huge_pages host, with;
+	struct error err = {0};
+	uint8_t byte = 0;
+
+	host_huge_pages(&host);
+	CHECK_EQ(memory_create(&mem, 3 * MiB, MEMORY_HUGEPAGES, &err), -EINVAL);
+	CHECK_EQ(memory_create(&mem, (host.available + 1) * 2 * MiB,
+			       MEMORY_HUGEPAGES | MEMORY_OVERCOMMIT, &err),
+		 -ENOMEM);
+	CHECK(strstr(err.text, "nr_hugepages") != NULL);
+	if (host.available < 8) {
+		printf("memory: without reserved huge pages\n");
+		return;
+	}
+	start(16 * MiB, MEMORY_HUGEPAGES);
+	host_huge_pages(&with);
+	CHECK_EQ(with.available, host.available - 8);
+	CHECK_EQ(memory_set(&mem, NULL, 0, 0xcc, 16 * MiB), 0);
+	CHECK_EQ(memory_discard(&mem, 0, 4 * MiB), 0);
+	host_huge_pages(&with);
+	CHECK_EQ(with.available, host.available - 8);
+	CHECK_EQ(memory_read(&mem, NULL, MiB, &byte, 1), 0);
+	CHECK_EQ(byte, 0xcc);
+	memory_destroy(&mem);
+	host_huge_pages(&with);
+	CHECK_EQ(with.available, host.available);
+}
+
 int main(void)
 {
 	test_map();
@@ -188,5 +220,6 @@ int main(void)
 	test_discard(0);
 	test_discard(MEMORY_SHARED);
 	test_wait();
+	test_huge();
 	return dev_result("memory");
 }
