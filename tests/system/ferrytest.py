@@ -148,6 +148,11 @@ class Process:
         for thread in self.threads:
             thread.start()
 
+    def resident(self):
+        """MiB of it that are in the host's memory."""
+        with open(f"/proc/{self.pid}/statm") as f:
+            return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
     @staticmethod
     def _session():
         os.setsid()

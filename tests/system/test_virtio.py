@@ -52,18 +52,12 @@ def test_console(roundtrips):
             check(guest.wait() == 0, guest.tail())
 
 
-def resident(guest):
-    """MiB of ferry that are in the host's memory."""
-    with open(f"/proc/{guest.pid}/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
-
-
 def wait_resident(guest, below, timeout=60):
     for _ in range(int(timeout * SCALE)):
-        if resident(guest) < below:
+        if guest.resident() < below:
             return
         time.sleep(1)
-    raise Failure(f"{resident(guest)} MiB are still resident, not less than {below}{guest.tail()}")
+    raise Failure(f"{guest.resident()} MiB are still resident, not less than {below}{guest.tail()}")
 
 
 @needs_ferry
@@ -74,9 +68,9 @@ def test_free_page_reporting(shared):
     with Guest(kernel(), initramfs("virtio"), memory=600, cpus=2,
                extra=["--memory", "600M,shared"] if shared else []).shell() as guest:
         guest.run("mkdir /mnt; mount -t tmpfs -o size=400m big /mnt")
-        before = resident(guest)
+        before = guest.resident()
         guest.run("dd if=/dev/zero of=/mnt/a bs=1M count=300 2>/dev/null", 120)
-        full = resident(guest)
+        full = guest.resident()
         check(full > before + 250, f"{before} MiB before, {full} MiB with 300 MiB in use")
         guest.run("rm /mnt/a")
         wait_resident(guest, full - 230)
