@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -84,7 +85,7 @@ int client_find(struct client *client, const char *name, struct runtime_end *end
 	struct names names = {NULL, 0};
 	int ret;
 
-	*client = (struct client){.fd = -1, .runtime.dir_fd = -1};
+	*client = (struct client){.fd = -1, .runtime.dir_fd = -1, .patience_ms = CLIENT_ANSWER_MS};
 	ret = runtime_open(&client->runtime, err);
 	if (ret)
 		return ret;
@@ -197,9 +198,15 @@ int client_call(struct client *client, const char *command, json_t *args, int ti
 	json_t *message = json_pack("{s:s, s:o*}", "execute", command, "arguments", args);
 	char *text = message ? json_dumps(message, JSON_COMPACT) : NULL;
 	int code = text ? 0 : -ENOMEM;
+	ssize_t sent = 0;
 
-	if (!code && (send(client->fd, text, strlen(text), MSG_NOSIGNAL) < 0 ||
-		      send(client->fd, "\n", 1, MSG_NOSIGNAL) < 0))
+	if (!code) {
+		struct iovec parts[] = {{text, strlen(text)}, {(char[]){'\n'}, 1}};
+		const struct msghdr line = {.msg_iov = parts, .msg_iovlen = 2};
+
+		sent = sendmsg(client->fd, &line, MSG_NOSIGNAL);
+	}
+	if (!code && sent < 0)
 		code = errno == ECONNRESET ? -EPIPE : -errno;
 	free(text);
 	json_decref(message);
@@ -210,7 +217,6 @@ int client_call(struct client *client, const char *command, json_t *args, int ti
 int client_connect(struct client *client, struct error *err)
 {
 	char file[RUNTIME_NAME_MAX + 8];
-	int ret;
 
 	snprintf(file, sizeof(file), "%s.sock", client->name);
 	client->fd = unix_connect(client->runtime.dir_fd, file, err);
@@ -219,8 +225,7 @@ int client_connect(struct client *client, struct error *err)
 				 "the machine '%s' is starting or ending; try again", client->name);
 	if (client->fd < 0)
 		return say(client, client->fd == -EAGAIN ? -ETIMEDOUT : client->fd, err);
-	ret = client_call(client, "qmp_capabilities", NULL, CLIENT_ANSWER_MS, NULL, err);
-	return ret;
+	return client_call(client, "qmp_capabilities", NULL, client->patience_ms, NULL, err);
 }
 
 int client_open(struct client *client, const char *name, struct error *err)

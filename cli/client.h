@@ -16,6 +16,7 @@ struct client {
 	char name[RUNTIME_NAME_MAX];
 	long pid;
 	int fd;
+	int patience_ms; /* of client_connect(); client_find() sets CLIENT_ANSWER_MS */
 	char *buf;
 	size_t len, room;
 };

@@ -14,6 +14,8 @@
 /* What it takes a machine to give its memory back, and a slow reader of a serial line its last
  * bytes. */
 enum { GONE_MS = 10000 };
+/* Who is ended at once has this long for doing it itself. */
+enum { HARD_MS = 1500 };
 
 static int button(const struct machine_config *config, const char *command)
 {
@@ -108,10 +110,13 @@ static int send_signal(struct client *client, int signo)
 static int end_hard(struct client *client, struct runtime_end *end, struct error *err)
 {
 	struct client other;
-	int ret = client_open(&other, client->name, err);
+	int ret = client_find(&other, client->name, NULL, err);
 
+	other.patience_ms = HARD_MS;
+	if (!ret)
+		ret = client_connect(&other, err);
 	if (!ret && other.pid == client->pid) {
-		ret = client_call(&other, "quit", NULL, 2000, NULL, err);
+		ret = client_call(&other, "quit", NULL, HARD_MS, NULL, err);
 		if (!ret || ret == -EPIPE)
 			ret = client_gone(&other, GONE_MS);
 	}

@@ -48,6 +48,7 @@ static json_t *ask(const char *name, long pid)
 	json_t *info = NULL;
 	int ret = client_find(&client, name, NULL, &err);
 
+	client.patience_ms = PATIENCE_MS;
 	if (!ret)
 		ret = client_connect(&client, &err);
 	if (!ret)

@@ -22,6 +22,7 @@ struct control_peer {
 	size_t scanned;
 	unsigned depth;
 	bool in_string, escaped;
+	bool open_line; /* the last message ended with its brace: a line feed may follow */
 
 	char *out;
 	size_t out_head, out_len, out_room;

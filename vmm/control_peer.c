@@ -13,8 +13,8 @@
 
 static void watch(struct control_peer *c)
 {
-	const bool read = !c->ended && !c->closing && !c->pending && !c->hand_over &&
-			  c->out_len < OUTPUT_ENOUGH;
+	const bool read = !c->ended && !c->closing && !c->pending &&
+			  (!c->hand_over || c->open_line) && c->out_len < OUTPUT_ENOUGH;
 	const uint32_t events = (read ? EPOLLIN : 0u) | (c->out_len ? EPOLLOUT : 0u);
 
 	if (c->entry && events != c->events)
@@ -109,7 +109,7 @@ void peer_flush(struct control_peer *c)
 	peer_write(c);
 	if (c->fd < 0)
 		return;
-	if (!c->out_len && c->hand_over)
+	if (!c->out_len && c->hand_over && (!c->open_line || c->ended))
 		hand_over(c);
 	else if (!c->out_len && (c->closing || (c->ended && !c->pending)))
 		peer_close(c);
@@ -141,6 +141,7 @@ static size_t message_length(struct control_peer *c)
 	}
 	return 0;
 found:
+	c->open_line = c->in[c->scanned] != '\n';
 	c->depth = 0;
 	c->in_string = c->escaped = false;
 	return c->scanned + 1;
@@ -151,6 +152,21 @@ static bool blank(const char *text, size_t len)
 	while (len && strchr(" \t\r\n", text[len - 1]) && text[len - 1])
 		len--;
 	return !len;
+}
+
+/* What follows a hand-over begins behind the line feed, which may come later than the brace. */
+static void end_line(struct control_peer *c)
+{
+	size_t n = 0;
+
+	while (n < c->in_len && c->open_line) {
+		if (c->in[n] == ' ' || c->in[n] == '\r' || c->in[n] == '\n')
+			c->open_line = c->in[n++] != '\n';
+		else
+			c->open_line = false;
+	}
+	c->in_len -= n;
+	memmove(c->in, c->in + n, c->in_len);
 }
 
 /* Says whether there was one. */
@@ -210,6 +226,8 @@ void peer_go_on(struct control_peer *c)
 	do {
 		peer_write(c);
 	} while (c->fd >= 0 && handle_messages(c));
+	if (c->hand_over)
+		end_line(c);
 	if (c->fd >= 0)
 		peer_flush(c);
 }
