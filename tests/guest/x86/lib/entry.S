@@ -1,22 +1,13 @@
 /* Exception entry, and exec(): see guest.h. */
+#include "stubs.h"
+
 	.text
 	.code64
 
-/* 256 stubs of 16 bytes: an error code or its stand-in, the vector, the rest. */
 	.balign 16
 	.globl trap_stubs
 trap_stubs:
-vector = 0
-	.rept 256
-	.balign 16
-	.if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17)
-	.else
-	push	$-1
-	.endif
-	push	$vector
-	jmp	trap_common
-vector = vector + 1
-	.endr
+	vector_stubs trap_common
 
 	.balign 16
 trap_common:

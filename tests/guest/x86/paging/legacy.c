@@ -3,9 +3,7 @@
  * 3A 4.3, 4.4, with the same oracle for rights and error codes as in long mode (4.6, 4.7).
  */
 #include "legacy.h"
-
-enum access { READ, WRITE, FETCH };
-static const char *const access_name[] = {"read", "write", "fetch"};
+#include "paging.h"
 
 SNIPPET32(legacy_read, "mov (%esi), %eax");
 SNIPPET32(legacy_write, "mov %eax, (%esi)");
@@ -19,16 +17,8 @@ extern const u8 legacy_stubs[];
 
 static u32 tss32[26]; /* SDM vol. 3A figure 8-2 */
 static u8 *target;
-static bool have_nx, have_smep, have_smap;
-static u32 phys_bits;
 
-#define DATA_OFFSET 0x108
-#define CODE_OFFSET 0x200
-#define SEL_TSS32   0x60
-
-struct mode {
-	bool wp, nxe, smep, smap, ac;
-};
+#define SEL_TSS32 0x60
 
 struct tables {
 	bool pae;
@@ -79,14 +69,6 @@ static void setup(void)
 	target = alloc_aligned(0x400000, 0x400000);
 	target[CODE_OFFSET] = 0xcd;
 	target[CODE_OFFSET + 1] = VEC_DONE;
-	have_nx = cpuid(0x80000001, 0).d & BIT(20);
-	if (cpuid(0, 0).a >= 7) {
-		have_smep = cpuid(7, 0).b & BIT(7);
-		have_smap = cpuid(7, 0).b & BIT(20);
-	}
-	phys_bits = 36;
-	if (cpuid(0x80000000, 0).a >= 0x80000008)
-		phys_bits = cpuid(0x80000008, 0).a & 0xff;
 }
 
 static void run(struct legacy *l)
@@ -162,30 +144,15 @@ static void make_32(struct tables *t, struct page *small, struct page *large)
 	};
 }
 
-static u64 oracle(const struct page *p, const struct mode *m, enum access a, bool user)
+static struct walk walk_of(const struct page *p)
 {
-	bool nxe = m->nxe && p->t->pae;
-	u64 err = (a == WRITE ? PF_W : 0) | (user ? PF_U : 0) |
-		  (a == FETCH && (nxe || m->smep) ? PF_I : 0);
-	bool w = true, u = true, nx = false;
+	struct walk w = {0};
 
-	for (int l = 2; l >= p->leaf; l--) {
-		u64 e = get(p, l);
-
-		if (!(e & PTE_P))
-			return err;
-		if ((e & p->rsvd[l]) || ((e & PTE_NX) && !nxe))
-			return err | PF_P | PF_RSVD;
-		w &= !!(e & PTE_W);
-		u &= !!(e & PTE_U);
-		nx |= !!(e & PTE_NX);
+	for (int l = 2; l >= p->leaf; l--, w.n++) {
+		w.entry[w.n] = get(p, l);
+		w.rsvd[w.n] = p->rsvd[l];
 	}
-	err |= PF_P;
-	if ((user && !u) || (a == WRITE && !w && (user || m->wp)) || (a == FETCH && nx))
-		return err;
-	if (!user && u && (a == FETCH ? m->smep : m->smap && !m->ac))
-		return err;
-	return NO_ERROR;
+	return w;
 }
 
 static struct legacy context(const struct tables *t, const struct mode *m, const u8 *code,
@@ -210,7 +177,8 @@ static struct legacy context(const struct tables *t, const struct mode *m, const
 static void check_access(const struct page *p, const struct mode *m, enum access a, bool user)
 {
 	struct legacy l = context(p->t, m, snippets[a], user);
-	u64 want = oracle(p, m, a, user);
+	const struct walk walk = walk_of(p);
+	u64 want = oracle(&walk, m, a, user);
 	u32 start = l.eip;
 
 	l.esi = p->va + (a == FETCH ? CODE_OFFSET : DATA_OFFSET);
@@ -230,21 +198,6 @@ static void check_access(const struct page *p, const struct mode *m, enum access
 	expect("dirty flag after a fault", 0, get(p, p->leaf) & PTE_D);
 }
 
-static u64 defective(u64 good, u64 rsvd, u32 defects)
-{
-	if (defects & 1)
-		good &= ~PTE_P;
-	if (defects & 2)
-		good &= ~PTE_W;
-	if (defects & 4)
-		good &= ~PTE_U;
-	if (defects & 8)
-		good |= PTE_NX;
-	if (defects & 16)
-		good |= rsvd;
-	return good;
-}
-
 static void all_accesses(const struct page *p, const struct mode *m)
 {
 	u64 saved[3] = {0, p->leaf == 1 ? get(p, 1) : 0, get(p, 2)};
@@ -261,15 +214,14 @@ static void all_accesses(const struct page *p, const struct mode *m)
 	}
 }
 
-/* defects: which of the defects above to combine in the leaf and to try in the PDE. */
-static void test_rights(const struct page *p, const char *name, u32 from, u32 to)
+/* defects: which of the defects to combine in the leaf and to try in the PDE. */
+static void test_page(const struct page *p, const char *name, u32 from, u32 to)
 {
 	test_begin(name);
 	for (u32 mask = 0; mask < 32; mask++) {
 		struct mode m = {mask & 1, mask & 2, mask & 4, mask & 8, mask & 16};
 
-		if ((m.nxe && (!have_nx || !p->t->pae)) || (m.smep && !have_smep) ||
-		    (m.smap && !have_smap))
+		if (!mode_possible(&m) || (m.nxe && !p->t->pae))
 			continue;
 		for (u32 d = from; d < to; d++) {
 			if ((d & 8) && (!p->t->pae || (from == 0 && !m.nxe)))
@@ -332,20 +284,20 @@ static void test_pdpte(const struct tables *t)
 	test_end();
 }
 
-void test_legacy_paging(void)
+void test_legacy(void)
 {
 	static struct tables pae, two;
 	static struct page small, large;
 
 	setup();
 	make_pae(&pae, &small, &large);
-	test_rights(&small, "paging: PAE, rights and error codes, 4 KiB page", 0, 16);
-	test_rights(&large, "paging: PAE, rights and error codes, 2 MiB page", 0, 16);
-	test_rights(&small, "paging: PAE, reserved bits, 4 KiB page", 8, 32);
-	test_rights(&large, "paging: PAE, reserved bits, 2 MiB page", 8, 32);
+	test_page(&small, "paging: PAE, rights and error codes, 4 KiB page", 0, 16);
+	test_page(&large, "paging: PAE, rights and error codes, 2 MiB page", 0, 16);
+	test_page(&small, "paging: PAE, reserved bits, 4 KiB page", 8, 32);
+	test_page(&large, "paging: PAE, reserved bits, 2 MiB page", 8, 32);
 	test_pdpte(&pae);
 	make_32(&two, &small, &large);
-	test_rights(&small, "paging: 32-bit, rights and error codes, 4 KiB page", 0, 16);
-	test_rights(&large, "paging: 32-bit, rights and error codes, 4 MiB page", 0, 16);
-	test_rights(&large, "paging: 32-bit, reserved bits, 4 MiB page", 16, 32);
+	test_page(&small, "paging: 32-bit, rights and error codes, 4 KiB page", 0, 16);
+	test_page(&large, "paging: 32-bit, rights and error codes, 4 MiB page", 0, 16);
+	test_page(&large, "paging: 32-bit, reserved bits, 4 MiB page", 16, 32);
 }

@@ -21,6 +21,4 @@ struct legacy {
  */
 void legacy_run(struct legacy *l);
 
-void test_legacy_paging(void);
-
 #endif

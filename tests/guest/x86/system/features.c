@@ -1,6 +1,6 @@
 /* CPUID: consistent in itself, and with what the processor executes (SDM vol. 2 CPUID). */
 #include "insn.h"
-#include "features.h"
+#include "system.h"
 
 enum reg { EAX, EBX, ECX, EDX };
 
@@ -250,13 +250,6 @@ static void test_leaves(void)
 		}
 		test_end();
 	}
-}
-
-static u64 about(u64 want, u64 got, u64 percent)
-{
-	u64 d = want > got ? want - got : got - want;
-
-	return d * 100 <= want * percent;
 }
 
 /* Vol. 3B 19.7.3: leaf 15h says the TSC's frequency, 16h the nominal one. */

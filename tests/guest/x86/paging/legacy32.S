@@ -1,4 +1,6 @@
 /* legacy_run(): see legacy.h. SDM vol. 3A 10.8.5.4 (leaving IA-32e mode), 10.8.5 (entering it). */
+#include "stubs.h"
+
 	.text
 	.code64
 	.globl legacy_run
@@ -68,17 +70,7 @@ legacy_run:
 	.balign 16
 	.globl legacy_stubs
 legacy_stubs:
-vector = 0
-	.rept 256
-	.balign 16
-	.if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17)
-	.else
-	push	$-1
-	.endif
-	push	$vector
-	jmp	legacy_common
-vector = vector + 1
-	.endr
+	vector_stubs legacy_common
 
 legacy_common:
 	cld
