@@ -104,6 +104,19 @@ static void exec_breakpoint(int mode, uint64_t base)
 	trap_memory();
 }
 
+/* A load of SS holds off the breakpoint on the next instruction, and only on that one. */
+static void behind_ss(int mode)
+{
+	uc_x86_vcpu_state s = trap_state(mode);
+
+	s.gpr[0] = SEL_KD;
+	s.dr[0] = TRAP_CODE + 2, s.dr[7] = 0x402;
+	EXPECT_STATE(&s, mode, TRAP_DONE, 0, 0x8e, 0xd0, 0x90, 0x90); /* mov ss, eax */
+	EXPECT_STATE(&s, mode, TRAP_DB, 2, 0x8e, 0xd8, 0x90, 0x90);   /* mov ds, eax */
+	s.dr[0]++;
+	EXPECT_STATE(&s, mode, TRAP_DB, 3, 0x8e, 0xd0, 0x90, 0x90);
+}
+
 static void data_breakpoint(int mode)
 {
 	uc_x86_vcpu_state s = trap_state(mode);
@@ -154,6 +167,19 @@ static void data_breakpoint(int mode)
 	EXPECT_STATE(&s, mode, TRAP_DB, 3, 0x89, 0x47, 0xfd, 0x90);
 	EXPECT_STATE(&s, mode, TRAP_DB, 3, 0x89, 0x47, 0x03, 0x90);
 	EXPECT_STATE(&s, mode, TRAP_DONE, 0, 0x89, 0x47, 0xfc, 0x90);
+	/* unaligned accesses beside it do not reach it, whatever words they are made of */
+	s.dr[7] = 0x400 | 0x20 | 3 << 24; /* one byte */
+	for (i = 0; i < 2; i++) {
+		s.dr[2] = TRAP_DATA + (i ? 0xffc : 8);
+		s.gpr[7] = s.dr[2] + 1; /* the second one over the end of the page */
+		EXPECT_STATE(&s, mode, TRAP_DONE, 0, 0x8b, 0x07, 0x90);
+		EXPECT_STATE(&s, mode, TRAP_DONE, 0, 0x89, 0x07, 0x90);
+		s.gpr[7] = s.dr[2] - 3;
+		EXPECT_STATE(&s, mode, TRAP_DB, 2, 0x8b, 0x07, 0x90);
+		EXPECT_STATE(&s, mode, TRAP_DB, 2, 0x89, 0x07, 0x90);
+	}
+	s.dr[2] = s.gpr[7] = TRAP_DATA + 8;
+	s.dr[7] |= 3 << 26;
 	/* an instruction that faults reports nothing: pop [0xff000000] with a watched stack */
 	s.dr[7] |= 3 << 24;
 	s.gpr[4] = TRAP_DATA + 8;
@@ -280,6 +306,8 @@ int main(void)
 	exec_breakpoint(TRAP_K64, 0);
 	exec_breakpoint(TRAP_K32, 0);
 	exec_breakpoint(TRAP_K32, 0x10000);
+	behind_ss(TRAP_K64);
+	behind_ss(TRAP_K32);
 	data_breakpoint(TRAP_K64);
 	data_breakpoint(TRAP_K32);
 	registers();
