@@ -89,9 +89,11 @@ static void division(void)
 static void breakpoint(void)
 {
 	uc_x86_vcpu_state s = trap_state(TRAP_K64);
+	uc_vcpu_stats before, after;
 	struct trap t;
 	int i;
 
+	uc_vcpu_get_stats(trap_uc, &before);
 	s.gpr[0] = TRAP_DATA, s.gpr[3] = 0x402, s.gpr[2] = 0x400;
 	for (i = 0; i < 50; i++) {
 		/* mov dr0, rax; 200 x { mov dr7, rbx; mov dr7, rdx } */
@@ -102,6 +104,10 @@ static void breakpoint(void)
 		t = trap_run_state(&s, TRAP_K64, code, sizeof(code));
 		CHECK(t.vector == TRAP_DONE, "%d", t.vector);
 	}
+	/* and nothing that was translated is thrown away for it */
+	uc_vcpu_get_stats(trap_uc, &after);
+	CHECK(after.tb_flushes == before.tb_flushes, "%llu flushes of the code buffer",
+	      (unsigned long long)(after.tb_flushes - before.tb_flushes));
 	/* one is left behind for uc_close */
 	EXPECT_STATE(&s, TRAP_K64, TRAP_DONE, 0, 0x0f, 0x23, 0xc0, 0x0f, 0x23, 0xfb);
 }

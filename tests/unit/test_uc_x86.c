@@ -145,6 +145,16 @@ static void shutdown_and_halt(void)
 	uc_vcpu_nmi(vm->uc); /* wakes; its gate is missing: triple fault */
 	CHECK(!uc_vcpu_run(vm->uc, &info) && info.reason == UC_VCPU_EXIT_SHUTDOWN, "%s",
 	      reason_name(info.reason));
+	/* an interrupt that waits when HLT is reached in the shadow of STI: taken, and no exit */
+	gpa_write(CODE, "\xfb\xf4", 2);			/* sti; hlt */
+	gpa_write(CODE + 0x800, "\xe7\xf4\xeb\xfe", 4); /* out %eax, $0xf4; jmp . */
+	idt_gate(vm->vector, CODE + 0x800, 0, 0);
+	uc_vcpu_invalidate_code(vm->uc, 0, RAM_SIZE);
+	s = guest_state(CODE);
+	vm_set(vm, &s);
+	uc_vcpu_set_irq(vm->uc, true);
+	CHECK(!uc_vcpu_run(vm->uc, &info) && info.reason == UC_VCPU_EXIT_KICK && vm->done, "%s",
+	      reason_name(info.reason));
 	vm_free(vm);
 }
 
