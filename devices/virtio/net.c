@@ -14,7 +14,7 @@ enum { TURN = 256 /* packets of a queue in a turn */ };
 
 /* ---- to the guest ---- */
 
-enum delivery { DELIVERED, UNWANTED, TOO_LARGE, NO_BUFFERS, WRONG };
+enum delivery { DELIVERED, UNWANTED, TOO_LARGE, NO_BUFFERS, AGAIN, WRONG };
 
 static void unpop(struct vnet *n, unsigned q, unsigned chains)
 {
@@ -33,13 +33,17 @@ static enum delivery deliver(struct vnet *n, unsigned q, const uint8_t *packet, 
 		struct virtq_chain *chain = chains ? &n->chain : &n->first;
 		size_t part = len - done;
 
-		if (chains && !mergeable) {
+		/* Not in one, or not in all that there can be. */
+		if (chains == (mergeable ? n->v.queue[q].size : 1)) {
 			unpop(n, q, chains);
 			return TOO_LARGE;
 		}
-		if (chains == VNET_QUEUE_SIZE || !virtio_pop(&n->v, q, chain)) {
+		if (!virtio_pop(&n->v, q, chain)) {
+			/* To be told of the first that the driver adds to these. */
+			const bool more = virtio_arm(&n->v, q);
+
 			unpop(n, q, chains);
-			return NO_BUFFERS;
+			return more ? AGAIN : NO_BUFFERS;
 		}
 		if (part > chain->writable_len)
 			part = chain->writable_len;
@@ -76,7 +80,7 @@ static void receive_queue(struct vnet *n, unsigned pair)
 
 		if (vnet_wants(n, packet + NET_HEADER))
 			result = deliver(n, q, packet, len);
-		if (result == NO_BUFFERS && virtio_arm(&n->v, q))
+		if (result == AGAIN)
 			continue;
 		if (result == NO_BUFFERS || result == WRONG) {
 			want = false;
