@@ -1,5 +1,5 @@
-/* Between the parts of the user mode back end: the stack and its descriptors (user.c), frames
- * (user_frame.c), forwarded ports (user_forward.c). Nothing of this is for others. */
+/* Between the parts of the user mode back end: the stack (user.c), its descriptors (user_poll.c),
+ * frames (user_frame.c), forwarded ports (user_forward.c). Nothing of this is for others. */
 #ifndef DEVICES_NET_USER_H
 #define DEVICES_NET_USER_H
 
@@ -83,7 +83,17 @@ void user_forwards_close(struct user *u);
 void user_forwards_learn(struct user *u, const uint8_t *frame, size_t len);
 void user_forwards_inspect(const struct user *u, const struct inspector *to);
 
-/* user.c: asks the stack for its descriptors and timers again. Returns one that is new, or -1. */
+/* user_poll.c */
+/* Asks the stack for its descriptors and timers again. Returns a descriptor that is new, or -1. */
 int user_refill(struct user *u);
+/* Gives it what has happened; of a struct user. */
+void user_turn(void *opaque);
+/* It is about to be closed. */
+void user_forget(struct user *u, int fd);
+
+static inline uint64_t user_now(const struct user *u)
+{
+	return u->host.clock->now(u->host.clock->opaque);
+}
 
 #endif

@@ -6,7 +6,7 @@
  * into segments goes to the stack in one piece. The other way the stack is told that the guest
  * takes large segments (the size in a SYN is raised), and what is larger than the guest's network
  * reaches it as what its own card would have made of many: one packet and the size to which to cut
- * it. All of that only with a driver that has agreed; to others frames are what they are to QEMU's.
+ * it. All of that only with a driver that has agreed; for others it is cut here.
  */
 #include <endian.h>
 #include <netinet/in.h>
@@ -17,8 +17,8 @@
 #include "devices/net/user.h"
 
 enum { LARGE_SEGMENT = 65535 - 60 - 60 /* beside the longest headers */ };
-enum { IPV4_HEADER = 20, MORE_FRAGMENTS = 0x2000, DONT_FRAGMENT = 0x4000 };
-enum { TCP_CHECKSUM = 16 };
+enum { IPV4_HEADER = 20, MORE_FRAGMENTS = 0x2000 };
+enum { TCP_SEQUENCE = 4, TCP_FLAGS = 13, TCP_CHECKSUM = 16, TCP_FIN = 1, TCP_PSH = 8 };
 
 static bool accepts_segments(const struct user *u, const struct frame_layout *at)
 {
@@ -83,6 +83,16 @@ static struct user_packet *new_packet(struct user *u, size_t len)
 	return p;
 }
 
+/* Length, identification and fragment of a header without options, and its checksum. */
+static void set_ipv4(uint8_t *ip, unsigned len, unsigned id, unsigned fragment)
+{
+	frame_put16(ip + 2, len);
+	frame_put16(ip + 4, id);
+	frame_put16(ip + 6, fragment);
+	frame_put16(ip + 10, 0);
+	frame_put16(ip + 10, (uint16_t)~frame_sum(ip, IPV4_HEADER, 0));
+}
+
 static void set_header(struct user_packet *p, struct net_header header)
 {
 	memcpy(p->data, &header, sizeof(header));
@@ -105,6 +115,43 @@ static void as_segments(struct user_packet *p, const struct frame_layout *at)
 		      });
 }
 
+/* A segment for a driver that takes none of 64 KiB. The stack knows the size in the guest's SYN
+ * only of those connections that it did not have to wait for. */
+static void cut(struct user *u, const uint8_t *frame, const struct frame_layout *whole)
+{
+	const unsigned headers = whole->payload - NET_ETHERNET;
+	const unsigned total = whole->end - whole->payload, part = USER_MTU - headers;
+	uint32_t sequence;
+
+	memcpy(&sequence, frame + whole->l4 + TCP_SEQUENCE, sizeof(sequence));
+	sequence = ntohl(sequence);
+	for (unsigned off = 0; off < total; off += part) {
+		const unsigned n = total - off < part ? total - off : part;
+		const uint32_t here = htonl(sequence + off);
+		struct user_packet *p = new_packet(u, whole->payload + n);
+		struct frame_layout at = *whole;
+		uint8_t *to, *ip;
+
+		if (!p)
+			return;
+		to = p->data + NET_HEADER;
+		ip = to + at.l3;
+		at.end = at.payload + n;
+		memcpy(to, frame, at.payload);
+		memcpy(to + at.payload, frame + at.payload + off, n);
+		memcpy(to + at.l4 + TCP_SEQUENCE, &here, sizeof(here));
+		if (off + n < total)
+			to[at.l4 + TCP_FLAGS] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
+		if (at.v6)
+			frame_put16(ip + 4, at.end - at.l4);
+		else
+			set_ipv4(ip, at.end - at.l3, frame_get16(ip + 4), 0);
+		frame_tcp_checksum(to, &at);
+		if (u->accepts & NET_CSUM)
+			set_header(p, (struct net_header){.flags = NET_HDR_DATA_VALID});
+	}
+}
+
 /* A datagram that is larger than the guest's network (RFC 791). The stack's has no options. */
 static void fragment(struct user *u, const uint8_t *frame, size_t len)
 {
@@ -123,11 +170,8 @@ static void fragment(struct user *u, const uint8_t *frame, size_t len)
 		ip = to + NET_ETHERNET;
 		memcpy(to, frame, NET_ETHERNET + IPV4_HEADER);
 		memcpy(ip + IPV4_HEADER, frame + NET_ETHERNET + IPV4_HEADER + off, n);
-		frame_put16(ip + 2, (unsigned)(IPV4_HEADER + n));
-		frame_put16(ip + 4, id);
-		frame_put16(ip + 6, (off + n < total ? MORE_FRAGMENTS : 0) | (unsigned)(off / 8));
-		frame_put16(ip + 10, 0);
-		frame_put16(ip + 10, (uint16_t)~frame_sum(ip, IPV4_HEADER, 0));
+		set_ipv4(ip, (unsigned)(IPV4_HEADER + n), id,
+			 (off + n < total ? MORE_FRAGMENTS : 0) | (unsigned)(off / 8));
 	}
 }
 
@@ -146,17 +190,17 @@ ssize_t user_output(const void *data, size_t len, void *opaque)
 	const bool large = len > NET_ETHERNET + USER_MTU;
 	struct user_packet *p;
 	struct frame_layout at;
-	bool known;
+	bool known, tcp;
 
 	if (len < NET_ETHERNET || len > NET_FRAME_MAX)
 		return -1;
 	known = frame_layout(frame, len, &at);
-	if (large && known && at.protocol == FRAME_TCP && !accepts_segments(u, &at)) {
-		/* Of a connection that is older than this driver. */
-		u->net.dropped++;
+	tcp = known && at.protocol == FRAME_TCP;
+	if (large && tcp && !accepts_segments(u, &at)) {
+		cut(u, frame, &at);
 		return (ssize_t)len;
 	}
-	if (large && !(known && at.protocol == FRAME_TCP) && can_fragment(frame, len)) {
+	if (large && !tcp && can_fragment(frame, len)) {
 		fragment(u, frame, len);
 		return (ssize_t)len;
 	}
@@ -164,7 +208,7 @@ ssize_t user_output(const void *data, size_t len, void *opaque)
 	if (!p)
 		return (ssize_t)len;
 	memcpy(p->data + NET_HEADER, frame, len);
-	if (large && known && at.protocol == FRAME_TCP)
+	if (large && tcp)
 		as_segments(p, &at);
 	else if (known && (u->accepts & NET_CSUM))
 		set_header(p, (struct net_header){.flags = NET_HDR_DATA_VALID});
