@@ -60,6 +60,7 @@ struct verb {
 	const struct config_field *fields;
 	size_t size;				 /* of the structure that they describe */
 	const char *operand_field;		 /* that the operand fills */
+	const char *second_field;		 /* and a second one; NULL: there is one at most */
 	const char *(*operand_word)(unsigned i); /* for completion; NULL at the end */
 	enum completion operand_completion;
 	/* config: filled from the command line. Returns the exit code. */
@@ -70,8 +71,8 @@ extern const struct verb *const verbs[]; /* ends with NULL */
 const struct verb *verb_find(const char *name);
 
 extern const struct verb verb_run, verb_ps, verb_info, verb_pause, verb_resume, verb_reset,
-	verb_stop, verb_kill, verb_wait, verb_stats, verb_console, verb_logs, verb_doctor,
-	verb_version, verb_help, verb_completion, verb_man;
+	verb_stop, verb_kill, verb_wait, verb_stats, verb_balloon, verb_console, verb_logs,
+	verb_doctor, verb_version, verb_help, verb_completion, verb_man;
 
 /* ---- options.c -------------------------------------------------------------------------- */
 

@@ -108,20 +108,29 @@ static int set_value(const struct verb *verb, const struct found *found, void *c
 	return ret;
 }
 
-static int set_operand(const struct verb *verb, void *config, const char *arg, const char **first,
-		       struct error *err)
+struct operands {
+	const char *last;
+	unsigned count;
+};
+
+static int set_operand(const struct verb *verb, void *config, const char *arg,
+		       struct operands *given, struct error *err)
 {
-	if (!verb->operand_field)
+	const char *const fields[] = {verb->operand_field, verb->second_field, NULL};
+	const char *field = fields[given->count];
+
+	if (!field && !given->count)
 		return error_set(err, -EINVAL, "'%s' is not expected; ferry %s takes options only",
 				 arg, verb->name);
-	if (*first)
+	if (!field)
 		return error_set(err, -EINVAL,
 				 "'%s' after '%s': only one %s is expected; a value with spaces "
 				 "needs quotes",
-				 arg, *first, verb->operands);
-	*first = arg;
-	if (config_parse(config_find(verb->fields, verb->operand_field), config, arg, err))
-		return error_prefix(err, -EINVAL, "%s", verb->operands);
+				 arg, given->last, verb->operands);
+	given->count++;
+	given->last = arg;
+	if (config_parse(config_find(verb->fields, field), config, arg, err))
+		return error_prefix(err, -EINVAL, "%s", given->count == 1 ? verb->operands : field);
 	return 0;
 }
 
@@ -157,7 +166,7 @@ static int find(const struct verb *verb, const char *arg, struct found *found, c
 
 int options_parse(const struct verb *verb, void *config, int argc, char **argv, struct error *err)
 {
-	const char *operand = NULL;
+	struct operands given = {0};
 	bool only_operands = false;
 
 	for (int i = 0; i < argc; i++) {
@@ -170,7 +179,7 @@ int options_parse(const struct verb *verb, void *config, int argc, char **argv, 
 			continue;
 		}
 		if (only_operands || argv[i][0] != '-' || !argv[i][1]) {
-			ret = set_operand(verb, config, argv[i], &operand, err);
+			ret = set_operand(verb, config, argv[i], &given, err);
 			if (ret)
 				return ret;
 			continue;

@@ -72,6 +72,20 @@ COMMAND(query_cpus_fast)
 	return 0;
 }
 
+COMMAND(query_balloon)
+{
+	UNUSED(request, args, err);
+	*ret = json_pack("{s:I}", "actual", (json_int_t)vm_balloon_actual(opaque));
+	return 0;
+}
+
+COMMAND(balloon)
+{
+	UNUSED(request, ret);
+	return vm_balloon_set(opaque, (uint64_t)json_integer_value(json_object_get(args, "value")),
+			      err);
+}
+
 COMMAND(ferry_info)
 {
 	UNUSED(request, args, err);
@@ -254,6 +268,11 @@ static const struct control_arg console_args[] = {
 	{.name = NULL},
 };
 
+static const struct control_arg balloon_args[] = {
+	{.name = "value", .type = CONTROL_INT, .min = 0, .max = INT64_MAX},
+	{.name = NULL},
+};
+
 static const struct control_command commands[] = {
 	{"query-status", "whether the guest runs", NULL, query_status},
 	{"query-name", "the machine's name", NULL, query_name},
@@ -264,6 +283,9 @@ static const struct control_command commands[] = {
 	{"system_powerdown", "presses the power button: the guest decides what follows", NULL,
 	 system_powerdown},
 	{"quit", "ends the machine at once", NULL, quit},
+	{"balloon", "asks the guest to live on `value` bytes: it may give up less, or later",
+	 balloon_args, balloon},
+	{"query-balloon", "how many bytes the guest has now", NULL, query_balloon},
 	{"ferry-info", "the machine's description, and what it does now", NULL, ferry_info},
 	{"ferry-stats", "what was counted", NULL, ferry_stats},
 	{"ferry-wait", "is answered when the machine has ended, with its exit code", NULL,

@@ -66,13 +66,6 @@ static int open_backends(struct vm *vm, struct error *err)
 	return backends_open(&vm->backends, vm->config, vm->presence.name.name, err);
 }
 
-static int discard(void *opaque, uint64_t gpa, uint64_t len)
-{
-	struct vm *vm = opaque;
-
-	return memory_discard(&vm->memory, gpa, len);
-}
-
 static int create_board(struct vm *vm, struct error *err)
 {
 	vm->board_host = (struct board_host){
@@ -87,10 +80,10 @@ static int create_board(struct vm *vm, struct error *err)
 		.tsc = &vm->tsc,
 		.works = loop_works(vm->loop),
 		.dma = &vm->dma,
-		.balloon = {.discard = discard, .opaque = vm},
 	};
 
 	vm->dma = memory_dma(&vm->memory);
+	vm->board_host.balloon = vm_balloon_config(vm);
 	vm->board_host.console = vm->console;
 	vm->board_host.disk = vm->backends.disk;
 	vm->board_host.disks = vm->backends.disks;
@@ -198,6 +191,7 @@ static void destroy(struct vm *vm, struct runtime_end *end)
 	parent_unwatch(vm->parent);
 	if (vm->roundtrip_timer)
 		loop_timers(vm->loop)->destroy(vm->roundtrip_timer);
+	vm_balloon_end(vm);
 	board_destroy(&vm->board);
 	backends_close(&vm->backends);
 	for (unsigned i = 0; i < BOARD_SERIAL_MAX; i++)

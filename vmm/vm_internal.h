@@ -94,6 +94,10 @@ struct vm {
 	uint64_t start_ns;	   /* CLOCK_MONOTONIC */
 	struct error engine_error; /* under lock */
 
+	struct vtimer *balloon_timer; /* runs after an event, and then... */
+	bool balloon_quiet;	      /* ...there may be another */
+	bool balloon_changed;	      /* since the last one */
+
 	struct vtimer *roundtrip_timer;
 	long roundtrip_ms;
 	uint64_t roundtrips;
@@ -134,6 +138,13 @@ int vm_control_start(struct vm *vm, struct error *err);
 /* Tells clients how it ended and answers those that wait for it; then control_finish(). */
 void vm_control_end(struct vm *vm, const struct runtime_end *end);
 void vm_tell(struct vm *vm, const char *event, json_t *data); /* data's reference is taken */
+
+/* ---- balloon.c ---- */
+struct virtio_balloon_config vm_balloon_config(struct vm *vm);
+void vm_balloon_end(struct vm *vm);
+/* What is left to the guest, in bytes: what it shall have, and what it has. -EINVAL with a text. */
+int vm_balloon_set(struct vm *vm, uint64_t bytes, struct error *err);
+uint64_t vm_balloon_actual(struct vm *vm);
 
 /* ---- lifecycle.c ---- */
 void vm_event(struct vm *vm, enum vm_event event, uint32_t code); /* any thread; never blocks */

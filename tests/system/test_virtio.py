@@ -1,12 +1,14 @@
 """virtio devices with Debian's own drivers, undisturbed and with the machine's state going back and forth."""
 import hashlib
+import json
 import os
 import random
 import socket
 import tempfile
 import time
 
-from ferrytest import SCALE, Failure, Guest, check, each, initramfs, kernel, limit, linux_test, needs_ferry
+from ferrytest import (EXIT_START, SCALE, Failure, Guest, check, each, ferry, initramfs, kernel, limit, linux_test,
+                       needs_ferry)
 
 
 @limit(300)
@@ -76,4 +78,44 @@ def test_free_page_reporting(shared):
         wait_resident(guest, full - 230)
         # And it can be used again.
         guest.run("for f in a b; do for i in $(seq 40); do cat /bin/busybox; done >/mnt/$f; done; cmp /mnt/a /mnt/b", 120)
+        check(guest.poweroff() == 0, guest.tail())
+
+
+@needs_ferry
+@limit(300)
+@each(cpus=[1, 2])
+def test_balloon(cpus):
+    """A guest gives memory up on request and takes it back; what it says of its memory is heard."""
+    with Guest(kernel(), initramfs("virtio"), memory=512, cpus=cpus).shell() as guest:
+        def balloon(*args):
+            code, out, err = ferry("balloon", *args, env={"FERRY_RUNTIME_DIR": guest.runtime})
+            check(code == 0, err)
+            return out
+
+        def wait_for(what, condition):
+            for _ in range(int(60 * SCALE)):
+                said = json.loads(balloon("--json"))
+                if condition(said):
+                    return said
+                time.sleep(1)
+            raise Failure(f"{what}: {said}{guest.tail()}")
+
+        def memory():
+            return int(guest.run("grep MemFree /proc/meminfo").split()[1]) >> 10
+
+        check("memory of the guest: 512 MiB" in balloon(), balloon())
+        free = memory()
+        balloon("test", "256M")
+        said = wait_for("never that small", lambda said: said["actual"] == 256 << 20)
+        small = memory()
+        check(free - 266 < small < free - 246, f"{free} MiB free before, {small} MiB with 256 MiB less")
+        check(said["inflated-bytes"] >= 256 << 20, said)
+        wait_for("nothing is known of the guest's memory", lambda said: "free-memory" in said and
+                 said["free-memory"] < said["total-memory"] < 512 << 20)
+        # And back.
+        balloon("test", "512M")
+        wait_for("never that large", lambda said: said["actual"] == 512 << 20)
+        check(memory() > free - 10, f"{free} MiB free before, {memory()} MiB after")
+        code, _, err = ferry("balloon", "test", "513M", env={"FERRY_RUNTIME_DIR": guest.runtime})
+        check(code == EXIT_START and "512 MiB" in err, err)
         check(guest.poweroff() == 0, guest.tail())
