@@ -130,6 +130,7 @@ class Process:
         self.changed = threading.Condition()
         self.ended = self.hung_up = False
         environment = dict(os.environ, **(env or {}))
+        self.started = time.monotonic()
         if terminal:
             self.master, slave = pty.openpty()
             self.child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE,
