@@ -32,6 +32,7 @@ struct vs {
 	struct backend_host host;
 	struct watch_source watches;
 	struct watch *deleted;
+	void (*post)(struct work *work); /* instead of the mock's; may be NULL */
 	int epoll, watched;
 	char dir[64], path[96];
 	/* The packet that came last. */
@@ -70,8 +71,8 @@ static inline void vs_watch_del(struct watch *w)
 	w->vs->watched--;
 }
 
-/* One round of the loop's: how much there was to do. */
-static inline unsigned vs_turn(struct vs *s)
+/* A round of what the loop waits for: how much there was. */
+static inline unsigned vs_poll(struct vs *s)
 {
 	struct epoll_event events[8];
 	int n = epoll_wait(s->epoll, events, 8, 0);
@@ -88,7 +89,15 @@ static inline unsigned vs_turn(struct vs *s)
 		s->deleted = w->next;
 		free(w);
 	}
-	return vt_run(&s->t, 20) + (unsigned)(n > 0 ? n : 0);
+	return n > 0 ? (unsigned)n : 0;
+}
+
+/* One round of the loop's: how much there was to do. */
+static inline unsigned vs_turn(struct vs *s)
+{
+	unsigned n = vs_poll(s);
+
+	return n + vt_run(&s->t, 20);
 }
 
 /* Until nothing is left to do. */
@@ -140,8 +149,12 @@ static inline int vs_dial(struct vs *s, const char *greeting)
 static inline void vs_open(struct vs *s)
 {
 	struct virtio_config config = vt_start(&s->t, "vsock0");
+	struct work_source works = *config.works;
 	struct virtio_vsock_config vsock;
 
+	if (s->post)
+		works.post = s->post;
+	config.works = &works;
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	s->watches = (struct watch_source){vs_watch_add, vs_watch_mod, vs_watch_del, s};
 	s->host = (struct backend_host){
