@@ -70,11 +70,11 @@ $(G)/virtio.cpio: tests/guest/linux/virtio.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $< --modules "$$(tests/guest/kernel.sh bookworm modules)" \
 		$(addprefix --module ,$(VIRTIO_MODULES) virtio-rng virtio_console virtio_balloon)
-$(G)/vsock.cpio: $(G)/bin/vsock tests/guest/linux/vsock.sh $(INITRAMFS_DEPS)
+$(G)/vsock-%.cpio: $(G)/bin/vsock tests/guest/linux/vsock.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
-	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/vsock --add tests/guest/linux/vsock.sh \
-		--modules "$$(tests/guest/kernel.sh bookworm modules)" $(addprefix --module ,$(VIRTIO_MODULES) \
-		vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport)
+	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(filter-out $(INITRAMFS_DEPS),$^),--add $(f)) \
+		--modules "$$(tests/guest/kernel.sh $* modules)" $(addprefix --module ,$(VIRTIO_MODULES) vsock \
+		vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport)
 $(G)/stress-ng.cpio: tests/guest/linux/stressng.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $< --elf "$$(command -v stress-ng)"
@@ -88,8 +88,8 @@ guest-x86:
 deps:
 	$(Q).ci/deps.sh all
 
-guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio io.cpio virtio.cpio vsock.cpio \
-	stress-ng.cpio)
+guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio io.cpio virtio.cpio \
+	vsock-bookworm.cpio vsock-trixie.cpio stress-ng.cpio)
 	$(Q)for suite in bookworm trixie; do tests/guest/kernel.sh $$suite >/dev/null || exit; done
 
 # Debian on a disk. No part of guest: what needs no disk need not wait for it.

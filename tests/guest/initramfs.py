@@ -79,6 +79,10 @@ def libraries(program):
 
 
 def find_module(directory, name):
+    """Its path; None: it is built in."""
+    with open(os.path.join(directory, "modules.builtin")) as builtin:
+        if any(os.path.basename(line)[:-4].replace("_", "-") == name.replace("_", "-") for line in builtin):
+            return None
     for root, _, files in os.walk(directory, followlinks=True):
         for f in files:
             if f.split(".ko")[0].replace("_", "-") == name.replace("_", "-") and ".ko" in f:
@@ -105,6 +109,8 @@ def build(out, args):
             cpio.file(lib, lib)
     for number, name in enumerate(args.module):
         path = find_module(args.modules, name)
+        if not path:
+            continue
         with open(path, "rb") as f:
             data = f.read()
         if path.endswith(".xz"):

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 
-from ferrytest import EXIT_RESET_LIMIT, Guest, check, initramfs, kernel, limit, needs_ferry
+from ferrytest import EXIT_RESET_LIMIT, Guest, check, each, initramfs, kernel, limit, needs_ferry
 
 
 def dial(path, port):
@@ -59,20 +59,22 @@ def echo(path, data, result):
 
 
 @contextlib.contextmanager
-def machine(mode, **options):
+def machine(mode, suite="bookworm", **options):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "v")
+        append = "quiet panic=-1 ferry.test=vsock.sh ferry.args=" + mode
         with serve(path, 7000) as end, serve(path, 6000) as sink, \
-                Guest(kernel(), initramfs("vsock"), f"quiet panic=-1 ferry.test=vsock.sh ferry.args={mode}",
-                      cpus=2, terminal=False, extra=["--vsock", path + ",cid=77"], **options) as guest:
+                Guest(kernel(suite), initramfs("vsock-" + suite), append, cpus=2, terminal=False,
+                      extra=["--vsock", path + ",cid=77"], **options) as guest:
             yield guest, path, sink, end
 
 
 @needs_ferry
 @limit(300)
-def test_data():
+@each(suite=["bookworm", "trixie"])
+def test_data(suite):
     """20 MB each way with checksums; 50 connections at once beside one that nobody reads."""
-    with machine("all") as (guest, path, sink, end):
+    with machine("all", suite) as (guest, path, sink, end):
         guest.expect("^ferry: ready", 120)
         line, _ = sink.accept()
         line.settimeout(120)
