@@ -114,8 +114,9 @@ boots: all guest
 stress: all guest
 	$(Q)STRESS_SECONDS=$$(($(MINUTES) * 60)) $(RUN_TESTS) --system --only-slow $(ARGS) smp.
 
-soak: all guest
+soak: all guest image
 	$(Q)$(MAKE) --no-print-directory boots stress
+	$(Q)$(RUN_TESTS) --system --only-slow $(ARGS) distro.
 
 # Unit tests with sanitizers: memory and undefined behaviour, then data races. (Address space layout
 # randomisation off for the second: older thread sanitizers die of its width.)
