@@ -27,8 +27,8 @@ enum block_op {
 
 struct block_request {
 	enum block_op op;
-	bool may_unmap; /* of ZEROES: a hole will do */
-	uint64_t offset, bytes;
+	bool may_unmap;		/* of ZEROES: a hole will do */
+	uint64_t offset, bytes; /* of FLUSH: nothing */
 	struct iovec *iov; /* of READ and WRITE, together `bytes`; the caller's until done; may be
 			      changed by the back end */
 	unsigned iovs;

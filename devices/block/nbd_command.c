@@ -34,7 +34,7 @@ static int command_done(void *opaque, int *error)
 	if (r->op == BLOCK_READ || r->op == BLOCK_WRITE)
 		block_iov_advance(r, r->step);
 	r->done_bytes += r->step;
-	if (r->done_bytes >= r->bytes)
+	if (r->op == BLOCK_FLUSH || r->done_bytes >= r->bytes)
 		end_request(n, r, 0);
 	else
 		block_list_add(&n->todo, r);

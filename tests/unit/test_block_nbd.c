@@ -97,7 +97,7 @@ static void test_data(struct block *b)
 	}
 	bt_wait(b);
 	CHECK(!memcmp(got, want, 300 * 4096));
-	CHECK_EQ(bt_simple(b, BLOCK_FLUSH, 0, 0, false), 0);
+	CHECK_EQ(bt_simple(b, BLOCK_FLUSH, 512, 4096, false), 0); /* which say nothing */
 	CHECK_EQ(bt_simple(b, BLOCK_ZEROES, 4096, 8192, false), 0);
 	CHECK_EQ(bt_simple(b, BLOCK_DISCARD, MIB, MIB, false), 0);
 	CHECK_EQ(bt_simple(b, BLOCK_ZEROES, 2 * MIB, 65536, true), 0);

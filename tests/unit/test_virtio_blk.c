@@ -251,7 +251,7 @@ static void test_hostile(void)
 			vt_desc(&a, VT_DESC(0), 0, 0x30000, 303 * 16, 4, 0);
 			break;
 		}
-		vt_mem(&a, HDR, 16, 0);
+		vt_mem(&a, HDR, 8, 0);
 		vt_mem(&a, HDR, 4, i == 4 ? FLUSH : IN);
 		vt_mem(&a, HDR + 8, 8, 0);
 		vt_offer(&a, 0, 0);
