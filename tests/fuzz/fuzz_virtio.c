@@ -7,14 +7,16 @@
  * when nothing is in flight any more; a drain ends when that is so.
  */
 #include "tests/fuzz/fuzz_util.h"
+#include "tests/unit/block_mock.h"
 #include "tests/unit/virtio_mock.h"
 
 struct machine {
 	struct vt t;
 	struct dev_chardev chr;
 	struct field_buf saved;
-	enum kind { RNG, CONSOLE, MOCK, KINDS } kind;
+	enum kind { RNG, CONSOLE, MOCK, BLK, KINDS } kind;
 	struct mock *mock; /* of MOCK */
+	struct bm disk;	   /* of BLK */
 };
 
 enum op {
@@ -36,12 +38,25 @@ enum op {
 	OP_QUIESCE,
 	OP_DONE,
 	OP_MISSING,
+	OP_DISK,
 	OP_COUNT,
 };
+
+static void full(void *opaque, struct device *dev)
+{
+	must(opaque && dev);
+}
+
+static unsigned in_flight(const struct machine *m)
+{
+	return m->kind == MOCK ? m->mock->in_flight : m->kind == BLK ? m->disk.in_flight : 0;
+}
 
 static void start(struct machine *m)
 {
 	struct virtio_config config = vt_start(&m->t, "fuzzed");
+	const struct virtio_blk_config blk = {
+		.block = &m->disk.b, .write_cache = true, .queues = 2, .full = full, .opaque = m};
 
 	dev_log_set_sink(fuzz_quiet, NULL);
 	dev_chardev_init(&m->chr);
@@ -49,6 +64,12 @@ static void start(struct machine *m)
 	switch (m->kind) {
 	case CONSOLE: must(!virtio_console_create(&m->t.dev, &config, &m->chr.chr)); break;
 	case MOCK: m->mock = mock_create(&m->t, &config); break;
+	case BLK:
+		bm_init(&m->disk, false);
+		must(!virtio_blk_create(&m->t.dev, &config, &blk));
+		m->t.dev->drain_notify = vt_drained;
+		m->t.dev->drain_opaque = &m->t;
+		break;
 	default: must(!virtio_rng_create(&m->t.dev, &config)); break;
 	}
 }
@@ -56,11 +77,36 @@ static void start(struct machine *m)
 /* The order in which requests end is the input's. */
 static void all_done(struct machine *m, unsigned first)
 {
-	if (m->kind != MOCK)
-		return;
-	for (unsigned i = 0; i < MOCK_QUEUE; i++)
+	for (unsigned i = 0; m->kind == MOCK && i < MOCK_QUEUE; i++)
 		mock_done(m->mock, first + i * 5);
-	must(m->mock->in_flight == 0);
+	while (m->kind == BLK && m->disk.committed)
+		bm_end(&m->disk, first % m->disk.committed, 1);
+	must(in_flight(m) == 0);
+}
+
+/* A request as a driver would make it, with what the input says in it; the host's answer, too. */
+static void disk(struct machine *m, struct input *in, unsigned q)
+{
+	struct vt *t = &m->t;
+	const uint64_t r = take_bytes(in, 4);
+	const unsigned n = r & 3, d = 3 * n;
+
+	if (m->kind != BLK)
+		return;
+	vt_mem(t, 0x10000 + 32 * n, 4, (r >> 2 & 15) < 14 ? r >> 2 & 15 : r);
+	vt_mem(t, 0x10008 + 32 * n, 8, r >> 6 & 1 ? take_bytes(in, 8) : r >> 24 & 0x7f);
+	vt_mem(t, 0x10010 + 32 * n, 8, r >> 24);
+	vt_mem(t, 0x10018 + 32 * n, 8, r >> 7 & 7);
+	vt_desc(t, VT_DESC(q), d, 0x10000 + 32 * n, r >> 10 & 1 ? 32 : 16, 1, d + 1);
+	vt_desc(t, VT_DESC(q), d + 1, 0x11000 + 4096 * n, (uint32_t)(r >> 12 & 7) * 512,
+		r >> 2 & 1 ? 1 : 3, d + 2);
+	vt_desc(t, VT_DESC(q), d + 2, 0x10800 + n, 1, 2, 0);
+	vt_offer(t, q, d);
+	vt_put(t, 0x3000 + 4 * q, 2, q);
+	if (r >> 15 & 1) {
+		m->disk.fail = (const int[]){0, -EIO, -ENOSPC, -ENOSPC}[r >> 16 & 3];
+		virtio_blk_retry(t->dev);
+	}
 }
 
 static void drain(struct machine *m, unsigned first)
@@ -123,7 +169,7 @@ static void step(struct machine *m, struct input *in)
 		vt_cfg_put(t, 0x10, 4, VT_BAR);
 		vt_cfg_put(t, 4, 2, 6);
 		vt_put(t, 0x14, 1, 0);
-		if (m->kind == MOCK && m->mock->in_flight) {
+		if (in_flight(m)) {
 			must(vt_get(t, 0x14, 1) != 0);
 			all_done(m, (unsigned)r);
 		}
@@ -169,7 +215,10 @@ static void step(struct machine *m, struct input *in)
 		r = take_bytes(in, 1);
 		if (m->kind == MOCK)
 			mock_done(m->mock, (unsigned)r);
+		if (m->kind == BLK && m->disk.committed)
+			bm_end(&m->disk, (unsigned)r % m->disk.committed, 1);
 		break;
+	case OP_DISK: disk(m, in, q); break;
 	case OP_MISSING:
 		vt_arrive(t);
 		t->missing = take_bytes(in, 1) & 63;
