@@ -1,5 +1,5 @@
 /* Exception entry, and exec(): see guest.h. */
-#include "stubs.h"
+#include "stubs.inc"
 
 	.text
 	.code64

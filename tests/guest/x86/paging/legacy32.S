@@ -1,5 +1,5 @@
 /* legacy_run(): see legacy.h. SDM vol. 3A 10.8.5.4 (leaving IA-32e mode), 10.8.5 (entering it). */
-#include "stubs.h"
+#include "stubs.inc"
 
 	.text
 	.code64
