@@ -37,6 +37,8 @@ qemu-system-x86|command -v qemu-system-x86_64|the peer of make bench
 qemu-utils|command -v qemu-nbd|disks that are not raw files
 acpica-tools|command -v iasl|checks our ACPI tables
 stress-ng|command -v stress-ng|runs inside test guests
+e2fsprogs|PATH=$PATH:/sbin command -v mke2fs|runs inside test guests
+xfsprogs|PATH=$PATH:/sbin command -v mkfs.xfs|runs inside test guests
 clang|command -v clang|second compiler, fuzzing
 clang-format|command -v clang-format|make lint
 clang-tidy|command -v clang-tidy|make lint

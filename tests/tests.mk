@@ -48,7 +48,7 @@ $(G)/bin/user32: tests/guest/linux/user32.c
 		-o $@ $<
 
 # shell: what `make run` boots; test: our programs; bench: as little as possible; panic: with the kernel's pvpanic driver;
-# virtio, vsock: with its virtio drivers; stress-ng: Debian's, with the libraries that it needs.
+# virtio, vsock: with its virtio drivers; disk: with file systems; stress-ng: Debian's, with the libraries it needs.
 $(G)/shell.cpio: tests/guest/linux/bootcheck.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $<
@@ -62,6 +62,15 @@ $(G)/io.cpio: $(IO_PROGRAMS) $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(IO_PROGRAMS),--add $(f)) \
 		--modules "$$(tests/guest/kernel.sh bookworm modules)" $(addprefix --module ,$(IO_MODULES))
+# With the mke2fs, mkfs.xfs and checkers of the host: in /usr, because busybox prefers its own ones.
+DISK_ELF := mke2fs e2fsck mkfs.xfs xfs_repair
+DISK_TESTS := tests/guest/linux/disk.sh $(G)/bin/lastseq $(G)/bin/blkcheck
+$(G)/disk.cpio: $(DISK_TESTS) $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)PATH=$$PATH:/usr/sbin:/sbin; $(INITRAMFS) -o $@ $(addprefix --add ,$(DISK_TESTS)) \
+		$(foreach f,$(DISK_ELF),--elf "$$(command -v $(f)):usr/$(f)") \
+		--modules "$$(tests/guest/kernel.sh bookworm modules)" \
+		$(addprefix --module ,$(IO_MODULES) libcrc32c xfs)
 $(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/pvpanic --add tests/guest/linux/panic.sh \
@@ -89,7 +98,7 @@ deps:
 	$(Q).ci/deps.sh all
 
 guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio io.cpio virtio.cpio \
-	vsock-bookworm.cpio vsock-trixie.cpio stress-ng.cpio)
+	vsock-bookworm.cpio vsock-trixie.cpio disk.cpio stress-ng.cpio)
 	$(Q)for suite in bookworm trixie; do tests/guest/kernel.sh $$suite >/dev/null || exit; done
 
 # Debian on a disk. No part of guest: what needs no disk need not wait for it.

@@ -264,10 +264,10 @@ QUIET = "quiet panic=-1"
 
 class Guest(Process):
     """A virtual machine. extra: further options of `ferry run` (dropped with VMM=qemu). disks: raw images with their
-    cache mode; net: "user", with hostfwd= as both know it."""
+    cache mode; net: "user", with hostfwd= as both know it; through: a command that starts the command."""
 
     def __init__(self, image=None, initrd=None, append=QUIET, memory=256, cpus=1, extra=(), terminal=True,
-                 env=None, reset_limit=None, console=True, debug_exit=None, vmm=None, disks=(), net=None):
+                 env=None, reset_limit=None, console=True, debug_exit=None, vmm=None, disks=(), net=None, through=()):
         self.vmm = vmm or VMM
         self.runtime = tempfile.mkdtemp(prefix="ferry-test-")
         if console and image is None or initrd:
@@ -306,7 +306,7 @@ class Guest(Process):
             if net:
                 command += ["--net", net]
             command += [*extra, image]
-        super().__init__(command, terminal, dict(env or {}, FERRY_RUNTIME_DIR=self.runtime))
+        super().__init__([*through, *command], terminal, dict(env or {}, FERRY_RUNTIME_DIR=self.runtime))
 
     def shell(self, timeout=120):
         """Waits for the prompt of the interactive guest."""
