@@ -109,6 +109,8 @@ static void settle(void *arg)
 {
 	struct vm *vm = arg;
 
+	if (vm->ended)
+		return;
 	if (vm->holds && vm->motion == VM_MOVING) {
 		vcpus_park(vm);
 		loop_clock_pause(vm->loop);
@@ -186,6 +188,8 @@ static void on_drained(void *opaque)
 {
 	struct vm *vm = opaque;
 
+	if (vm->ended)
+		loop_stop(vm->loop, 0);
 	loop_work_post(vm->loop, &vm->settle_work);
 }
 
@@ -259,7 +263,7 @@ static void handle_events(void *arg)
 	struct vm *vm = arg;
 	uint32_t events = atomic_load(&vm->events);
 
-	if (!events)
+	if (!events || vm->ended)
 		return;
 	vcpus_park(vm);
 	/* In the order of what is lost by ignoring it. */
@@ -345,5 +349,10 @@ void lifecycle_end(struct vm *vm)
 {
 	vcpus_park(vm);
 	vm->ended = true;
+	/* What is in flight still reads and writes guest memory, and ends in the devices. */
+	prepare_devices(vm);
+	while (!devices_drained(vm))
+		if (loop_run(vm->loop))
+			message("a disk is still at work for the guest: its end is waited for");
 	tell_waiters(vm, -ECANCELED);
 }

@@ -163,7 +163,7 @@ void vm_reset(struct vm *vm);
 const char *vm_state_name(const struct vm *vm); /* for people: running, pausing, paused... */
 void lifecycle_init(struct vm *vm);		/* fills sink and works */
 void lifecycle_start(struct vm *vm);
-void lifecycle_end(struct vm *vm); /* parks; nobody waits any more */
+void lifecycle_end(struct vm *vm); /* parks, drains; nobody waits any more */
 int lifecycle_start_roundtrips(struct vm *vm, long ms);
 int vm_boot(struct vm *vm, struct error *err); /* loads the image, resets; parked */
 
