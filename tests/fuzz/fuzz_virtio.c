@@ -14,7 +14,7 @@ struct machine {
 	struct vt t;
 	struct dev_chardev chr;
 	struct field_buf saved;
-	enum kind { RNG, CONSOLE, MOCK, BLK, KINDS } kind;
+	enum kind { RNG, CONSOLE, MOCK, BLK, BALLOON, KINDS } kind;
 	struct mock *mock; /* of MOCK */
 	struct bm disk;	   /* of BLK */
 };
@@ -31,7 +31,7 @@ enum op {
 	OP_NOTIFY,
 	OP_MEMORY,
 	OP_RUN,
-	OP_CHARDEV,
+	OP_OUTSIDE,
 	OP_MOVE,
 	OP_DAMAGE,
 	OP_RESET,
@@ -52,8 +52,21 @@ static unsigned in_flight(const struct machine *m)
 	return m->kind == MOCK ? m->mock->in_flight : m->kind == BLK ? m->disk.in_flight : 0;
 }
 
+static int discard(void *opaque, uint64_t gpa, uint64_t len)
+{
+	struct machine *m = opaque;
+
+	must(gpa <= UINT64_MAX - len);
+	if (gpa >= VT_RAM || len > VT_RAM - gpa)
+		return -EFAULT;
+	/* Also the rings, also those of the present turn. */
+	memset(m->t.ram + gpa, 0, len);
+	return 0;
+}
+
 static void start(struct machine *m)
 {
+	const struct virtio_balloon_config balloon = {.discard = discard, .opaque = m};
 	struct virtio_config config = vt_start(&m->t, "fuzzed");
 	const struct virtio_blk_config blk = {
 		.block = &m->disk.b, .write_cache = true, .queues = 2, .full = full, .opaque = m};
@@ -70,6 +83,7 @@ static void start(struct machine *m)
 		m->t.dev->drain_notify = vt_drained;
 		m->t.dev->drain_opaque = &m->t;
 		break;
+	case BALLOON: must(!virtio_balloon_create(&m->t.dev, &config, &balloon)); break;
 	default: must(!virtio_rng_create(&m->t.dev, &config)); break;
 	}
 }
@@ -143,7 +157,8 @@ static void damage(struct machine *m, struct input *in)
 static void step(struct machine *m, struct input *in)
 {
 	const uint8_t head = (uint8_t)take_bytes(in, 1);
-	const unsigned size = 1u << (head >> 4 & 3), q = head >> 7;
+	const unsigned size = 1u << (head >> 4 & 3);
+	const unsigned q = m->kind == BALLOON ? (head >> 5) % VT_QUEUES : head >> 7;
 	struct vt *t = &m->t;
 	uint64_t r;
 
@@ -175,12 +190,14 @@ static void step(struct machine *m, struct input *in)
 		}
 		must(vt_get(t, 0x14, 1) == 0);
 		vt_put(t, 0x08, 4, 0);
-		vt_put(t, 0x0c, 4, r << 28);
+		vt_put(t, 0x0c, 4, r << 28 | (m->kind == BALLOON ? r & 0x36 : 0));
 		vt_put(t, 0x08, 4, 1);
 		vt_put(t, 0x0c, 4, 1);
 		vt_put(t, 0x14, 1, 11);
 		vt_queue(t, 0, 16, r & 16 ? 1 : 0xffff);
 		vt_queue(t, 1, 16, r & 32 ? 0 : 0xffff);
+		for (unsigned i = 2; m->kind == BALLOON && i < VT_QUEUES; i++)
+			vt_queue(t, i, 16, r & 64 ? i : 0xffff);
 		vt_put(t, 0x14, 1, 15);
 		break;
 	case OP_DESC:
@@ -196,10 +213,14 @@ static void step(struct machine *m, struct input *in)
 		t->ram[r & 0x7fff] = (uint8_t)take_bytes(in, 1);
 		break;
 	case OP_RUN: vt_run(t, 4); break;
-	case OP_CHARDEV:
+	case OP_OUTSIDE: /* what comes from the other side of the device */
+		r = take_bytes(in, 1);
+		if (m->kind == BALLOON) {
+			virtio_balloon_set(t->dev, r << 12);
+			virtio_balloon_get_stats(t->dev, &(struct virtio_balloon_stats){0});
+		}
 		if (m->kind != CONSOLE)
 			break;
-		r = take_bytes(in, 1);
 		m->chr.room = r & 1 ? SIZE_MAX : r;
 		dev_chardev_feed(&m->chr, "0123456789abcdef", r >> 4);
 		m->chr.client.writable(m->chr.client.opaque);

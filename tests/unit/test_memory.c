@@ -42,7 +42,7 @@ static unsigned dirty(uint64_t gpa, uint64_t len)
 
 	CHECK(s2_dirty_harvest(mem.vmm, 0, mem.low >> 12, bitmap) >= 0);
 	for (uint64_t page = gpa >> 12; page < (gpa + len) >> 12; page++)
-		n += bitmap[page / 64] >> page % 64 & 1;
+		n += (unsigned)(bitmap[page / 64] >> page % 64 & 1);
 	return n;
 }
 
