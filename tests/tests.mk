@@ -75,6 +75,10 @@ $(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/pvpanic --add tests/guest/linux/panic.sh \
 		--modules "$$(tests/guest/kernel.sh bookworm modules)" --module pvpanic --module pvpanic-mmio
+guest: $(G)/button.cpio
+$(G)/button.cpio: tests/guest/linux/button.sh $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ --add $< --modules "$$(tests/guest/kernel.sh bookworm modules)" --module evdev --module button
 $(G)/virtio.cpio: tests/guest/linux/virtio.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $< --modules "$$(tests/guest/kernel.sh bookworm modules)" \

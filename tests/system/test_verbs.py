@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from ferrytest import (EXIT_POWEROFF, EXIT_SIGNAL, EXIT_START, EXIT_USAGE, FERRY, SCALE, TOP, Process, Skip, check, each,
-                       ferry, multiboot_elf, needs_ferry)
+                       ferry, initramfs, kernel, multiboot_elf, needs_ferry)
 
 EXIT_KILLED, EXIT_LOST, EXIT_HARD = 8, 12, 14
 
@@ -243,6 +243,20 @@ def test_stop():
         check("killed" in place.ferry("kill", "stuck")[1], "it does not say that it was killed")
         place.ferry("wait", "stuck", code=EXIT_LOST)
         check(place.names() == [] and "stuck.sock" not in place.files(), place.files())
+
+
+@needs_ferry
+def test_stop_linux():
+    """A Linux guest whose acpid waits for the power button."""
+    with Place() as place:
+        place.ferry("run", "-d", "--name", "linux", "-m", "128M", "--initrd", initramfs("button"), "--append",
+                    "console=ttyS0 quiet ferry.test=button.sh", kernel())
+        with place.start("console", "linux", terminal=False) as console:
+            console.expect("waiting for the button", 60)
+            time.sleep(1)
+            check(place.ferry("stop", "--timeout", "60", timeout=90) == ("", ""), "words")
+            console.expect("the button was pressed", 5)
+        place.ferry("wait", "linux")
 
 
 @needs_ferry
