@@ -216,10 +216,14 @@ int client_call(struct client *client, const char *command, json_t *args, int ti
 
 int client_connect(struct client *client, struct error *err)
 {
+	const int64_t until = now_ms() + client->patience_ms;
 	char file[RUNTIME_NAME_MAX + 8];
 
 	snprintf(file, sizeof(file), "%s.sock", client->name);
-	client->fd = unix_connect(client->runtime.dir_fd, file, err);
+	/* It has its name before it listens, and for a moment afterwards. */
+	while ((client->fd = unix_connect(client->runtime.dir_fd, file, err)) == -ENOENT &&
+	       now_ms() < until && runtime_holder(&client->runtime, client->name) == client->pid)
+		usleep(20000);
 	if (client->fd == -ENOENT || client->fd == -ECONNREFUSED)
 		return error_set(err, client->fd,
 				 "the machine '%s' is starting or ending; try again", client->name);

@@ -79,7 +79,8 @@ void runtime_log_name(char *buf, size_t len, const char *name, const char *line)
 
 /* For runtime_names.c. Removes all that a machine leaves. */
 void runtime_remove_records(int dir_fd, const char *name);
-/* The lock of a detached machine is stale: says in its NAME.end that nobody knows how it ended. */
+bool runtime_has_end(int dir_fd, const char *name);
+/* A detached machine is gone: says in its NAME.end that nobody knows how it ended. */
 void runtime_record_lost(int dir_fd, const char *name, long pid);
 /* Calls `remove` for those of the names whose records are too old or too many. */
 void runtime_expire(int dir_fd, char (*ended)[RUNTIME_NAME_MAX], unsigned count,

@@ -130,6 +130,19 @@ static unsigned collect(int dir_fd, const char *suffix, char (**out)[RUNTIME_NAM
 	return count;
 }
 
+/* One in the background that has crashed has removed its lock itself, and its logs are left. */
+static void sweep_crashed(int dir_fd)
+{
+	char(*logs)[RUNTIME_NAME_MAX];
+	const unsigned count = collect(dir_fd, ".log", &logs);
+
+	for (unsigned i = 0; i < count; i++) {
+		if (!runtime_has_end(dir_fd, logs[i]))
+			clean(dir_fd, logs[i], false);
+	}
+	free(logs);
+}
+
 /* Cleans up behind every machine that was killed. The names that are held are moved to the front of
  * *running; how many. */
 static unsigned sweep(int dir_fd, char (**running)[RUNTIME_NAME_MAX])
@@ -141,6 +154,7 @@ static unsigned sweep(int dir_fd, char (**running)[RUNTIME_NAME_MAX])
 			continue;
 		memmove((*running)[held++], (*running)[i], RUNTIME_NAME_MAX);
 	}
+	sweep_crashed(dir_fd);
 	return held;
 }
 

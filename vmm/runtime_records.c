@@ -97,6 +97,14 @@ int runtime_end_read(int dir_fd, const char *name, struct runtime_end *end)
 	return ret ? -EINVAL : 0;
 }
 
+bool runtime_has_end(int dir_fd, const char *name)
+{
+	char file[128];
+
+	end_name(file, sizeof(file), name);
+	return !faccessat(dir_fd, file, F_OK, AT_SYMLINK_NOFOLLOW);
+}
+
 void runtime_record_lost(int dir_fd, const char *name, long pid)
 {
 	struct runtime_end end = {.pid = pid,
@@ -109,8 +117,7 @@ void runtime_record_lost(int dir_fd, const char *name, long pid)
 	runtime_log_name(file, sizeof(file), name, NULL);
 	if (faccessat(dir_fd, file, F_OK, AT_SYMLINK_NOFOLLOW))
 		return; /* not a detached one */
-	end_name(file, sizeof(file), name);
-	if (faccessat(dir_fd, file, F_OK, AT_SYMLINK_NOFOLLOW))
+	if (!runtime_has_end(dir_fd, name))
 		runtime_end_write(dir_fd, name, &end);
 }
 

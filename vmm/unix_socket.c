@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -50,14 +51,20 @@ static int address(struct sockaddr_un *sun, int dir_fd, const char *name, struct
 
 int unix_connect(int dir_fd, const char *name, struct error *err)
 {
+	const struct timeval patience = {.tv_sec = 5}, for_ever = {0};
 	struct sockaddr_un sun;
 	int fd, code = address(&sun, dir_fd, name, err);
 
 	if (code)
 		return code;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && !connect(fd, (struct sockaddr *)&sun, sizeof(sun)))
+	/* A listener that is stopped and whose backlog is full would have us wait for ever. */
+	if (fd >= 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (fd >= 0 && !connect(fd, (struct sockaddr *)&sun, sizeof(sun))) {
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &for_ever, sizeof(for_ever));
 		return fd;
+	}
 	code = -errno;
 	if (fd >= 0)
 		close(fd);

@@ -11,7 +11,8 @@
  * replaced. -EADDRINUSE: somebody does; -EEXIST: there is something else with this name. Returns
  * the descriptor. */
 int unix_listen(int dir_fd, const char *name, int backlog, struct error *err);
-/* A connected, blocking socket. -ECONNREFUSED: stale; -ENOENT. */
+/* A connected, blocking socket. -ECONNREFUSED: stale; -ENOENT; -EAGAIN: its
+ * backlog has been full for 5 s. */
 int unix_connect(int dir_fd, const char *name, struct error *err);
 
 /* Splits a path: an O_PATH descriptor of its folder, and the last part (points into path). */

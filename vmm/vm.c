@@ -121,6 +121,12 @@ static int create_engine(struct vm *vm, struct error *err)
 	return 0;
 }
 
+static void device_says(void *opaque, const char *line)
+{
+	(void)opaque;
+	message("%s", line);
+}
+
 /* Everything that can fail for a reason of the user's comes before anything that the guest could
  * see. */
 static int create(struct vm *vm, struct error *err)
@@ -255,6 +261,7 @@ int vm_run(const struct run_config *config, const struct vm_observer *observer,
 
 	if (!vm)
 		return error_set(err, -ENOMEM, "no memory");
+	dev_log_set_sink(device_says, NULL);
 	ret = presence_begin(&vm->presence, config, err);
 	if (!ret)
 		ret = host_choose_engine(config->engine, &vm->host_engine, err);

@@ -260,9 +260,9 @@ def test_stop_linux():
 
 
 @needs_ferry
-@each(background=[True, False])
-def test_kill_9(background):
-    """kill -9 leaves nothing that the next command does not clean up; who waits is told."""
+@each(background=[True, False], how=["SIGKILL", "SIGSEGV"])
+def test_kill_9(background, how):
+    """kill -9, or a crash, leaves nothing that the next command does not clean up; who waits is told."""
     with Place() as place:
         if background:
             pid = place.background("one")
@@ -270,15 +270,18 @@ def test_kill_9(background):
             machine = place.start("run", "-m", "16M", "--name", "one", place.kernel())
             pid = machine.pid
             wait_for(lambda: "one" in place.names(), "it is not listed")
+            check(place.state("one") == "running", "a machine that has just started")
         with place.start("wait", "one", terminal=False) as waiting, Control(place, "one") as control:
             control.ask("query-status")
-            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.5)  # the other one, too
+            os.kill(pid, getattr(signal, how))
             check(waiting.wait(20) == EXIT_LOST, f"wait: {waiting.stderr()}")
             check(control.read() is None, "the connection")
         check(place.ferry("ps") == ("", ""), "it is still listed")
         check(place.files() == (["one+serial0.log", "one.end", "one.log"] if background else []), place.files())
         if background:
             check("without saying" in place.ferry("ps", "-a")[0], "ps --all")
+            check(how == "SIGKILL" or "internal error" in place.ferry("logs", "one")[0], "the last words")
         else:
             machine.close()
 
