@@ -122,14 +122,12 @@ static void print_row(const json_t *m)
 
 static void print_table(const json_t *all)
 {
-	const json_t *m;
-	size_t i;
-
 	if (!json_array_size(all))
 		return;
 	printf("%-20s %8s  %-10s %8s %5s %8s  %s\n", "NAME", "PID", "STATE", "UPTIME", "CPUS",
 	       "MEMORY", "ENGINE");
-	json_array_foreach(all, i, m) print_row(m);
+	for (size_t i = 0; i < json_array_size(all); i++)
+		print_row(json_array_get(all, i));
 }
 
 static int run(void *opaque)

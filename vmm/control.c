@@ -137,32 +137,41 @@ static int look_up(struct control_peer *client, const char *name, const json_t *
 	return control_check_args(*command, args, err);
 }
 
-static void execute(struct control_peer *client, json_t *message, json_t *id)
+/* Runs the command, which answers now or later. */
+static void start(struct control_peer *peer, const struct control_command *command, json_t *args,
+		  json_t *id)
 {
-	struct control *control = client->control;
-	const struct control_command *command;
-	struct control_request *request;
+	struct control_request *request = calloc(1, sizeof(*request));
 	struct error err = {"failed"};
-	json_t *args, *ret = NULL;
+	json_t *ret = NULL;
+	int code;
+
+	if (!request) {
+		reply_error(peer, id, -ENOMEM, "out of memory");
+		return;
+	}
+	*request = (struct control_request){peer, id};
+	peer->pending = request;
+	code = command->run(peer->control->opaque, request, args, &ret, &err);
+	if (code != CONTROL_LATER)
+		control_answer(request, code, ret, &err);
+}
+
+static void execute(struct control_peer *peer, json_t *message, json_t *id)
+{
+	const struct control_command *command = NULL;
+	json_t *args = json_object_get(message, "arguments");
+	struct error err = {"failed"};
 	int code = check_members(message, &err);
 
-	args = code ? NULL : json_object_get(message, "arguments");
 	args = args ? json_incref(args) : json_object();
 	if (!code)
-		code = look_up(client, json_string_value(json_object_get(message, "execute")), args,
+		code = look_up(peer, json_string_value(json_object_get(message, "execute")), args,
 			       &command, &err);
-	request = code ? NULL : calloc(1, sizeof(*request));
-	if (!code && !request)
-		code = error_set(&err, -ENOMEM, "out of memory");
-	if (!code) {
-		*request = (struct control_request){client, id ? json_incref(id) : NULL};
-		client->pending = request;
-		code = command->run(control->opaque, request, args, &ret, &err);
-		if (code != CONTROL_LATER)
-			control_answer(request, code, ret, &err);
-	} else {
-		reply_error(client, id ? json_incref(id) : NULL, code, err.text);
-	}
+	if (code)
+		reply_error(peer, json_incref(id), code, err.text);
+	else
+		start(peer, command, args, json_incref(id));
 	json_decref(args);
 }
 

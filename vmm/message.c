@@ -3,7 +3,6 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,8 +37,7 @@ static size_t prefix(char *line, size_t room)
 
 	if (log_after && gmtime_r(&now, &tm))
 		len = strftime(line, room, "%Y-%m-%dT%H:%M:%SZ ", &tm);
-	memcpy(line + len, "ferry: ", 7);
-	return len + 7;
+	return len + (size_t)snprintf(line + len, room - len, "ferry: ");
 }
 
 void message(const char *fmt, ...)

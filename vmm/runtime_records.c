@@ -28,12 +28,12 @@ void runtime_log_name(char *buf, size_t len, const char *name, const char *line)
 
 static void remove_log(int dir_fd, const char *name, const char *line)
 {
-	char file[128];
+	char file[128], old[sizeof(file) + 4];
 
-	runtime_log_name(file, sizeof(file) - 2, name, line);
+	runtime_log_name(file, sizeof(file), name, line);
+	snprintf(old, sizeof(old), "%s.1", file);
 	unlinkat(dir_fd, file, 0);
-	strcat(file, ".1");
-	unlinkat(dir_fd, file, 0);
+	unlinkat(dir_fd, old, 0);
 }
 
 void runtime_remove_records(int dir_fd, const char *name)
