@@ -75,6 +75,8 @@ static const struct example examples[] = {
 	 "ferry run bzImage --initrd initrd.img --append console=ttyS0"},
 	{"two processors, 1 GiB, the console in a file, another line on a socket",
 	 "ferry run -c 2 -m 1G --serial file=boot.log --serial socket=x.sock bzImage"},
+	{"a machine in the background, its console here, its end",
+	 "ferry run --detach --name vm1 bzImage; ferry console vm1; ferry stop vm1"},
 	{"a test kernel that reports by exit code",
 	 "ferry run --debug-exit 0xf4 --reset-limit 0 --serial none test.elf"},
 	{NULL, NULL},
@@ -139,21 +141,26 @@ static int run(void *opaque)
 
 const struct verb verb_run = {
 	.name = "run",
-	.summary = "start a virtual machine and stay with it",
+	.summary = "start a virtual machine, here or in the background",
 	.operands = "KERNEL",
 	.description =
 		"Starts a virtual machine in this process, in the foreground, until the guest "
 		"switches itself off. The first serial line is the terminal, which is raw "
-		"meanwhile: "
-		"every key, Ctrl-C too, goes to the guest. C-a is the escape key: C-a x ends the "
-		"guest, C-a h helps, C-a C-a sends one C-a.\n"
+		"meanwhile: every key, Ctrl-C too, goes to the guest. C-a is the escape key: C-a x "
+		"ends the guest, C-a h helps, C-a C-a sends one C-a. It ends with its terminal, "
+		"and "
+		"with the process that started it, unless that had ended within a second or nohup "
+		"was used.\n"
+		"With --detach the machine goes on in the background, in the folder where it was "
+		"started; errors of the start are told and returned all the same. Its first serial "
+		"line is for ferry console, and what the guest and ferry say is kept for ferry "
+		"logs.\n"
 		"Options may stand before or after the kernel, their values behind a space or '='. "
-		"Of "
-		"an option that is given twice the last one counts; --serial adds a line each "
+		"Of an option that is given twice the last one counts; --serial adds a line each "
 		"time.\n"
-		"A slow reader of a serial line makes the guest wait. With nobody connected to a "
-		"pty "
-		"or socket, output is dropped.",
+		"A slow reader of a serial line makes the guest wait; not so a slow ferry console "
+		"(attach), which misses output instead. With nobody connected to a pty or socket, "
+		"output is dropped.",
 	.options = options,
 	.hints = hints,
 	.examples = examples,
