@@ -221,6 +221,7 @@ static void user_destroy(struct net *net)
 	if (u->timer)
 		u->host.timers->destroy(u->timer);
 	user_drop_all(u);
+	user_reassemble_free(u);
 	free(u->forward);
 	free(u->active);
 	free(u->fds);

@@ -14,6 +14,7 @@ enum {
 	/* What waits for the guest. A window of each connection fits; beyond it frames are lost. */
 	USER_BYTES_MAX = 32 << 20,
 	USER_FRAMES_MAX = 16384,
+	USER_DATAGRAMS = 8, /* that are put together at a time */
 };
 
 struct user_packet {
@@ -62,6 +63,8 @@ struct user {
 	uint16_t fragment_id;
 	uint8_t from_guest[NET_PACKET_MAX];
 
+	struct user_datagram *datagram[USER_DATAGRAMS];
+
 	struct user_forward *forward;
 	unsigned forwards;
 	bool forwards6; /* one of them wants to know the guest's IPv6 address */
@@ -75,6 +78,16 @@ ssize_t user_output(const void *frame, size_t len, void *opaque); /* the stack's
 void user_drop_all(struct user *u);
 /* The device is told, if there is something for it. */
 void user_notify(struct user *u);
+
+/* Length, identification and fragment of a header without options, and its checksum. */
+void user_set_ipv4(uint8_t *ip, unsigned len, unsigned id, unsigned fragment);
+
+/* user_reassemble.c */
+bool user_is_fragment(const uint8_t *frame, size_t len);
+/* Takes a fragment; when it was the last that was missing, the datagram stands in its place (there
+ * is room for NET_FRAME_MAX): its length; else 0. */
+size_t user_reassemble(struct user *u, uint8_t *frame, size_t len);
+void user_reassemble_free(struct user *u);
 
 /* user_forward.c */
 int user_forwards_open(struct user *u, char *why, size_t why_len);

@@ -43,8 +43,7 @@ static void raise_mss(const struct user *u, uint8_t *frame, size_t len)
 
 void user_input(struct user *u, const struct iovec *iov, unsigned iovs)
 {
-	const size_t len =
-		frame_gather(u->from_guest, sizeof(u->from_guest), iov, iovs) - NET_HEADER;
+	size_t len = frame_gather(u->from_guest, sizeof(u->from_guest), iov, iovs) - NET_HEADER;
 	uint8_t *frame = u->from_guest + NET_HEADER;
 	struct net_header header;
 
@@ -55,6 +54,10 @@ void user_input(struct user *u, const struct iovec *iov, unsigned iovs)
 		u->net.dropped++;
 		return;
 	}
+	if (user_is_fragment(frame, len))
+		len = user_reassemble(u, frame, len);
+	if (!len)
+		return;
 	raise_mss(u, frame, len);
 	if (u->forwards6)
 		user_forwards_learn(u, frame, len);
@@ -83,8 +86,7 @@ static struct user_packet *new_packet(struct user *u, size_t len)
 	return p;
 }
 
-/* Length, identification and fragment of a header without options, and its checksum. */
-static void set_ipv4(uint8_t *ip, unsigned len, unsigned id, unsigned fragment)
+void user_set_ipv4(uint8_t *ip, unsigned len, unsigned id, unsigned fragment)
 {
 	frame_put16(ip + 2, len);
 	frame_put16(ip + 4, id);
@@ -145,7 +147,7 @@ static void cut(struct user *u, const uint8_t *frame, const struct frame_layout 
 		if (at.v6)
 			frame_put16(ip + 4, at.end - at.l4);
 		else
-			set_ipv4(ip, at.end - at.l3, frame_get16(ip + 4), 0);
+			user_set_ipv4(ip, at.end - at.l3, frame_get16(ip + 4), 0);
 		frame_tcp_checksum(to, &at);
 		if (u->accepts & NET_CSUM)
 			set_header(p, (struct net_header){.flags = NET_HDR_DATA_VALID});
@@ -170,8 +172,8 @@ static void fragment(struct user *u, const uint8_t *frame, size_t len)
 		ip = to + NET_ETHERNET;
 		memcpy(to, frame, NET_ETHERNET + IPV4_HEADER);
 		memcpy(ip + IPV4_HEADER, frame + NET_ETHERNET + IPV4_HEADER + off, n);
-		set_ipv4(ip, (unsigned)(IPV4_HEADER + n), id,
-			 (off + n < total ? MORE_FRAGMENTS : 0) | (unsigned)(off / 8));
+		user_set_ipv4(ip, (unsigned)(IPV4_HEADER + n), id,
+			      (off + n < total ? MORE_FRAGMENTS : 0) | (unsigned)(off / 8));
 	}
 }
 
