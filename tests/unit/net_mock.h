@@ -22,15 +22,16 @@ struct net_mock {
 	struct net net;
 	struct net_client client;
 	/* To the guest, by queue: fed, and shown so far. */
-	struct nm_packet in[NM_QUEUES][NM_PACKETS];
 	unsigned fed[NM_QUEUES], shown[NM_QUEUES];
 	bool wanted[NM_QUEUES];
 	/* From the guest. */
-	struct nm_packet out;
 	unsigned sent, sent_by[NM_QUEUES], room;
 	unsigned offloads, pairs, negotiations;
 	unsigned released, acquired;
 	uint8_t mac[6];
+
+	struct nm_packet out;
+	struct nm_packet in[NM_QUEUES][NM_PACKETS];
 };
 
 static inline void nm_attach(struct net *net, const struct net_client *client)
@@ -109,7 +110,7 @@ static inline void nm_init(struct net_mock *m, unsigned pairs, unsigned offloads
 					   .release = nm_release,
 					   .acquire = nm_acquire};
 
-	memset(m, 0, sizeof(*m));
+	memset(m, 0, offsetof(struct net_mock, out));
 	m->net = (struct net){.ops = &ops,
 			      .pairs = pairs,
 			      .offloads = offloads,

@@ -1,6 +1,6 @@
 /* User mode: a guest of hand-made frames against the stack and servers of this process. Segments in
- * both directions with and without offloads, large datagrams, forwards and their errors, no turning
- * in circles. */
+ * both directions with and without offloads, large datagrams both ways, forwards and their errors,
+ * no turning in circles. */
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -320,6 +320,68 @@ static void test_fragments(void)
 	stop();
 }
 
+/* `len` bytes of a UDP datagram from `off` on. */
+static void piece(const uint8_t *datagram, unsigned off, unsigned len, bool more, unsigned id)
+{
+	uint8_t *ip = frame + 14;
+
+	ipv4(FRAME_UDP, len);
+	memcpy(ip + 20, datagram + off, len);
+	frame_put16(ip + 4, id);
+	frame_put16(ip + 6, (more ? 0x2000 : 0) | off / 8);
+	frame_put16(ip + 10, 0);
+	frame_put16(ip + 10, (uint16_t)~frame_sum(ip, 20, 0));
+	CHECK_EQ(nc_send(&client, packet, NET_HEADER + 34 + len), 0);
+}
+
+/* The guest's own pieces: in any order, of several datagrams, and such as make none. */
+static void test_reassembly(void)
+{
+	static uint8_t d[4008], got[5000];
+	uint16_t port;
+	int fd = serve(SOCK_DGRAM, &port);
+
+	start(NULL, 0);
+	for (unsigned i = 8; i < sizeof(d); i++)
+		d[i] = (uint8_t)(i * 13 + i / 256);
+	frame_put16(d, 5000);
+	frame_put16(d + 2, port);
+	frame_put16(d + 4, sizeof(d));
+	piece(d, 2960, 1048, false, 1);
+	piece(d, 0, 1480, true, 2);
+	piece(d, 0, 1480, true, 1);
+	piece(d, 1480, 1480, true, 1);
+	nh_turn(&host, 0);
+	CHECK_EQ(recv(fd, got, sizeof(got), MSG_DONTWAIT), 4000);
+	CHECK(!memcmp(got, d + 8, 4000));
+	/* The other one is not complete; twice the same is an end. */
+	piece(d, 0, 1480, true, 2);
+	piece(d, 1480, 1480, true, 2);
+	piece(d, 2960, 1048, false, 2);
+	/* An odd middle, two different ends, more than there can be, nothing. */
+	piece(d, 0, 1481, true, 3);
+	piece(d, 0, 800, false, 4);
+	piece(d, 800, 800, true, 4);
+	piece(d, 65512, 800, false, 5);
+	piece(d, 8, 0, true, 6);
+	/* More of them than there is room for, again and again. */
+	for (unsigned i = 0; i < 100; i++)
+		piece(d, 1480, 1480, true, 100 + i);
+	nh_turn(&host, 0);
+	CHECK_EQ(recv(fd, got, sizeof(got), MSG_DONTWAIT), -1);
+	/* Too late. */
+	piece(d, 0, 2960, true, 7);
+	dev_advance(&t.w, 31 * NS_PER_S);
+	piece(d, 2960, 1048, false, 7);
+	nh_turn(&host, 0);
+	CHECK_EQ(recv(fd, got, sizeof(got), MSG_DONTWAIT), -1);
+	piece(d, 0, 2960, true, 7);
+	nh_turn(&host, 0);
+	CHECK_EQ(recv(fd, got, sizeof(got), MSG_DONTWAIT), 4000);
+	close(fd);
+	stop();
+}
+
 static void remember(void *opaque, const char *name, const char *value)
 {
 	if (!strcmp(name, "forward0"))
@@ -411,6 +473,7 @@ int main(void)
 	test_to_host();
 	test_to_guest();
 	test_fragments();
+	test_reassembly();
 	test_forwards();
 	test_slow();
 	return dev_result("net user");
