@@ -118,6 +118,34 @@ static void large_lz4(void)
 	bytes_free(&bz);
 }
 
+/* Two segments out of the same bytes: what is given back on the way must not be needed again. */
+static void shared_bytes(void)
+{
+	const size_t size = 6 << 20;
+	struct bytes elf = make_elf((struct elf_spec){.code_size = size, .memsz = size}), packed,
+		     bz;
+	size_t i;
+
+	put_le16(elf.data + 56, 2);
+	put_phdr(elf.data + 64 + 56, false, 1, 512, 0x2000000, 0x2000000, size, size);
+	packed = pack("lz4", elf);
+	bz = make_bzimage(packed);
+	if (!open_bytes(&img, bz, NULL, &err)) {
+		load(64);
+		for (i = 0; i < size && m.mem.host[0x1000000 + i] == code_byte(i) &&
+			    m.mem.host[0x2000000 + i] == code_byte(i);)
+			i++;
+		CHECK(i == size, "differs at %zu", i);
+		machine_free(&m);
+		boot_close(img);
+	} else {
+		CHECK(0, "%s", err.text);
+	}
+	bytes_free(&elf);
+	bytes_free(&packed);
+	bytes_free(&bz);
+}
+
 /* bzip2: the kernel is loaded as it is, and unpacks itself. */
 static void self_unpacking(void)
 {
@@ -295,6 +323,7 @@ int main(void)
 {
 	payloads();
 	large_lz4();
+	shared_bytes();
 	self_unpacking();
 	vmlinux();
 	i386();

@@ -78,8 +78,48 @@ int place_zero(struct boot_job *job, uint64_t gpa, size_t len, struct error *err
 	return 0;
 }
 
+/* Nothing of the file is needed once a segment is placed: they come in the order of the file and
+ * share no byte of it, as linkers write them, and the program headers lie before them. */
+static bool read_once(const struct elf *elf)
+{
+	const size_t entry = elf->is64 ? 56 : 32; /* of the program headers */
+	const uint8_t *end = elf->file.data + elf->phoff + elf->phnum * entry;
+	struct elf_segment seg;
+	unsigned i;
+
+	for (i = 0; i < elf->phnum; i++) {
+		elf_segment(elf, i, &seg);
+		if (seg.type != ELF_PT_LOAD || !seg.filesz)
+			continue;
+		if (seg.data < end)
+			return false;
+		end = seg.data + seg.filesz;
+	}
+	return true;
+}
+
+/* The pages that the unpacked kernel took up become the guest's, one after the other: half the
+ * memory, and memory that the host still has at hand. */
+static int put_segment(struct boot_job *job, const struct elf_segment *seg, bool release,
+		       struct error *err)
+{
+	uint64_t pos = 0, n;
+	int ret = 0;
+
+	for (; pos < seg->filesz && !ret; pos += n) {
+		n = SINK_PAGE - (uintptr_t)(seg->data + pos) % SINK_PAGE;
+		if (n > seg->filesz - pos)
+			n = seg->filesz - pos;
+		ret = place_put(job, seg->paddr + pos, seg->data + pos, n, err);
+		if (!ret && release && n == SINK_PAGE)
+			sink_release(&job->img->plain, seg->data + pos, n);
+	}
+	return ret;
+}
+
 int place_elf(struct boot_job *job, const struct elf *elf, struct error *err)
 {
+	const bool release = read_once(elf);
 	struct elf_segment seg;
 	unsigned i;
 	int ret;
@@ -99,7 +139,7 @@ int place_elf(struct boot_job *job, const struct elf *elf, struct error *err)
 		elf_segment(elf, i, &seg);
 		if (seg.type != ELF_PT_LOAD || !seg.memsz)
 			continue;
-		ret = place_put(job, seg.paddr, seg.data, seg.filesz, err);
+		ret = put_segment(job, &seg, release, err);
 		if (!ret)
 			ret = place_zero(job, seg.paddr + seg.filesz, seg.memsz - seg.filesz, err);
 		if (ret)

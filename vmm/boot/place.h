@@ -25,7 +25,8 @@ int place_check(struct boot_job *job, uint64_t start, uint64_t len, const char *
 /* Writes; -EFAULT. */
 int place_put(struct boot_job *job, uint64_t gpa, const void *data, size_t len, struct error *err);
 int place_zero(struct boot_job *job, uint64_t gpa, size_t len, struct error *err);
-/* Loads every PT_LOAD segment at its physical address, zeroing the rest of it. */
+/* Loads every PT_LOAD segment at its physical address, zeroing the rest of it. The unpacked kernel
+ * may be gone afterwards: its memory is given back on the way. */
 int place_elf(struct boot_job *job, const struct elf *elf, struct error *err);
 /* The initrd as high as possible with its last byte at or below `max`, above nothing of the kernel;
  * fills job->initrd. No initrd: does nothing. */

@@ -172,6 +172,15 @@ int sink_seal(struct sink *s, int *fd, const uint8_t **map, size_t *len, struct 
 	return 0;
 }
 
+void sink_release(const struct sink *s, const uint8_t *data, size_t n)
+{
+	const uintptr_t start = (uintptr_t)data;
+
+	if (s->fd < 0 && s->map && data >= s->map && n <= s->cap &&
+	    (size_t)(data - s->map) <= s->cap - n && !(start % SINK_PAGE) && !(n % SINK_PAGE))
+		(void)madvise(s->map + (data - s->map), n, MADV_DONTNEED);
+}
+
 void sink_close(struct sink *s)
 {
 	if (s->map)

@@ -35,6 +35,11 @@ int sink_read_file(struct sink *s, const char *path, const char *what, size_t ma
 /* Of a memfd: nothing can change the file any more; maps it read-only. The caller owns *fd and *map
  * (len bytes); the sink is closed. */
 int sink_seal(struct sink *s, int *fd, const uint8_t **map, size_t *len, struct error *err);
+/* Of plain memory: [data, data + n), host addresses of whole huge pages, is not read any more and
+ * takes up no memory from now on. Does nothing for other addresses. */
+void sink_release(const struct sink *s, const uint8_t *data, size_t n);
 void sink_close(struct sink *s); /* again is fine */
+
+#define SINK_PAGE (2ul << 20) /* a huge page */
 
 #endif
