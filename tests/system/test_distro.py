@@ -7,7 +7,7 @@ import time
 from distro import Distro, run
 from ferrytest import SCALE, check, each, limit, slow
 
-LOG = "/root/orderly"
+LOG = "/var/lib/orderly"
 # A service whose end writes to the disk: it is only there after a shutdown that stops services.
 WITNESS = ("systemd-run --quiet --unit=witness --remain-after-exit "
            f"--property=ExecStop='/bin/sh -c \"echo stopped >{LOG}\"' true")
@@ -95,10 +95,10 @@ int main(void)
 """
 GIT = """
 set -e
-cd /root && git init -q -b main work && cd work
+cd ~ && git init -q -b main work && cd work
 git config user.name guest && git config user.email guest@example.org
 for n in $(seq 20); do seq $n 1000 >file$n; git add . && git commit -q -m "change $n"; done
-git clone -q /root/work /root/clone && cd /root/clone
+git clone -q ~/work ~/clone && cd ~/clone
 git fsck --strict && git log --oneline | wc -l && git diff --stat HEAD~19 | tail -n 1
 """
 SQL = """
@@ -129,12 +129,12 @@ def test_tools():
         check(out.split() == [f"{roots:.4f}"] * 2, f"gcc: {out}, not {roots:.4f}")
         out = guest.ssh("sh -s", 240, GIT).splitlines()
         check(out[0] == "20" and "19 files changed" in out[1], f"git: {out}")
-        out = guest.ssh("sqlite3 t.db", 240, SQL).split()
+        out = guest.ssh("sqlite3 /var/tmp/t.db", 240, SQL).split()
         check(out == ["ok", f"{len(squares)}|{sum(squares)}"], f"sqlite3: {out}")
         end(guest)
         # The same data, read from the disk without the guest.
         path = os.path.join(folder, "t.db")
-        run("debugfs", "-R", f"dump /root/t.db {path}", guest.disk)
+        run("debugfs", "-R", f"dump /var/tmp/t.db {path}", guest.disk)
         with open(path, "rb") as f:
             check(f.read(16) == b"SQLite format 3\0", "t.db on the disk")
 
