@@ -15,7 +15,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
-from ferrytest import FERRY, QUIET, TOP, Guest, Failure, initramfs, kernel  # noqa: E402
+from ferrytest import FERRY, QUIET, TOP, Failure, Guest, initramfs, kernel, memory_split  # noqa: E402
 
 MEMORY = 512
 VMMS = ["ferry", "qemu"]
@@ -47,22 +47,9 @@ def memory(vmm, cpus):
     with Guest(kernel(), initramfs("shell"), QUIET, MEMORY, cpus, reset_limit=0, vmm=vmm) as guest:
         guest.shell()
         time.sleep(1)
-        ram = total = size = 0
-        name = ""
-        with open(f"/proc/{guest.pid}/smaps") as f:
-            for line in f:
-                if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-                    name = line.split(maxsplit=5)[5].strip() if len(line.split(maxsplit=5)) > 5 else ""
-                elif line.startswith("Size:"):
-                    size = int(line.split()[1])
-                elif line.startswith("Pss:"):
-                    pss = int(line.split()[1])
-                    total += pss
-                    # ferry: a memfd of the guest's size; QEMU: an anonymous mapping of it.
-                    if size >= MEMORY * 1024 // 2 and ("memfd" in name or not name):
-                        ram += pss
+        split = memory_split(guest.pid, MEMORY)
         guest.poweroff()
-    return total - ram, ram
+    return split
 
 
 def median(values):

@@ -258,6 +258,26 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory_split(pid, megabytes):
+    """Proportional set size of a process, KiB: (beyond the guest's RAM of so many MiB, in that RAM)."""
+    ram = total = size = 0
+    name = flags = ""
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                _, flags, _, _, _, *rest = line.split(maxsplit=5)
+                name = rest[0].strip() if rest else ""
+            elif line.startswith("Size:"):
+                size = int(line.split()[1])
+            elif line.startswith("Pss:"):
+                pss = int(line.split()[1])
+                total += pss
+                # An anonymous mapping of that size or a memfd; what is executable is translated code.
+                if size >= megabytes * 1024 // 2 and "x" not in flags and ("memfd" in name or not name):
+                    ram += pss
+    return total - ram, ram
+
+
 PROMPT = r"[~/\w]* # (\x1b\[6n)?$"
 QUIET = "quiet panic=-1"
 
