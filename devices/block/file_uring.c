@@ -9,7 +9,7 @@
 
 #include "devices/block/file.h"
 
-enum { ENTRIES = 128, LARGE = 256 << 10 };
+enum { ENTRIES = 128, LARGE = 1 << 20 /* a request of Linux, hardly a millisecond */ };
 
 struct uring {
 	struct file file;
