@@ -14,6 +14,7 @@ from ferrytest import (EXIT_START, Guest, Process, Skip, check, each, ferry, gue
 
 MIB = 1 << 20
 AIO = ["io_uring", "threads"]
+PAIRS = ["io_uring none", "threads writeback"]  # each of both once: unit tests try all
 
 
 def image(folder, mib, name="disk.img", data=b""):
@@ -48,8 +49,9 @@ def mechanism_options(aio, cache="writeback"):
 
 @needs_ferry
 @limit(600)
-@each(aio=AIO, fs=["ext4", "xfs"])
-def test_filesystem(aio, fs):
+@each(how=["io_uring ext4", "threads xfs"])
+def test_filesystem(how):
+    aio, fs = how.split()
     with tempfile.TemporaryDirectory() as folder:
         path = image(folder, 64 if fs == "ext4" else 320)
         out = disk_test(f"filesystem {fs} 24", path + mechanism_options(aio))
@@ -77,8 +79,9 @@ def check_pieces(path, mib, options, timeout):
 
 @needs_ferry
 @limit(600)
-@each(aio=AIO, cache=["writeback", "none"])
-def test_pieces(aio, cache):
+@each(how=PAIRS)
+def test_pieces(how):
+    aio, cache = how.split()
     with tempfile.TemporaryDirectory(dir=".") as folder:
         check_pieces(image(folder, 64), 64, mechanism_options(aio, cache), 300)
 
@@ -132,9 +135,10 @@ def check_sequence(path, number):
 
 @needs_ferry
 @limit(300)
-@each(aio=AIO, cache=["writeback", "none"])
-def test_killed(aio, cache):
+@each(how=PAIRS)
+def test_killed(how):
     """kill -9 in the middle of a load: everything that was flushed is there."""
+    aio, cache = how.split()
     with tempfile.TemporaryDirectory(dir=".") as folder:
         path = image(folder, 4)
         for seconds in (0.5, 1.2):
@@ -149,13 +153,12 @@ def test_killed(aio, cache):
 
 @needs_ferry
 @limit(300)
-@each(aio=AIO)
-def test_discard(aio):
+def test_discard():
     """fstrim in the guest gives the host its space back."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         path = image(folder, 128)
         with Guest(kernel(), initramfs("disk"), "quiet panic=-1 ferry.test=disk.sh ferry.args=discard,64", cpus=2,
-                   reset_limit=0, extra=["--disk", path + mechanism_options(aio)]) as guest:
+                   reset_limit=0, extra=["--disk", path]) as guest:
             guest.expect("^full", 120)
             full = os.stat(path).st_blocks * 512
             check(full > 64 * MIB, f"the host's file has {full} bytes only")
@@ -249,13 +252,12 @@ def test_full_stop(aio):
 
 @needs_ferry
 @limit(300)
-@each(aio=AIO)
-def test_shrunk(aio):
+def test_shrunk():
     """The file has become shorter behind the guest: errors for what is gone, and nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         path = image(folder, 64)
         with Guest(kernel(), initramfs("disk"), "quiet panic=-1 ferry.test=disk.sh ferry.args=reads,64", cpus=2,
-                   terminal=False, reset_limit=0, extra=["--disk", path + mechanism_options(aio)]) as guest:
+                   terminal=False, reset_limit=0, extra=["--disk", path]) as guest:
             guest.expect("ferry: init", 60)
             os.truncate(path, 40 * MIB)
             guest.expect("^readable 40", 200)
