@@ -8,7 +8,7 @@
 #? make fuzz             fuzz targets with sanitizers, FUZZ_SECONDS=20 each
 #? make boots            boot both kernels N=20 times with 1, 2, 4 and 8 processors
 #? make stress           the stress suite for MINUTES=5
-#? make soak             boots, stress, file systems on a second disk
+#? make soak             boots, stress, large disks, a Debian under mixed load for SOAK_MINUTES=30
 #? make image            Debian on a disk image for tests, built once and kept
 #? make bench            compare with QEMU's TCG
 #? make bench-io         the same for disks and network

@@ -129,7 +129,7 @@ stress: all guest
 
 soak: all guest image
 	$(Q)$(MAKE) --no-print-directory boots stress
-	$(Q)$(RUN_TESTS) --system --only-slow $(ARGS) distro.
+	$(Q)$(RUN_TESTS) --system --only-slow $(ARGS) distro. disk. soak.
 
 # Unit tests with sanitizers: memory and undefined behaviour, then data races. (Address space layout
 # randomisation off for the second: older thread sanitizers die of its width.)
