@@ -46,6 +46,7 @@ cppcheck|command -v cppcheck|make lint
 xz-utils|command -v xz|kernel payloads in tests
 zstd|command -v zstd|kernel payloads in tests
 lz4|command -v lz4|kernel payloads in tests
+passt|command -v passt|network tests
 mmdebstrap|command -v mmdebstrap|Debian on a disk image
 e2fsprogs|PATH=$PATH:/sbin:/usr/sbin command -v mke2fs|Debian on a disk image
 openssh-client|command -v ssh|logs in there'
