@@ -52,6 +52,12 @@ class Distro(Guest):
         self.expect(r"[\r\n]# ", 60, "the shell's prompt")
         return self
 
+    def run(self, command, timeout=60):
+        """As any guest's; the prompt that follows is waited for: it could come behind the next line's echo."""
+        output = super().run(command, timeout)
+        self.expect("# ", 60, "the shell's prompt")
+        return output
+
     def ssh(self, command, timeout=120, stdin=""):
         """Runs a command by ssh; what it printed. Waits for the network and the server as long as need be."""
         end = time.monotonic() + timeout * SCALE
