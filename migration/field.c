@@ -3,6 +3,7 @@
  *
  *   state   := u8 length, name, u16 version, u32 length of what follows, field*
  *   field   := u8 length, name, u8 type, u32 count, u32 length of the payload, payload
+ *              bit 7 of type: a reader that does not know the field skips it
  *   payload := count elements; of FIELD_STRUCT: count nested states
  *
  * Everything carries its length, so a damaged field can't make the reader run past its own bytes.
@@ -15,8 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migration/bytes.h"
+
 #define FIELD_MAX_PER_TABLE 256
 #define FIELD_MAX_DEPTH	    8
+#define FIELD_SKIPPABLE	    0x80
 
 /* 0 for FIELD_STRUCT, whose elements have no fixed encoded size. */
 static uint32_t elem_size(enum field_type type)
@@ -89,12 +93,6 @@ static uint8_t *buf_grow(struct field_buf *buf, size_t n)
 	return buf->data + buf->len - n;
 }
 
-static void put_le(uint8_t *p, uint64_t value, unsigned bytes)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(value >> (8 * i));
-}
-
 static int buf_put(struct field_buf *buf, uint64_t value, unsigned bytes)
 {
 	uint8_t *p = buf_grow(buf, bytes);
@@ -143,10 +141,11 @@ static int save_payload(const struct field *f, uint8_t *object, struct field_buf
 
 static int save_field(const struct field *f, uint8_t *object, struct field_buf *buf)
 {
+	uint8_t type = (uint8_t)f->type | (f->optional ? FIELD_SKIPPABLE : 0);
 	size_t len_at;
 	int ret;
 
-	if (buf_put_name(buf, f->name) || buf_put(buf, f->type, 1) || buf_put(buf, f->count, 4) ||
+	if (buf_put_name(buf, f->name) || buf_put(buf, type, 1) || buf_put(buf, f->count, 4) ||
 	    buf_put(buf, 0, 4))
 		return -ENOMEM;
 	len_at = buf->len - 4;
@@ -178,6 +177,17 @@ static int save_state(const struct state_desc *desc, uint8_t *object, struct fie
 	return 0;
 }
 
+int field_buf_append(struct field_buf *buf, const void *data, size_t len)
+{
+	uint8_t *p = buf_grow(buf, len);
+
+	if (!p)
+		return -ENOMEM;
+	if (len)
+		memcpy(p, data, len);
+	return 0;
+}
+
 int field_save(const struct state_desc *desc, void *object, struct field_buf *buf)
 {
 	size_t start = buf->len;
@@ -196,10 +206,6 @@ struct load {
 	char *err;
 	size_t err_len;
 };
-struct span {
-	const uint8_t *p;
-	size_t left;
-};
 
 __attribute__((format(printf, 3, 4))) static int fail(struct load *ld, int code, const char *fmt,
 						      ...)
@@ -212,51 +218,6 @@ __attribute__((format(printf, 3, 4))) static int fail(struct load *ld, int code,
 		va_end(ap);
 	}
 	return code;
-}
-
-static bool span_get(struct span *s, unsigned bytes, uint64_t *value)
-{
-	*value = 0;
-	if (s->left < bytes)
-		return false;
-	for (unsigned i = 0; i < bytes; i++)
-		*value |= (uint64_t)s->p[i] << (8 * i);
-	s->p += bytes;
-	s->left -= bytes;
-	return true;
-}
-
-static bool span_cut(struct span *s, uint64_t len, struct span *out)
-{
-	if (s->left < len)
-		return false;
-	*out = (struct span){s->p, (size_t)len};
-	s->p += len;
-	s->left -= (size_t)len;
-	return true;
-}
-
-static bool span_cut_name(struct span *s, struct span *name)
-{
-	uint64_t len;
-
-	return span_get(s, 1, &len) && span_cut(s, len, name);
-}
-
-static bool name_is(struct span name, const char *expected)
-{
-	return strlen(expected) == name.left && !memcmp(expected, name.p, name.left);
-}
-
-/* Names come from the wire: only printable characters reach a message. */
-static const char *name_text(struct span name, char text[64])
-{
-	size_t n = name.left < 63 ? name.left : 63;
-
-	for (size_t i = 0; i < n; i++)
-		text[i] = (char)(name.p[i] > 32 && name.p[i] < 127 ? name.p[i] : '?');
-	text[n] = 0;
-	return text;
 }
 
 static int load_state(struct load *ld, const struct state_desc *desc, uint8_t *object,
@@ -305,15 +266,18 @@ static int load_field(struct load *ld, const struct state_desc *desc, uint8_t *o
 	    !span_get(body, 4, &count) || !span_get(body, 4, &len) ||
 	    !span_cut(body, len, &payload))
 		return fail(ld, -EINVAL, "%s: a field is cut off", desc->name);
-	while (f->name && !name_is(name, f->name) && n < FIELD_MAX_PER_TABLE - 1)
+	while (f->name && !span_is(name, f->name) && n < FIELD_MAX_PER_TABLE - 1)
 		f++, n++;
-	if (!f->name || !name_is(name, f->name))
+	if ((!f->name || !span_is(name, f->name)) && type & FIELD_SKIPPABLE)
+		return 0;
+	if (!f->name || !span_is(name, f->name))
 		return fail(ld, -ENOTSUP, "%s: unknown field %s (written by a newer version?)",
-			    desc->name, name_text(name, text));
+			    desc->name, span_text(name, text, sizeof(text)));
 	bit = 1ULL << (n % 64);
 	if (seen[n / 64] & bit)
 		return fail(ld, -EINVAL, "%s.%s: twice", desc->name, f->name);
 	seen[n / 64] |= bit;
+	type &= (uint8_t)~FIELD_SKIPPABLE;
 	if (type != f->type)
 		return fail(ld, -EINVAL, "%s.%s: type %u, expected %u", desc->name, f->name,
 			    (unsigned)type, f->type);
@@ -350,9 +314,9 @@ static int load_state(struct load *ld, const struct state_desc *desc, uint8_t *o
 	if (!span_cut_name(in, &name) || !span_get(in, 2, &version) || !span_get(in, 4, &len) ||
 	    !span_cut(in, len, &body))
 		return fail(ld, -EINVAL, "%s: the state is cut off", desc->name);
-	if (!name_is(name, desc->name))
+	if (!span_is(name, desc->name))
 		return fail(ld, -EINVAL, "state of %s where that of %s is expected",
-			    name_text(name, text), desc->name);
+			    span_text(name, text, sizeof(text)), desc->name);
 	while (body.left) {
 		ret = load_field(ld, desc, object, &body, seen);
 		if (ret)
@@ -384,6 +348,58 @@ int64_t field_load(const struct state_desc *desc, void *object, const void *data
 			return ret;
 	}
 	return (int64_t)(len - in.left);
+}
+
+/* ---- what needs no table ---- */
+
+static int64_t peek_state(const uint8_t *data, size_t len, struct field_head *head, int depth);
+
+static bool peek_field(struct span *body, int depth)
+{
+	uint64_t type, count, len;
+	struct span name, payload;
+	struct field_head sub;
+	int64_t used;
+
+	if (!span_cut_name(body, &name) || !span_get(body, 1, &type) ||
+	    !span_get(body, 4, &count) || !span_get(body, 4, &len) ||
+	    !span_cut(body, len, &payload))
+		return false;
+	type &= (uint8_t)~FIELD_SKIPPABLE;
+	if (type < FIELD_U8 || type > FIELD_STRUCT)
+		return false;
+	if (type != FIELD_STRUCT)
+		return len == count * elem_size((enum field_type)type);
+	for (; count && payload.left; count--) {
+		used = peek_state(payload.p, payload.left, &sub, depth + 1);
+		if (used < 0)
+			return false;
+		payload.p += used;
+		payload.left -= (size_t)used;
+	}
+	return !count && !payload.left;
+}
+
+static int64_t peek_state(const uint8_t *data, size_t len, struct field_head *head, int depth)
+{
+	struct span in = {data, len}, name, body;
+	uint64_t version, size;
+
+	*head = (struct field_head){.fields = 0};
+	if (depth > FIELD_MAX_DEPTH || !span_cut_name(&in, &name) || !span_get(&in, 2, &version) ||
+	    !span_get(&in, 4, &size) || !span_cut(&in, size, &body))
+		return -EINVAL;
+	span_text(name, head->name, sizeof(head->name));
+	head->version = (uint16_t)version;
+	for (; body.left; head->fields++)
+		if (!peek_field(&body, depth))
+			return -EINVAL;
+	return (int64_t)(len - in.left);
+}
+
+int64_t field_peek(const void *data, size_t len, struct field_head *head)
+{
+	return peek_state(data, len, head, 0);
 }
 
 /* ---- printing and checking ---- */

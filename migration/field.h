@@ -39,6 +39,8 @@ struct field {
 	 * can then load the state. A field left out keeps the value that the object has after
 	 * reset. */
 	bool (*needed)(const void *object);
+	/* A reader that does not know the field may skip it; without this it refuses the state. */
+	bool optional;
 };
 
 struct state_desc {
@@ -92,6 +94,7 @@ struct field_buf {
 	size_t len, cap;
 };
 void field_buf_free(struct field_buf *buf);
+int field_buf_append(struct field_buf *buf, const void *data, size_t len); /* 0 or -ENOMEM */
 
 /* Appends the object's state. 0 or -ENOMEM (buf is unchanged then). */
 int field_save(const struct state_desc *desc, void *object, struct field_buf *buf);
@@ -103,6 +106,15 @@ int field_save(const struct state_desc *desc, void *object, struct field_buf *bu
  * away. */
 int64_t field_load(const struct state_desc *desc, void *object, const void *data, size_t len,
 		   char *err, size_t err_len);
+
+/* What a state says of itself, read without its table: hostile input, checked in structure only.
+ * Returns the bytes that the state takes, or -EINVAL. */
+struct field_head {
+	char name[64]; /* printable; cut off where longer */
+	uint16_t version;
+	uint32_t fields;
+};
+int64_t field_peek(const void *data, size_t len, struct field_head *head);
 
 /* Prints "name.field = value" lines. */
 void field_print(const struct state_desc *desc, const void *object, FILE *out);

@@ -156,6 +156,49 @@ static void test_versions(void)
 	field_buf_free(&buf);
 }
 
+/* What can be read without the table: every cut is seen, and nothing beyond the end is read. */
+static void test_peek(void)
+{
+	struct field_buf buf = {0};
+	struct field_head head;
+	struct outer a;
+
+	fill(&a);
+	field_save(&old_desc, &a, &buf);
+	CHECK_EQ(field_peek(buf.data, buf.len, &head), buf.len);
+	CHECK(!strcmp(head.name, "outer") && head.version == 1 && head.fields == 9);
+	for (size_t i = 0; i < buf.len; i++)
+		CHECK_EQ(field_peek(buf.data, i, &head), -EINVAL);
+	for (size_t i = 0; i < buf.len * 8; i++) {
+		buf.data[i / 8] ^= (uint8_t)(1u << i % 8);
+		int64_t ret = field_peek(buf.data, buf.len, &head);
+
+		CHECK(ret == -EINVAL || (ret > 0 && ret <= (int64_t)buf.len));
+		buf.data[i / 8] ^= (uint8_t)(1u << i % 8);
+	}
+	field_buf_free(&buf);
+}
+
+/* A field that a reader may skip: an older one loads the rest, one without the mark refuses. */
+static void test_optional(void)
+{
+	static struct field fields[] = {OUTER_FIELDS,
+					FIELD_SCALAR(struct outer, later, FIELD_U32, 2), FIELD_END};
+	static const struct state_desc desc = {.name = "outer", .version = 2, .fields = fields};
+	struct field_buf buf = {0};
+	struct outer a, b = {.later = 5};
+	char err[128];
+
+	fill(&a);
+	fields[9].optional = true;
+	CHECK_EQ(field_save(&desc, &a, &buf), 0);
+	CHECK_EQ(field_load(&old_desc, &b, buf.data, buf.len, err, sizeof(err)), buf.len);
+	CHECK(same(&a, &b) && b.later == 5);
+	CHECK_EQ(field_load(&new_desc, &b, buf.data, buf.len, err, sizeof(err)), buf.len);
+	CHECK_EQ(b.later, 11);
+	field_buf_free(&buf);
+}
+
 /* Every byte of the encoding changed to something else, and every truncation. */
 static void test_hostile(void)
 {
@@ -307,6 +350,8 @@ int main(void)
 {
 	test_round_trip();
 	test_versions();
+	test_peek();
+	test_optional();
 	test_hostile();
 	test_refusals();
 	test_left_over();
