@@ -12,6 +12,8 @@ const struct exit_text exit_texts[] = {
 	{"10", "the engine or a device gave up: a fault of ferry or of the host"},
 	{"12", "ferry wait: the process was gone without saying how: killed, or crashed"},
 	{"14", "ferry stop: the guest did not switch itself off in time, and was ended"},
+	{"16", "ferry stream: the stream is damaged or cut off"},
+	{"18", "ferry stream: only a newer ferry understands the stream"},
 	{"128+N",
 	 "ended by signal N: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP (the terminal "
 	 "was closed)"},

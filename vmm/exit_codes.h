@@ -20,7 +20,9 @@ enum exit_code {
 	EXIT_ENGINE = 10,     /* the engine or a device gave up: a bug in ferry or on the host */
 	EXIT_LOST = 12,	      /* wait: the process was gone without saying how */
 	EXIT_HARD = 14,	      /* stop: the guest did not switch itself off, and was ended */
-	EXIT_SIGNAL = 128,    /* + the signal's number */
+	EXIT_STREAM_DAMAGED = 16, /* stream: damaged or cut off */
+	EXIT_STREAM_NEWER = 18,	  /* stream: only a newer ferry understands it */
+	EXIT_SIGNAL = 128,	  /* + the signal's number */
 };
 
 static inline int exit_code_debug(unsigned value)
