@@ -237,7 +237,10 @@ static void print_summary(const struct job *job)
 
 static int report(struct job *job, int ret)
 {
-	const char *state = !ret ? "whole" : ret == -ENOTSUP ? "newer" : "damaged";
+	const char *state = !ret	      ? "whole"
+			    : ret == -ENOTSUP ? "newer"
+			    : ret == -ENOMEM  ? "unknown"
+					      : "damaged";
 	struct error err;
 
 	if (job->config->json)
