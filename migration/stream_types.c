@@ -10,7 +10,7 @@ enum { SMALL = STREAM_SMALL_MAX, BULK = STREAM_PAYLOAD_MAX };
 
 static const struct stream_type_info types[STREAM_TYPES] = {
 	[STREAM_HELLO] = {"HELLO", SMALL, true, false, 3},
-	[STREAM_DESCRIPTION] = {"DESCRIPTION", SMALL, true, false, 1},
+	[STREAM_DESCRIPTION] = {"DESCRIPTION", BULK, true, false, 1},
 	[STREAM_IMAGE] = {"IMAGE", BULK, true, true, 1},
 	[STREAM_MEMORY] = {"MEMORY", SMALL, true, false, 1},
 	[STREAM_ACCEPT] = {"ACCEPT", SMALL, true, false, 2},
