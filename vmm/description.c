@@ -1,0 +1,120 @@
+#include "vmm/description.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration/stream_items.h"
+
+/* Of one host, not of the machine. */
+static const char *const local_fields[] = {"engine",  "shared", "hugepages", "overcommit",
+					   "pidfile", "stats",	"detach",    "quiet"};
+
+static bool is_local(const char *name)
+{
+	for (unsigned i = 0; i < sizeof(local_fields) / sizeof(local_fields[0]); i++) {
+		if (!strcmp(local_fields[i], name))
+			return true;
+	}
+	return false;
+}
+
+/* The value as text, to be freed; NULL: not set (or no memory: *ret is -ENOMEM). */
+static char *value_text(const struct config_field *field, const struct run_config *config,
+			unsigned index, int *ret)
+{
+	/* A size does not say how long it will be. */
+	int n = field->type == CONFIG_SIZE ? 32 : config_format(field, config, index, NULL, 0);
+	char *text;
+
+	if (n < 0)
+		return NULL;
+	text = malloc((size_t)n + 1);
+	if (text)
+		config_format(field, config, index, text, (size_t)n + 1);
+	else
+		*ret = -ENOMEM;
+	return text;
+}
+
+static int put_field(struct field_buf *buf, const struct config_field *field,
+		     const struct run_config *config, const struct run_config *defaults)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < config_count(field, config) && !ret; i++) {
+		char *text = value_text(field, config, i, &ret);
+		char *initial = value_text(field, defaults, i, &ret);
+		/* The name is for people: another is taken where it is not understood. */
+		bool must = strcmp(field->name, "name") != 0 && text &&
+			    (!initial || strcmp(text, initial) != 0);
+
+		if (!ret && text)
+			ret = stream_item_put_text(buf, must, field->name, text);
+		free(text);
+		free(initial);
+	}
+	return ret;
+}
+
+int description_write(struct stream_writer *w, const struct run_config *config, struct error *err)
+{
+	struct run_config *defaults = malloc(sizeof(*defaults));
+	struct field_buf buf = {0};
+	int ret = 0;
+
+	if (!defaults)
+		return error_set(err, -ENOMEM, "no memory");
+	config_init(run_config_fields, defaults, sizeof(*defaults));
+	for (const struct config_field *f = run_config_fields; f->name && !ret; f++) {
+		if (!is_local(f->name))
+			ret = put_field(&buf, f, config, defaults);
+	}
+	if (!ret)
+		ret = stream_write_bytes(w, STREAM_DESCRIPTION, 0, buf.data, buf.len);
+	if (ret)
+		error_set(err, ret, "cannot send the machine's description: %s", strerror(-ret));
+	config_free(run_config_fields, defaults);
+	free(defaults);
+	field_buf_free(&buf);
+	return ret;
+}
+
+static int read_item(const struct stream_frame *frame, const struct stream_item *item,
+		     struct run_config *config, struct error *err)
+{
+	const struct config_field *field = config_find(run_config_fields, item->name);
+	struct stream_error why;
+	char *text;
+	int ret;
+
+	if (!field || is_local(item->name)) {
+		ret = stream_item_unknown(frame, item, &why);
+		return ret ? error_set(err, ret, "%s", why.text) : 0;
+	}
+	text = malloc((size_t)item->len + 1);
+	if (!text)
+		return error_set(err, -ENOMEM, "no memory");
+	ret = stream_item_text(frame, item, text, (size_t)item->len + 1, &why);
+	if (ret)
+		error_set(err, ret, "%s", why.text);
+	else if (config_parse(field, config, text, err))
+		ret = error_prefix(err, -EINVAL, "the machine's description, %s", item->name);
+	free(text);
+	return ret;
+}
+
+int description_read(const struct stream_frame *frame, struct run_config *config, struct error *err)
+{
+	struct stream_error why;
+	struct stream_item item;
+	uint32_t at = 0;
+	int ret;
+
+	while ((ret = stream_item_next(frame, &at, &item, &why)) > 0) {
+		ret = read_item(frame, &item, config, err);
+		if (ret)
+			return ret;
+	}
+	return ret ? error_set(err, ret, "%s", why.text) : 0;
+}

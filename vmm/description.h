@@ -1,0 +1,23 @@
+/*
+ * A machine's configuration as the migration stream carries it: the rows of run_config_fields as
+ * names and values. What belongs to one host (engine, kind of memory, pid file...) is not sent.
+ * A value other than the default must be understood by the reader; one that is the default may be
+ * skipped, so that a ferry without the field still takes the machine.
+ */
+#ifndef VMM_DESCRIPTION_H
+#define VMM_DESCRIPTION_H
+
+#include "migration/stream.h"
+#include "vmm/config.h"
+
+/* Writes DESCRIPTION. Paths go as they are: make them absolute before. 0 or -errno with a text. */
+int description_write(struct stream_writer *w, const struct run_config *config, struct error *err);
+
+/* Fills in config, which is initialised and may have been given host-side values, from a
+ * DESCRIPTION frame. Hostile input: every value passes its field's checks; config_check() is left
+ * to the caller, after what the user overrides. -EBADMSG, -EINVAL (a value that cannot be here),
+ * -ENOTSUP (a field that is not known here and matters). The config is to be freed in any case. */
+int description_read(const struct stream_frame *frame, struct run_config *config,
+		     struct error *err);
+
+#endif
