@@ -13,6 +13,8 @@
 #? make bench            compare with QEMU's TCG
 #? make bench-io         the same for disks and network
 #? make lint             what the continuous integration checks without running anything
+#? make libmmu           the second-stage MMU core alone, as a library (mmu/README.md)
+#? make mmu-share        how much of it is common to all formats
 #? make man              man pages, in build/release/man
 #? make install          programme, man pages, shell completion: PREFIX=/usr/local, DESTDIR=
 #? make uninstall        remove them
@@ -100,8 +102,7 @@ $(UNICORN)/.done:
 	$(call say,BUILD,Unicorn $(UNICORN_VARIANT): once$(comma) then kept)
 	$(Q)cpu/soft/unicorn/build.sh $(UNICORN_VARIANT)
 
-.PHONY: libmmu unit clean
-libmmu: $(O)/libmmu.a
+.PHONY: unit clean
 unit: $(patsubst %.c,$(O)/%,$(UNIT_SRC))
 clean:
 	$(Q)rm -rf $(BUILD)
@@ -140,6 +141,7 @@ uninstall:
 		"$(DESTDIR)$(ZSH_COMPLETION)" "$(DESTDIR)$(FISH_COMPLETION)" \
 		"$(DESTDIR)$(PREFIX)"/share/man/man1/ferry.1 "$(DESTDIR)$(PREFIX)"/share/man/man1/ferry-*.1
 
+include mmu/mmu.mk
 include tests/tests.mk
 
 -include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CLI_SRC) $(UNIT_SRC)))

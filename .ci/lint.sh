@@ -3,7 +3,7 @@
 #   TIDY_SECONDS=N   clang-tidy looks at files, the last changed first, until that is over (default 240)
 set -u
 cd "$(dirname "$0")/.." || exit
-all="format headers direction shell python cppcheck tidy paths"
+all="format headers direction share shell python cppcheck tidy paths"
 bad=0
 
 fail() {
@@ -70,6 +70,11 @@ check_direction() {
 		vmm mmu migration devices cpu
 		cli mmu migration devices cpu vmm
 	END
+}
+
+# The MMU core: formats are short, the rest is common.
+check_share() {
+	mmu/share.py >/dev/null || fail "share: see make mmu-share"
 }
 
 check_shell() {

@@ -4,7 +4,8 @@
  * the compiler follows the pointer and specialises the code, so there is no indirect call per
  * entry. A format lives in mmu/format/NAME.h and knows geometry and bits, nothing else.
  *
- * Entry values are uint64_t in host order whatever the entry size. Functions are pure.
+ * Most of a format is constants: masks, from which the functions below make what formats have in
+ * common. Entry values are uint64_t in host order whatever the entry size. All functions are pure.
  */
 #ifndef MMU_FORMAT_H
 #define MMU_FORMAT_H
@@ -17,6 +18,23 @@
 /* Permissions are S2_R | S2_W | S2_X of second_stage.h. */
 enum { FORMAT_R = 1, FORMAT_W = 2, FORMAT_X = 4 };
 
+/* Accessed and dirty. */
+enum { FORMAT_A = 1, FORMAT_D = 2 };
+
+/* Memory types: write-back; not cached; device. */
+enum { FORMAT_WB, FORMAT_NC, FORMAT_IO, FORMAT_MEMORY_TYPES };
+
+/* What the hardware that walks the tables can do: the values of enum s2_options, and what a
+ * geometry adds. */
+enum format_options {
+	FORMAT_EXEC_ONLY = 1,
+	FORMAT_VMID16 = 2,
+	FORMAT_PBMT = 4,
+	FORMAT_NAPOT = 8,
+	FORMAT_AD = 16,	  /* it sets accessed and dirty bits */
+	FORMAT_WIDE = 32, /* addresses of more than 48 bits, with a layout of their own */
+};
+
 enum entry_kind {
 	ENTRY_NONE,   /* nothing mapped */
 	ENTRY_TABLE,  /* points to a table of the next lower level */
@@ -26,13 +44,20 @@ enum entry_kind {
 
 /* What an instance chose; constant while its tables live. */
 struct format_config {
-	unsigned input_bits;  /* 0: the widest the format has */
-	unsigned output_bits; /* 0: 52 or what the format has */
+	unsigned input_bits;  /* 0: the format's default */
+	unsigned output_bits; /* 0: the format's default */
 	unsigned levels;      /* of the root; 0: from input_bits */
-	bool use_ad;	      /* the hardware sets accessed and dirty bits */
+	unsigned page_shift;  /* where a format has several granules */
+	unsigned options;     /* enum format_options */
 };
 
-/* Owners of frozen entries: ids below this fit into every format. */
+/* The values that make hardware use the tables. */
+struct format_registers {
+	uint64_t root;	  /* EPTP, nCR3, VTTBR_EL2, hgatp */
+	uint64_t control; /* VTCR_EL2; else 0 */
+};
+
+/* Owners of frozen entries are below this, and below a format's own limit. */
 enum { FORMAT_MAX_OWNERS = 512 };
 
 struct format {
@@ -40,46 +65,43 @@ struct format {
 	/* Valid -> frozen -> flush -> new is needed when an entry's size or address changes. */
 	bool break_before_make;
 	/* Constants that the compiler may fold; 0: the geometry says (chosen at run time). */
-	uint8_t page_shift, index_bits, root_bits, entry_size;
+	uint8_t page_shift, index_bits, root_bits, entry_size, leaf_levels;
 
 	/* 0, or -EINVAL with the rule that was broken in *why. */
 	int (*geometry)(struct geometry *out, const struct format_config *config, const char **why);
+	/* -EINVAL: the VMID is too wide (or not 0, if there is none). */
+	int (*registers)(const struct geometry *g, uint64_t root_pa, unsigned vmid,
+			 struct format_registers *out);
 
-	enum entry_kind (*kind)(uint64_t entry, unsigned level);
-	/* Address in a leaf or in a table entry. */
-	uint64_t (*leaf_addr)(uint64_t entry, unsigned level);
-	uint64_t (*table_addr)(uint64_t entry);
+	/* Valid entries have one of these bits. */
+	uint64_t valid;
+	bool (*is_leaf)(uint64_t entry, unsigned level);
+	/* The address field of leaves and tables: pack(UINT64_MAX) is its mask. */
+	uint64_t (*pack)(const struct geometry *g, uint64_t addr);
+	uint64_t (*unpack)(const struct geometry *g, uint64_t entry);
+	/* Everything else in a new leaf but permissions: write-back, accessed and dirty set where
+	 * hardware does not or always does it. size_bits: the part that a level determines. */
+	uint64_t (*leaf)(const struct geometry *g, unsigned level);
+	uint64_t size_bits;
+	uint64_t table; /* everything but the address of a table entry */
+
+	/* Bit n: permissions n can be expressed; execute-only may be an option. */
+	uint8_t perms;
+	bool exec_only_option;
+	uint64_t perm_bits;
 	uint32_t (*perm)(uint64_t entry);
+	uint64_t (*encode_perm)(uint32_t perm);
 
-	/* Encoders return 0, which is never a leaf or a table, for what the format or the geometry
-	 * forbids: W without R, a misaligned or too wide address, a level without leaves. */
-	uint64_t (*make_leaf)(const struct geometry *g, uint64_t addr, unsigned level,
-			      uint32_t perm);
-	uint64_t (*make_table)(const struct geometry *g, uint64_t pa);
-
-	/* The same leaf with other permissions (software and A/D bits untouched), or 0. */
-	uint64_t (*set_perm)(uint64_t entry, uint32_t perm);
-	/* A leaf of another level and address with all other attributes of `entry`. */
-	uint64_t (*resize)(uint64_t entry, uint64_t addr, unsigned level);
-
-	/* Freezes `entry` for an owner; a table's address stays readable. */
-	uint64_t (*freeze)(uint64_t entry, unsigned level, unsigned owner);
-	unsigned (*frozen_owner)(uint64_t entry);
-	bool (*frozen_table)(uint64_t entry, uint64_t *pa);
-
-	/* Accessed and dirty bits of a leaf, as FORMAT_A | FORMAT_D. */
-	uint32_t (*ad)(uint64_t entry);
-	uint64_t (*set_ad)(uint64_t entry, uint32_t ad);
-	/* Software bits of a valid leaf; sw_bits of them. */
-	uint8_t sw_bits;
-	uint32_t (*sw)(uint64_t entry);
-	uint64_t (*set_sw)(uint64_t entry, uint32_t sw);
-
-	/* The control register that points hardware at the root. */
-	uint64_t (*root)(const struct geometry *g, uint64_t pa, bool use_ad);
+	uint64_t accessed, dirty; /* 0: has no such bit */
+	uint64_t memory_bits, memory[FORMAT_MEMORY_TYPES];
+	unsigned memory_option; /* other types than write-back need it */
+	uint64_t napot;		/* leaf is one of 16 alike that map 16 pages; 0: has no such bit */
+	/* Software bits of a valid leaf. */
+	uint8_t sw_bits, sw_shift;
+	/* Entries that are not valid. */
+	uint64_t frozen, frozen_table;
+	uint8_t owner_bits, owner_shift;
 };
-
-enum { FORMAT_A = 1, FORMAT_D = 2 };
 
 /* Geometry with the format's constants folded in: shifts become immediate. */
 mmu_inline struct geometry format_fold(const struct format *f, const struct geometry *g)
@@ -94,7 +116,148 @@ mmu_inline struct geometry format_fold(const struct format *f, const struct geom
 		folded.root_bits = f->root_bits;
 	if (f->entry_size)
 		folded.entry_size = f->entry_size;
+	if (f->leaf_levels)
+		folded.leaf_levels = f->leaf_levels;
 	return folded;
+}
+
+mmu_inline enum entry_kind format_kind(const struct format *f, uint64_t e, unsigned level)
+{
+	if (!(e & f->valid))
+		return e & f->frozen ? ENTRY_FROZEN : ENTRY_NONE;
+	return f->is_leaf(e, level) ? ENTRY_LEAF : ENTRY_TABLE;
+}
+
+/* log2 of the bytes around an address that a leaf says how to translate */
+mmu_inline unsigned format_leaf_shift(const struct format *f, const struct geometry *g, uint64_t e,
+				      unsigned level)
+{
+	return geometry_shift(g, level) + (e & f->napot ? 4 : 0);
+}
+
+mmu_inline uint64_t format_addr(const struct format *f, const struct geometry *g, uint64_t e)
+{
+	uint64_t addr = f->unpack(g, e);
+
+	/* The lowest bit that is set tells how many pages there are. */
+	return e & f->napot ? addr & (addr - 1) : addr;
+}
+
+mmu_inline bool format_perm_legal(const struct format *f, const struct geometry *g, uint32_t perm)
+{
+	if (perm > 7 || !(f->perms >> perm & 1))
+		return false;
+	return !f->exec_only_option || perm != FORMAT_X || g->options & FORMAT_EXEC_ONLY;
+}
+
+/* Encoders return 0, which is never a leaf or a table, for what the format or the geometry forbids:
+ * permissions that cannot be expressed, a misaligned or too wide address, a level without leaves.
+ */
+mmu_inline uint64_t format_make_leaf(const struct format *f, const struct geometry *g,
+				     uint64_t addr, unsigned level, uint32_t perm)
+{
+	if (!geometry_has_leaf(g, level) || !format_perm_legal(f, g, perm))
+		return 0;
+	if (addr & (geometry_size(g, level) - 1) || addr >> g->output_bits)
+		return 0;
+	return f->pack(g, addr) | f->leaf(g, level) | f->encode_perm(perm);
+}
+
+mmu_inline uint64_t format_make_table(const struct format *f, const struct geometry *g, uint64_t pa)
+{
+	uint64_t field = f->pack(g, pa);
+
+	if (!pa || pa >> g->output_bits || f->unpack(g, field) != pa)
+		return 0;
+	return field | f->table;
+}
+
+/* The same leaf with other permissions (software and A/D bits untouched), or 0. */
+mmu_inline uint64_t format_set_perm(const struct format *f, const struct geometry *g, uint64_t e,
+				    uint32_t perm)
+{
+	if (!format_perm_legal(f, g, perm))
+		return 0;
+	return (e & ~f->perm_bits) | f->encode_perm(perm);
+}
+
+/* A leaf of another level and address with all other attributes of `e`. */
+mmu_inline uint64_t format_resize(const struct format *f, const struct geometry *g, uint64_t e,
+				  uint64_t addr, unsigned level)
+{
+	return (e & ~(f->pack(g, UINT64_MAX) | f->size_bits)) | f->pack(g, addr) |
+	       (f->leaf(g, level) & f->size_bits);
+}
+
+/* The same leaf with another memory type, or 0. */
+mmu_inline uint64_t format_set_memory(const struct format *f, const struct geometry *g, uint64_t e,
+				      unsigned type)
+{
+	if (type >= FORMAT_MEMORY_TYPES || !f->memory_bits ||
+	    (type != FORMAT_WB && (g->options & f->memory_option) != f->memory_option))
+		return 0;
+	return (e & ~f->memory_bits) | f->memory[type];
+}
+
+/* A level-1 leaf as one of 16 neighbours that are alike and map 16 pages from where the aligned 16
+ * around it begin, or 0. All 16 must be written, and broken before one of them changes. */
+mmu_inline uint64_t format_make_napot(const struct format *f, const struct geometry *g, uint64_t e)
+{
+	uint64_t size = geometry_size(g, 1), addr = format_addr(f, g, e) & ~(16 * size - 1);
+
+	if (!f->napot || !(g->options & FORMAT_NAPOT) || e & f->napot)
+		return 0;
+	return format_resize(f, g, e, addr | 8 * size, 1) | f->napot;
+}
+
+/* Freezes `e` for an owner; a table's address stays readable. */
+mmu_inline uint64_t format_freeze(const struct format *f, const struct geometry *g, uint64_t e,
+				  unsigned level, unsigned owner)
+{
+	uint64_t frozen = f->frozen | (uint64_t)owner << f->owner_shift;
+
+	if (format_kind(f, e, level) == ENTRY_TABLE)
+		frozen |= f->frozen_table | (e & f->pack(g, UINT64_MAX));
+	return frozen;
+}
+
+mmu_inline unsigned format_frozen_owner(const struct format *f, uint64_t e)
+{
+	return (unsigned)(e >> f->owner_shift) & ((1u << f->owner_bits) - 1);
+}
+
+mmu_inline bool format_frozen_table(const struct format *f, const struct geometry *g, uint64_t e,
+				    uint64_t *pa)
+{
+	*pa = f->unpack(g, e);
+	return e & f->frozen_table;
+}
+
+/* Accessed and dirty bits of a leaf, as FORMAT_A | FORMAT_D. */
+mmu_inline uint32_t format_ad(const struct format *f, uint64_t e)
+{
+	return (e & f->accessed ? FORMAT_A : 0) | (e & f->dirty ? FORMAT_D : 0);
+}
+
+mmu_inline uint64_t format_set_ad(const struct format *f, uint64_t e, uint32_t ad)
+{
+	return (e & ~(f->accessed | f->dirty)) | (ad & FORMAT_A ? f->accessed : 0) |
+	       (ad & FORMAT_D ? f->dirty : 0);
+}
+
+mmu_inline uint64_t format_sw_mask(const struct format *f)
+{
+	return ((UINT64_C(1) << f->sw_bits) - 1) << f->sw_shift;
+}
+
+mmu_inline uint32_t format_sw(const struct format *f, uint64_t e)
+{
+	return (uint32_t)((e & format_sw_mask(f)) >> f->sw_shift);
+}
+
+mmu_inline uint64_t format_set_sw(const struct format *f, uint64_t e, uint32_t sw)
+{
+	return (e & ~format_sw_mask(f)) | ((uint64_t)sw << f->sw_shift & format_sw_mask(f));
 }
 
 #endif

@@ -25,6 +25,7 @@ struct geometry {
 	uint8_t leaf_levels; /* bit n: level n may hold leaves */
 	uint8_t input_bits;  /* width of an address that goes in */
 	uint8_t output_bits; /* entries with address bits at or above are refused */
+	uint8_t options;     /* enum format_options */
 };
 
 /* log2 of the bytes one entry of `level` covers */

@@ -49,7 +49,8 @@ struct stage2_ops {
 	unsigned (*protect_word)(struct s2_thread *t, uint64_t gpa, uint64_t bits);
 };
 
-extern const struct stage2_ops stage2_ept_ops;
+extern const struct stage2_ops stage2_ept_ops, stage2_npt_ops, stage2_arm4k_ops, stage2_arm16k_ops,
+	stage2_arm64k_ops, stage2_riscv32_ops, stage2_riscv64_ops;
 
 struct s2 {
 	/* read on every translation, written at creation only */

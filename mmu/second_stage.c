@@ -11,29 +11,49 @@
 #include "mmu/rcu.h"
 
 static const struct {
+	const char *name;
 	const struct stage2_ops *ops;
-	unsigned levels; /* 0: from the input width */
-} formats[] = {
-	[S2_EPT4] = {&stage2_ept_ops, 4},
-	[S2_EPT5] = {&stage2_ept_ops, 5},
+	uint8_t levels; /* 0: from the input width */
+	uint8_t page_shift;
+} formats[S2_NR_FORMATS] = {
+	[S2_EPT4] = {"ept4", &stage2_ept_ops, 4, 12},
+	[S2_EPT5] = {"ept5", &stage2_ept_ops, 5, 12},
+	[S2_NPT4] = {"npt4", &stage2_npt_ops, 4, 12},
+	[S2_NPT5] = {"npt5", &stage2_npt_ops, 5, 12},
+	[S2_ARM64_4K] = {"arm64-4k", &stage2_arm4k_ops, 0, 12},
+	[S2_ARM64_16K] = {"arm64-16k", &stage2_arm16k_ops, 0, 14},
+	[S2_ARM64_64K] = {"arm64-64k", &stage2_arm64k_ops, 0, 16},
+	[S2_SV32X4] = {"sv32x4", &stage2_riscv32_ops, 2, 12},
+	[S2_SV39X4] = {"sv39x4", &stage2_riscv64_ops, 3, 12},
+	[S2_SV48X4] = {"sv48x4", &stage2_riscv64_ops, 4, 12},
+	[S2_SV57X4] = {"sv57x4", &stage2_riscv64_ops, 5, 12},
 };
+
+const char *s2_format_name(enum s2_format format)
+{
+	return (unsigned)format < S2_NR_FORMATS ? formats[format].name : "unknown";
+}
 
 int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 {
 	const struct s2_env *env = config->env ? config->env : &s2_env_default;
-	const char *rule = "unknown format";
+	const char *rule = "unknown format or option";
 	const struct stage2_ops *ops;
 	struct format_config fc;
 	struct geometry geo;
 	struct s2 *s2;
 	int err = -EINVAL;
 
-	if ((unsigned)config->format < sizeof(formats) / sizeof(*formats)) {
+	if ((unsigned)config->format < S2_NR_FORMATS &&
+	    !(config->options &
+	      ~(unsigned)(S2_OPT_EXEC_ONLY | S2_OPT_VMID16 | S2_OPT_PBMT | S2_OPT_NAPOT))) {
 		ops = formats[config->format].ops;
 		fc = (struct format_config){.input_bits = config->input_bits,
 					    .output_bits = config->hpa_bits,
 					    .levels = formats[config->format].levels,
-					    .use_ad = config->use_ad};
+					    .page_shift = formats[config->format].page_shift,
+					    .options = config->options |
+						       (config->use_ad ? FORMAT_AD : 0)};
 		err = ops->format->geometry(&geo, &fc, &rule);
 	}
 	if (err) {
@@ -191,7 +211,20 @@ void s2_tlb_client_remove(struct s2_thread *t, struct s2_tlb_client *client)
 	tlb_remove(&t->s2->tlb, client);
 }
 
+int s2_registers(const struct s2 *s2, unsigned vmid, struct s2_registers *out)
+{
+	struct format_registers regs;
+	int err = s2->ops->format->registers(&s2->pt.geo, s2->pt.root_pa, vmid, &regs);
+
+	if (!err)
+		*out = (struct s2_registers){.root = regs.root, .control = regs.control};
+	return err;
+}
+
 uint64_t s2_root(const struct s2 *s2)
 {
-	return s2->ops->format->root(&s2->pt.geo, s2->pt.root_pa, s2->use_ad);
+	struct s2_registers regs = {0};
+
+	s2_registers(s2, 0, &regs);
+	return regs.root;
 }

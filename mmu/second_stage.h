@@ -20,7 +20,31 @@
 struct s2;
 struct s2_thread;
 
-enum s2_format { S2_EPT4, S2_EPT5 }; /* the others come with their format files */
+/* x86: EPT and nested paging, 4 and 5 levels. arm64 stage 2: levels and root follow from the input
+ * width. RISC-V G-stage. */
+enum s2_format {
+	S2_EPT4,
+	S2_EPT5,
+	S2_NPT4,
+	S2_NPT5,
+	S2_ARM64_4K,
+	S2_ARM64_16K,
+	S2_ARM64_64K,
+	S2_SV32X4,
+	S2_SV39X4,
+	S2_SV48X4,
+	S2_SV57X4,
+	S2_NR_FORMATS
+};
+
+/* What the hardware that walks the tables can do beyond the least. */
+enum s2_options {
+	S2_OPT_EXEC_ONLY =
+		1, /* EPT: X without R (IA32_VMX_EPT_VPID_CAP bit 0); others need no option */
+	S2_OPT_VMID16 = 2, /* arm64: VMIDs of 16 bits, not 8 (ID_AA64MMFR1_EL1.VMIDBits) */
+	S2_OPT_PBMT = 4,   /* RISC-V: Svpbmt */
+	S2_OPT_NAPOT = 8,  /* RISC-V: Svnapot */
+};
 
 /* Access kinds and permissions, combined by or. */
 enum { S2_R = 1, S2_W = 2, S2_X = 4 };
@@ -31,8 +55,8 @@ enum s2_slot_flags {
 };
 
 /* Guest memory [gpa, gpa+size) lies at [hpa, hpa+size) of the owner's memory. All three are
- * multiples of 4 KiB. page_size: the largest page that backs it (4 KiB, 2 MiB, 1 GiB): no leaf is
- * larger. */
+ * multiples of the smallest page (s2_level_size of level 1). page_size: the largest page that backs
+ * it, a power of two: no leaf is larger. */
 struct s2_slot {
 	uint64_t gpa, size, hpa, page_size;
 	uint32_t flags;
@@ -55,9 +79,11 @@ extern const struct s2_env s2_env_default;
 
 struct s2_config {
 	enum s2_format format;
-	unsigned input_bits;	  /* width of a gpa: 48 with EPT4, 57 with EPT5 (0), or fewer */
-	unsigned hpa_bits;	  /* entries with address bits at or above are refused; 0: 52 */
-	bool use_ad;		  /* hardware A/D bits (EPTP bit 6) */
+	unsigned input_bits; /* width of a gpa; 0: the format's widest; arm64: 32..52, 0: 40 */
+	unsigned hpa_bits;   /* wider host addresses are refused; 0: 52; arm64: 48, or 52 if the
+			      * input needs it; Sv32x4: 34, other RISC-V: 56 */
+	bool use_ad;	     /* hardware sets A/D bits: EPTP bit 6, VTCR_EL2.HA, Svadu */
+	unsigned options;    /* enum s2_options */
 	const struct s2_env *env; /* NULL: s2_env_default; else outlives the instance */
 };
 
@@ -83,7 +109,7 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa);
 struct s2_xlat {
 	uint64_t hpa;	/* of the byte asked for */
 	uint32_t perm;	/* what the leaf grants now: S2_R | S2_W | S2_X */
-	uint32_t level; /* of the leaf, 1 = 4 KiB */
+	uint32_t level; /* of the leaf, 1 = the smallest */
 	uint64_t entry; /* the leaf entry as read */
 };
 
@@ -110,11 +136,12 @@ bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_
  * On FIXED and SPURIOUS *out (may be NULL) is filled. Never blocks on a TLB client. */
 enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out);
 
-/* Range operations on [start, end) (4 KiB multiples; end 0: the end of the input space). They
- * change tables, then invalidate the TLB clients by range, then wait for the acknowledgements. They
- * allocate nothing. A leaf that reaches beyond the range is unmapped or protected as a whole; later
- * faults bring the rest back. 0, or -EINVAL. When unmap returns, no client uses a translation that
- * it got before the call; the slot stays, so a later access faults and is mapped again. */
+/* Range operations on [start, end) (multiples of the smallest page; end 0: the end of the input
+ * space). They change tables, then invalidate the TLB clients by range, then wait for the
+ * acknowledgements. They allocate nothing. A leaf that reaches beyond the range is unmapped or
+ * protected as a whole; later faults bring the rest back. 0, or -EINVAL. When unmap returns, no
+ * client uses a translation that it got before the call; the slot stays, so a later access faults
+ * and is mapped again. */
 int s2_unmap(struct s2_thread *t, uint64_t start, uint64_t end);
 int s2_write_protect(struct s2_thread *t, uint64_t start, uint64_t end);
 
@@ -159,14 +186,22 @@ void s2_tlb_ack(struct s2_tlb_client *client, uint64_t generation);
 /* For a client's wait function. */
 bool s2_tlb_acked(struct s2_tlb_client *client, uint64_t generation);
 
-/* The value for the control register that points hardware at the tables (EPTP; SDM vol.
- * 3C 25.6.11). */
+/* The values that point hardware at the tables. root: EPTP (SDM vol. 3C 25.6.11), nCR3, VTTBR_EL2
+ * or hgatp; control: VTCR_EL2, else 0. vmid: of arm64 and RISC-V, else 0. -EINVAL: it is too wide.
+ */
+struct s2_registers {
+	uint64_t root, control;
+};
+int s2_registers(const struct s2 *s2, unsigned vmid, struct s2_registers *out);
+/* The root with VMID 0. */
 uint64_t s2_root(const struct s2 *s2);
+/* The format's name: "ept4", "sv39x4". */
+const char *s2_format_name(enum s2_format format);
 
 /* Statistics: sums over all threads. */
 struct s2_stats {
 	uint64_t faults[S2_NR_RESULTS];
-	uint64_t pages[5]; /* leaves per level: [1] 4 KiB, [2] 2 MiB, [3] 1 GiB */
+	uint64_t pages[6]; /* leaves per level, [1] the smallest; sizes: s2_level_size */
 	uint64_t tables, splits, collapses, invalidations, retries, deferred_frees;
 };
 void s2_get_stats(struct s2 *s2, struct s2_stats *stats);

@@ -14,7 +14,9 @@ mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
 {
 	const struct geometry g = format_fold(f, &pt->geo);
 
-	out->hpa = f->leaf_addr(w->value, w->level) | (gpa & (geometry_size(&g, w->level) - 1));
+	unsigned shift = format_leaf_shift(f, &g, w->value, w->level);
+
+	out->hpa = format_addr(f, &g, w->value) | (gpa & ((UINT64_C(1) << shift) - 1));
 	out->perm = f->perm(w->value);
 	out->level = w->level;
 	out->entry = w->value;
@@ -111,18 +113,22 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
 		uint64_t inside = base & (geometry_size(&g, from) - 1);
 
-		leaf = f->set_perm(w->value, grant);
+		leaf = format_set_perm(f, &g, w->value, grant);
 		if (goal < from)
-			leaf = f->resize(leaf, f->leaf_addr(w->value, from) | inside, goal);
+			leaf = format_resize(f, &g, leaf, format_addr(f, &g, w->value) | inside,
+					     goal);
 	} else {
 		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
 
-		leaf = f->make_leaf(&g, base - s->gpa + s->hpa, goal, grant);
+		leaf = format_make_leaf(f, &g, base - s->gpa + s->hpa, goal, grant);
 	}
 	if (!leaf)
 		return S2_EMULATE; /* cannot be: s2_slot_add has checked the addresses */
-	if (t->s2->use_ad)
-		leaf = f->set_ad(leaf, f->ad(leaf) | FORMAT_A | (access & S2_W ? FORMAT_D : 0));
+	if (t->s2->use_ad) {
+		uint32_t ad = FORMAT_A | (access & S2_W ? FORMAT_D : 0);
+
+		leaf = format_set_ad(f, leaf, (split ? format_ad(f, leaf) : 0) | ad);
+	}
 
 	if (goal == from)
 		err = walk_replace(f, pt, w, leaf) ? 0 : -EAGAIN;

@@ -56,8 +56,11 @@ mmu_inline void stage2_widen(const struct geometry *g, const struct walk_iter *i
 }
 
 /* A table is frozen as a whole up to this level of its entry: freeing one is then bounded work
- * (with 4 KiB pages: the 513 tables below 1 GiB). */
-enum { STAGE2_FREEZE_LEVEL = 3 };
+ * (with 4 KiB pages: the 513 tables below 1 GiB; with larger ones a table of leaves). */
+mmu_inline unsigned stage2_freeze_level(const struct geometry *g)
+{
+	return g->index_bits > 10 ? 2 : 3;
+}
 
 mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint64_t *start,
 			      uint64_t *end, bool *tables)
@@ -78,7 +81,7 @@ mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint6
 			if (kind == ENTRY_FROZEN)
 				met = true; /* another's work: our flush covers it */
 			if (kind != ENTRY_LEAF &&
-			    !(kind == ENTRY_TABLE && level <= STAGE2_FREEZE_LEVEL &&
+			    !(kind == ENTRY_TABLE && level <= stage2_freeze_level(&g) &&
 			      walk_covers(f, &it)))
 				break;
 			if (!walk_freeze(f, pt, &it.at, t->owner)) {
@@ -103,6 +106,7 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 			    uint64_t end)
 {
 	const struct pgtable *pt = &t->s2->pt;
+	const struct geometry g = format_fold(f, &pt->geo);
 	struct stage2_loop loop = {.t = t};
 	struct walk_iter it;
 
@@ -113,9 +117,9 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 		bool table;
 		uint64_t pa;
 
-		if (it.at.kind != ENTRY_FROZEN || f->frozen_owner(it.at.value) != t->owner)
+		if (it.at.kind != ENTRY_FROZEN || format_frozen_owner(f, it.at.value) != t->owner)
 			continue;
-		table = f->frozen_table(it.at.value, &pa);
+		table = format_frozen_table(f, &g, it.at.value, &pa);
 		/* Nobody else changes our frozen entry; should it happen, the tree below is lost
 		 * rather than freed twice. */
 		if (!walk_replace(f, pt, &it.at, 0) || !table)
@@ -140,8 +144,11 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t,
 				     struct walk_entry *w)
 {
+	const struct geometry g = format_fold(f, &t->s2->pt.geo);
+
 	while (w->kind == ENTRY_LEAF && f->perm(w->value) & S2_W) {
-		uint64_t value = f->set_perm(w->value, f->perm(w->value) & ~(uint32_t)S2_W);
+		uint64_t value =
+			format_set_perm(f, &g, w->value, f->perm(w->value) & ~(uint32_t)S2_W);
 
 		if (walk_replace(f, &t->s2->pt, w, value))
 			return;
@@ -195,7 +202,7 @@ mmu_inline unsigned stage2_protect_word(const struct format *f, struct s2_thread
 
 		w.entry = first + ((page >> shift) - (gpa >> shift)) * g.entry_size;
 		w.value = entry_load(&g, w.entry);
-		w.kind = f->kind(w.value, 1);
+		w.kind = format_kind(f, w.value, 1);
 		stage2_protect_entry(f, t, &w);
 	}
 	rcu_exit();

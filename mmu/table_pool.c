@@ -24,7 +24,8 @@ void *table_alloc(const struct s2_env *env, size_t bytes, unsigned output_bits)
 {
 	void *table = env->alloc(env->opaque, bytes);
 
-	if (table && env_to_pa(env, table) >> output_bits) {
+	if (table &&
+	    (env_to_pa(env, table) >> output_bits || env_to_pa(env, table) & (bytes - 1))) {
 		env->free(env->opaque, table, bytes);
 		return NULL;
 	}

@@ -31,7 +31,8 @@ static inline void *env_from_pa(const struct s2_env *env, uint64_t pa)
 	return env->from_pa ? env->from_pa(env->opaque, pa) : (void *)(uintptr_t)pa;
 }
 
-/* A zeroed table of `bytes` whose address fits into output_bits, or NULL. */
+/* A zeroed table of `bytes` whose address fits into output_bits and is a multiple of `bytes`, or
+ * NULL. */
 void *table_alloc(const struct s2_env *env, size_t bytes, unsigned output_bits);
 
 /* Tries to have `want` (<= TABLE_POOL_MAX) tables at hand; false: memory is short and there are

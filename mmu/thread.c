@@ -8,7 +8,7 @@
 /* With threads_mutex held. */
 static int owner_take(struct s2 *s2, unsigned *owner)
 {
-	for (unsigned i = 0; i < FORMAT_MAX_OWNERS; i++) {
+	for (unsigned i = 0; i < 1u << s2->ops->format->owner_bits; i++) {
 		uint64_t bit = UINT64_C(1) << (i % 64);
 
 		if (s2->owners[i / 64] & bit)

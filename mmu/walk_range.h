@@ -45,7 +45,7 @@ mmu_inline int walk_map(const struct format *f, const struct pgtable *pt, struct
 
 		if (level > w.level)
 			level = w.level;
-		leaf = f->make_leaf(&g, addr, level, perm);
+		leaf = format_make_leaf(f, &g, addr, level, perm);
 		if (w.kind != ENTRY_NONE) {
 			err = -EEXIST;
 		} else if (!leaf) {
@@ -86,8 +86,8 @@ mmu_inline int walk_unmap(const struct format *f, const struct pgtable *pt, stru
 
 			walk_replace(f, pt, &it.at, 0);
 			if (table)
-				walk_free_tree(f, pt, pgtable_at(pt, f->table_addr(old)), level - 1,
-					       gone);
+				walk_free_tree(f, pt, pgtable_at(pt, format_addr(f, &g, old)),
+					       level - 1, gone);
 			else
 				gone->leaves[level]++;
 		} else if (it.at.kind == ENTRY_LEAF) {
@@ -98,7 +98,8 @@ mmu_inline int walk_unmap(const struct format *f, const struct pgtable *pt, stru
 				return -ENOMEM;
 			/* The walk goes down into the table that stands there now. */
 			walk_install(f, pt, pool, &it.at, it.gpa, level - 1,
-				     f->resize(old, f->leaf_addr(old, level) | inside, level - 1));
+				     format_resize(f, &g, old, format_addr(f, &g, old) | inside,
+						   level - 1));
 		}
 	}
 	return 0;

@@ -38,12 +38,13 @@ void walk_free_tree(const struct format *f, const struct pgtable *pt, void *tabl
 			continue;
 		}
 		value = entry_load(g, entry_at(g, tables[level], index[level]++));
-		kind = f->kind(value, level);
+		kind = format_kind(f, value, level);
 		if (kind == ENTRY_LEAF)
 			count->leaves[level]++;
 		else if (kind == ENTRY_TABLE)
-			pa = f->table_addr(value);
-		if (kind == ENTRY_TABLE || (kind == ENTRY_FROZEN && f->frozen_table(value, &pa))) {
+			pa = format_addr(f, g, value);
+		if (kind == ENTRY_TABLE ||
+		    (kind == ENTRY_FROZEN && format_frozen_table(f, g, value, &pa))) {
 			level--;
 			tables[level] = pgtable_at(pt, pa);
 			index[level] = 0;

@@ -59,11 +59,11 @@ mmu_inline struct walk_entry walk_lookup(const struct format *f, const struct pg
 	for (;;) {
 		w.entry = entry_at(&g, table, geometry_index(&g, w.level, gpa));
 		w.value = entry_load(&g, w.entry);
-		w.kind = f->kind(w.value, w.level);
+		w.kind = format_kind(f, w.value, w.level);
 		if (w.kind != ENTRY_TABLE)
 			return w;
 		MMU_RACE_POINT();
-		table = pgtable_at(pt, f->table_addr(w.value));
+		table = pgtable_at(pt, format_addr(f, &g, w.value));
 		w.level--;
 	}
 }
@@ -112,7 +112,7 @@ mmu_inline bool walk_load(const struct format *f, const struct geometry *g, stru
 
 	it->at.entry = entry_at(g, it->table[level], geometry_index(g, level, it->gpa));
 	it->at.value = entry_load(g, it->at.entry);
-	it->at.kind = f->kind(it->at.value, level);
+	it->at.kind = format_kind(f, it->at.value, level);
 	return true;
 }
 
@@ -147,7 +147,7 @@ mmu_inline bool walk_next(const struct format *f, struct walk_iter *it)
 		unsigned level = --it->at.level;
 
 		MMU_RACE_POINT();
-		it->table[level] = pgtable_at(it->pt, f->table_addr(it->at.value));
+		it->table[level] = pgtable_at(it->pt, format_addr(f, &g, it->at.value));
 		return walk_load(f, &g, it);
 	}
 	return walk_skip(f, it);
@@ -173,7 +173,7 @@ mmu_inline bool walk_replace(const struct format *f, const struct pgtable *pt, s
 	done = entry_cas(&g, w->entry, &w->value, value);
 	if (done)
 		w->value = value;
-	w->kind = f->kind(w->value, w->level);
+	w->kind = format_kind(f, w->value, w->level);
 	return done;
 }
 
@@ -195,17 +195,17 @@ mmu_inline int walk_install(const struct format *f, const struct pgtable *pt,
 	if (pool->count < w->level - goal)
 		return -ENOMEM;
 	for (unsigned level = goal; level < w->level; level++) {
-		uint64_t base = f->leaf_addr(w->value, w->level) |
-				(gpa & (geometry_size(&g, w->level) - 1) &
-				 ~(geometry_size(&g, level + 1) - 1));
+		uint64_t base =
+			format_addr(f, &g, w->value) | (gpa & (geometry_size(&g, w->level) - 1) &
+							~(geometry_size(&g, level + 1) - 1));
 
 		table[level] = table_pool_get(pool);
 		for (size_t i = 0; split && i < geometry_entries(&g, level); i++)
-			entry_store(
-				&g, entry_at(&g, table[level], i),
-				f->resize(w->value, base + i * geometry_size(&g, level), level));
+			entry_store(&g, entry_at(&g, table[level], i),
+				    format_resize(f, &g, w->value,
+						  base + i * geometry_size(&g, level), level));
 		entry_store(&g, entry_at(&g, table[level], geometry_index(&g, level, gpa)), value);
-		value = f->make_table(&g, env_to_pa(pt->env, table[level]));
+		value = format_make_table(f, &g, env_to_pa(pt->env, table[level]));
 	}
 	if (value && walk_replace(f, pt, w, value))
 		return 0;
@@ -218,7 +218,9 @@ mmu_inline int walk_install(const struct format *f, const struct pgtable *pt,
 mmu_inline bool walk_freeze(const struct format *f, const struct pgtable *pt, struct walk_entry *w,
 			    unsigned owner)
 {
-	return walk_replace(f, pt, w, f->freeze(w->value, w->level, owner));
+	const struct geometry g = format_fold(f, &pt->geo);
+
+	return walk_replace(f, pt, w, format_freeze(f, &g, w->value, w->level, owner));
 }
 
 /* What was below an entry, per kind. */

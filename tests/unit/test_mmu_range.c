@@ -2,43 +2,41 @@
  * Description: random faults, unmaps, write-protections, harvests, marks and slot changes on one
  * thread; after each, a decoder reads the tables and compares with what the contract promises:
  * every leaf follows its slot, W while tracking means a set dirty bit, harvests return exactly what
- * was written, statistics count what is there, flushes cover what lost a permission.
+ * was written, statistics count what is there, flushes cover what lost a permission. For every
+ * configuration of every format.
  */
 #include <errno.h>
 
-#include "tests/unit/ept_decoder.h"
-#include "tests/unit/test_mmu_util.h"
+#include "tests/unit/test_mmu_configs.h"
 
-#define K4   UINT64_C(0x1000)
-#define M2   UINT64_C(0x200000)
-#define GiB  UINT64_C(0x40000000)
-#define BASE (512 * GiB - 8 * M2) /* crosses an entry of level 4 */
+#define K4 UINT64_C(0x1000) /* what a dirty bit stands for, whatever the pages */
 
-enum { PAGES = 16 * 512, SLOTS = 5 };
+enum { MAX_PAGES = 16384, MAX_UNITS = MAX_PAGES * 16, SLOTS = 5 };
 
+static uint64_t PAGE, LARGE, APART; /* bytes of leaves of level 1, 2; between slots */
+static uint64_t BASE;		    /* such that it crosses an entry of a high level */
+static uint64_t PAGES, UNITS;	    /* the range in pages and in dirty bits */
+static int slots;
+
+static const struct test_config *tc;
 static struct test_env te;
-static struct ept_memory mem = {.opaque = &te, .maxphyaddr = 48};
+static struct dec_memory mem;
 static struct s2 *s2;
 static struct s2_thread *t;
 
 static struct s2_slot slot[SLOTS];
 static bool present[SLOTS];
 static bool tracking;
-static uint8_t dirty[PAGES];	   /* the model of the dirty bits */
-static uint8_t perm_before[PAGES]; /* what the decoder saw before an operation */
-static uint64_t hpa_before[PAGES];
-static uint8_t flushed[PAGES]; /* pages that the operation told the TLB client to forget */
-static uint64_t count[8];
-
-static const void *to_table(void *opaque, uint64_t pa)
-{
-	return test_env_from_pa(opaque, pa);
-}
+static uint8_t dirty[MAX_UNITS];       /* the model of the dirty bits, per 4 KiB */
+static uint8_t perm_before[MAX_PAGES]; /* what the decoder saw before an operation */
+static uint64_t hpa_before[MAX_PAGES];
+static uint8_t flushed[MAX_PAGES]; /* pages that the operation told the TLB client to forget */
+static uint64_t count[8], total[4];
 
 static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
 {
 	for (uint64_t i = 0; i < PAGES; i++) {
-		if (BASE + i * K4 >= start && (!end || BASE + i * K4 < end))
+		if (BASE + i * PAGE >= start && (!end || BASE + i * PAGE < end))
 			flushed[i] = 1;
 	}
 	s2_tlb_ack(opaque, generation);
@@ -46,7 +44,7 @@ static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t gene
 
 static const struct s2_slot *slot_of(uint64_t gpa)
 {
-	for (int i = 0; i < SLOTS; i++) {
+	for (int i = 0; i < slots; i++) {
 		if (present[i] && gpa - slot[i].gpa < slot[i].size)
 			return &slot[i];
 	}
@@ -55,11 +53,11 @@ static const struct s2_slot *slot_of(uint64_t gpa)
 
 static uint8_t perm_at(uint64_t page, uint64_t *hpa)
 {
-	struct ept_result r = ept_decode(&mem, s2_root(s2), BASE + page * K4);
+	struct dec_result r = dec_walk(&mem, BASE + page * PAGE);
 
-	CHECK(r.outcome != EPT_MISCONFIG, "page %" PRIu64 ": %s", page, r.why);
+	CHECK(r.outcome != DEC_MISCONFIG, "page %" PRIu64 ": %s", page, r.why);
 	*hpa = r.address;
-	return (uint8_t)(r.outcome == EPT_TRANSLATED ? r.r | r.w << 1 | r.x << 2 : 0);
+	return (uint8_t)(r.outcome == DEC_TRANSLATED ? r.r | r.w << 1 | r.x << 2 : 0);
 }
 
 static void before(void)
@@ -69,14 +67,24 @@ static void before(void)
 	memset(flushed, 0, sizeof(flushed));
 }
 
+/* All dirty bits of a page, which one write fault sets. */
+static bool page_dirty(uint64_t page)
+{
+	for (uint64_t i = page * (PAGE / K4); i < (page + 1) * (PAGE / K4); i++) {
+		if (!dirty[i])
+			return false;
+	}
+	return true;
+}
+
 /* What must hold after any operation. */
 static void after(const char *what)
 {
-	struct ept_census c = {0};
+	struct dec_census c;
 	struct s2_stats stats;
 
 	for (uint64_t i = 0; i < PAGES; i++) {
-		uint64_t gpa = BASE + i * K4, hpa;
+		uint64_t gpa = BASE + i * PAGE, hpa;
 		uint8_t perm = perm_at(i, &hpa);
 		const struct s2_slot *s = slot_of(gpa);
 
@@ -86,16 +94,17 @@ static void after(const char *what)
 			CHECK((perm & 5) == 5, "%s: page %" PRIu64 ": %u", what, i, perm);
 			CHECK(!(perm & 2 && s->flags & S2_SLOT_READONLY), "%s: page %" PRIu64, what,
 			      i);
-			CHECK(!(perm & 2 && tracking) || dirty[i],
+			CHECK(!(perm & 2 && tracking) || page_dirty(i),
 			      "%s: page %" PRIu64 " is writable and clean", what, i);
 		}
 		/* A TLB may hold what was there: what it must not use any more was flushed. */
 		if (perm_before[i] & ~perm || (perm_before[i] && hpa != hpa_before[i]))
 			CHECK(flushed[i], "%s: page %" PRIu64 " was not flushed", what, i);
 	}
-	ept_census(&mem, s2_root(s2) & 0xffffffffff000, 4, &c);
+	c = dec_census(&mem);
+	CHECK(!c.bad, "%s: an entry is no entry", what);
 	s2_get_stats(s2, &stats);
-	for (int level = 1; level <= 3; level++)
+	for (int level = 1; level <= 5; level++)
 		CHECK(stats.pages[level] == c.leaves[level], "%s: level %d: %" PRIu64 " %" PRIu64,
 		      what, level, stats.pages[level], c.leaves[level]);
 	CHECK(stats.tables == c.tables, "%s: %" PRIu64 " tables", what, stats.tables);
@@ -104,7 +113,7 @@ static void after(const char *what)
 
 static void random_range(uint64_t *seed, uint64_t *first, uint64_t *end)
 {
-	uint64_t grain = test_random(seed) % 2 ? 1 : 512;
+	uint64_t grain = test_random(seed) % 2 ? 1 : LARGE / PAGE;
 
 	*first = test_random(seed) % (PAGES / grain) * grain;
 	*end = *first + (1 + test_random(seed) % (grain == 1 ? 700 : 4)) * grain;
@@ -114,8 +123,8 @@ static void random_range(uint64_t *seed, uint64_t *first, uint64_t *end)
 
 static void fault(uint64_t *seed)
 {
-	uint64_t page = test_random(seed) % PAGES, gpa = BASE + page * K4 + test_random(seed) % K4,
-		 hpa;
+	uint64_t page = test_random(seed) % PAGES,
+		 gpa = BASE + page * PAGE + test_random(seed) % PAGE, hpa;
 	uint32_t access = (uint32_t[]){S2_R, S2_W, S2_X, S2_R | S2_W}[test_random(seed) % 4];
 	const struct s2_slot *s = slot_of(gpa);
 	bool had = !(access & ~(uint32_t)perm_at(page, &hpa));
@@ -135,43 +144,44 @@ static void fault(uint64_t *seed)
 	CHECK(!had || !memcmp(&x, &y, sizeof(x)), "page %" PRIu64, page);
 	CHECK(!tracking || x.level == 1 || got == S2_SPURIOUS, "a large leaf while tracking");
 	if (tracking && got == S2_FIXED && access & S2_W)
-		dirty[page] = 1;
+		memset(&dirty[page * (PAGE / K4)], 1, PAGE / K4);
 	CHECK(s2_translate(t, gpa, access, &y), "page %" PRIu64, page);
 	count[got]++;
 }
 
 static void unmap(uint64_t *seed, bool protect)
 {
-	uint64_t first, end, hpa;
+	uint64_t first, end, hpa, per = LARGE / PAGE;
 
 	random_range(seed, &first, &end);
 	if (protect)
-		CHECK(s2_write_protect(t, BASE + first * K4, BASE + end * K4) == 0, "protect");
+		CHECK(s2_write_protect(t, BASE + first * PAGE, BASE + end * PAGE) == 0, "protect");
 	else
-		CHECK(s2_unmap(t, BASE + first * K4, BASE + end * K4) == 0, "unmap");
+		CHECK(s2_unmap(t, BASE + first * PAGE, BASE + end * PAGE) == 0, "unmap");
 	for (uint64_t i = first; i < end; i++)
 		CHECK(!(perm_at(i, &hpa) & (protect ? 2 : 7)), "page %" PRIu64, i);
 	/* What lies around loses something only if a leaf reaches from there into the range. */
 	for (uint64_t i = 0; i < PAGES; i++)
 		CHECK(perm_at(i, &hpa) == perm_before[i] ||
-			      (i / 512 >= first / 512 && i / 512 <= (end - 1) / 512),
+			      (i / per >= first / per && i / per <= (end - 1) / per),
 		      "page %" PRIu64, i);
 }
 
 static void harvest(uint64_t *seed)
 {
-	static uint64_t bitmap[PAGES / 64 + 1];
+	static uint64_t bitmap[MAX_UNITS / 64 + 1];
 	uint64_t first, end;
 	int64_t want = 0, got;
 
 	random_range(seed, &first, &end);
-	first &= ~63ull;
+	first = first * (PAGE / K4) & ~63ull;
+	end = end * (PAGE / K4) - test_random(seed) % (PAGE / K4); /* ends inside a page, too */
 	memset(bitmap, 0xff, sizeof(bitmap));
 	got = s2_dirty_harvest(t, BASE + first * K4, end - first, bitmap);
 	for (uint64_t i = first; i < end; i++) {
 		bool bit = bitmap[(i - first) / 64] >> ((i - first) % 64) & 1;
 
-		CHECK(bit == dirty[i], "page %" PRIu64 ": %d", i, bit);
+		CHECK(bit == dirty[i], "unit %" PRIu64 ": %d", i, bit);
 		want += dirty[i];
 		dirty[i] = 0;
 	}
@@ -185,10 +195,10 @@ static void harvest(uint64_t *seed)
 
 static void mark(uint64_t *seed)
 {
-	uint64_t gpa = BASE + test_random(seed) % (PAGES * K4), len = test_random(seed) % (9 * K4);
+	uint64_t gpa = BASE + test_random(seed) % (UNITS * K4), len = test_random(seed) % (9 * K4);
 
 	s2_dirty_mark(t, gpa, len);
-	for (uint64_t i = 0; tracking && i < PAGES; i++) {
+	for (uint64_t i = 0; tracking && i < UNITS; i++) {
 		uint64_t page = BASE + i * K4;
 
 		if (len && page + K4 > gpa && page < gpa + len && slot_of(page))
@@ -199,7 +209,7 @@ static void mark(uint64_t *seed)
 /* Each slot has a stretch of its own; neighbours may touch. */
 static void change_slot(uint64_t *seed)
 {
-	int i = (int)(test_random(seed) % SLOTS);
+	int i = (int)(test_random(seed) % (unsigned)slots);
 	struct s2_slot *s = &slot[i];
 	uint64_t first, skip, pages;
 
@@ -207,23 +217,24 @@ static void change_slot(uint64_t *seed)
 		if (test_random(seed) % 2)
 			return; /* more often there than not */
 		CHECK(s2_slot_remove(t, s->gpa) == 0, "remove");
-		for (uint64_t page = 0; page < PAGES; page++) {
-			if (BASE + page * K4 - s->gpa < s->size)
-				dirty[page] = 0;
+		for (uint64_t unit = 0; unit < UNITS; unit++) {
+			if (BASE + unit * K4 - s->gpa < s->size)
+				dirty[unit] = 0;
 		}
 		present[i] = false;
 		return;
 	}
-	first = (uint64_t)i * (PAGES / SLOTS);
-	skip = test_random(seed) % 3 ? 0 : test_random(seed) % (PAGES / SLOTS / 2);
-	pages = PAGES / SLOTS - skip;
+	first = (uint64_t)i * (PAGES / (unsigned)slots);
+	skip = test_random(seed) % 3 ? 0 : test_random(seed) % (PAGES / (unsigned)slots / 2);
+	pages = PAGES / (unsigned)slots - skip;
 	if (test_random(seed) % 2)
 		pages -= test_random(seed) % (pages / 2);
-	*s = (struct s2_slot){.gpa = BASE + (first + skip) * K4,
-			      .size = pages * K4,
-			      .page_size = test_random(seed) % 4 ? M2 : K4,
+	*s = (struct s2_slot){.gpa = BASE + (first + skip) * PAGE,
+			      .size = pages * PAGE,
+			      .page_size = test_random(seed) % 4 ? LARGE : PAGE,
 			      .flags = test_random(seed) % 5 ? 0 : S2_SLOT_READONLY};
-	s->hpa = (test_random(seed) % 4 ? s->gpa % M2 : 0) + (uint64_t)(i + 1) * GiB;
+	s->hpa = (test_random(seed) % 4 ? s->gpa % LARGE : 0) + (uint64_t)(i + 1) * APART +
+		 test_config_hpa(tc);
 	CHECK(s2_slot_add(t, s) == 0, "add");
 	present[i] = true;
 }
@@ -244,25 +255,29 @@ static void track(void)
 	count[7]++;
 }
 
-int main(int argc, char **argv)
+static void run(uint64_t *seed, int steps)
 {
-	struct s2_config config = {.format = S2_EPT4,
-				   .input_bits = 48,
-				   .hpa_bits = 48,
-				   .env = &te.env,
-				   .use_ad = true};
 	struct s2_tlb_client client = {.name = "test", .opaque = &client, .invalidate = invalidate};
-	uint64_t seed = test_seed(argc, argv);
 	struct s2_stats stats;
-	const char *why;
 
-	mem.table = to_table;
-	test_env_init(&te, 0);
-	if (s2_create(&s2, &config, &why) || s2_thread_init(&t, s2, "test"))
-		return 1;
+	memset(count, 0, sizeof(count));
+	memset(present, 0, sizeof(present));
+	memset(dirty, 0, sizeof(dirty));
+	tracking = false;
+	if (!test_config_create(tc, &te, &s2, &mem) || s2_thread_init(&t, s2, "test"))
+		exit(1);
+	PAGE = s2_level_size(s2, 1);
+	LARGE = s2_level_size(s2, 2);
+	APART = 64 * LARGE;
+	slots = LARGE / PAGE > 1024 ? 2 : SLOTS; /* so that a large leaf fits into one */
+	PAGES = LARGE / PAGE > 4096 ? MAX_PAGES : MAX_PAGES / 2;
+	UNITS = PAGES * (PAGE / K4);
+	BASE = test_config_boundary(&mem) - PAGES / 2 * PAGE;
 	s2_tlb_client_add(t, &client);
-	for (int step = 0; step < test_scale(1500); step++) {
-		uint64_t what = test_random(&seed) % 100;
+	for (int i = 0; i < 3 * slots; i++)
+		change_slot(seed);
+	for (int step = 0; step < steps; step++) {
+		uint64_t what = test_random(seed) % 100;
 		const char *name = "faults";
 
 		/* each kind at least now and then, whatever the seed */
@@ -273,34 +288,49 @@ int main(int argc, char **argv)
 		before();
 		if (what < 60)
 			for (int i = 0; i < 40; i++)
-				fault(&seed);
+				fault(seed);
 		else if (what < 66)
-			name = "unmap", unmap(&seed, false);
+			name = "unmap", unmap(seed, false);
 		else if (what < 70)
-			name = "protect", unmap(&seed, true);
+			name = "protect", unmap(seed, true);
 		else if (what < 80)
-			name = "harvest", harvest(&seed);
+			name = "harvest", harvest(seed);
 		else if (what < 86)
-			name = "mark", mark(&seed);
+			name = "mark", mark(seed);
 		else if (what < 98)
-			name = "slot", change_slot(&seed);
+			name = "slot", change_slot(seed);
 		else
 			name = "track", track();
 		after(name);
 	}
 	s2_get_stats(s2, &stats);
-	printf("%" PRIu64 " fixed, %" PRIu64 " spurious, %" PRIu64 " splits, %" PRIu64
-	       " flushes, %" PRIu64 " tables freed late, %" PRIu64 " dirty pages, %" PRIu64
+	printf("%s: %" PRIu64 " fixed, %" PRIu64 " spurious, %" PRIu64 " splits, %" PRIu64
+	       " flushes, %" PRIu64 " tables freed late, %" PRIu64 " dirty units, %" PRIu64
 	       " times tracking on or off\n",
-	       count[S2_FIXED], count[S2_SPURIOUS], stats.splits, stats.invalidations,
+	       tc->name, count[S2_FIXED], count[S2_SPURIOUS], stats.splits, stats.invalidations,
 	       stats.deferred_frees, count[6], count[7]);
-	CHECK(count[S2_FIXED], "nothing happened");
-	CHECK(test_scale(30) < 30 ||
-		      (count[S2_SPURIOUS] && count[6] && stats.splits && stats.deferred_frees),
-	      "it never came to that");
+	CHECK(steps < 60 || count[S2_FIXED], "nothing happened");
+	total[2] += count[S2_SPURIOUS];
+	total[3] += count[6];
+	total[0] += stats.splits;
+	total[1] += stats.deferred_frees;
 	s2_tlb_client_remove(t, &client);
 	s2_thread_exit(t);
 	s2_destroy(s2);
 	CHECK(test_env_leaked(&te) == 0, "%ld tables leaked", atomic_load(&te.live));
+}
+
+/* range SEED STEPS */
+int main(int argc, char **argv)
+{
+	int steps = argc > 2 ? atoi(argv[2]) : test_scale(200);
+	uint64_t seed = test_seed(argc, argv);
+
+	for (int i = (int)(seed % TEST_STEP); i < TEST_CONFIGS; i += TEST_STEP) {
+		tc = &test_configs[i];
+		run(&seed, steps);
+	}
+	CHECK(steps < 200 || (total[0] && total[1] && total[2] && total[3]),
+	      "it never came to that");
 	return test_result("range");
 }

@@ -4,36 +4,28 @@
  */
 #include <errno.h>
 
-#include "tests/unit/ept_decoder.h"
-#include "tests/unit/test_mmu_util.h"
+#include "tests/unit/test_mmu_configs.h"
 
 #define K4  UINT64_C(0x1000)
 #define M2  UINT64_C(0x200000)
 #define GiB UINT64_C(0x40000000)
 
 static struct test_env te;
-static struct ept_memory mem;
+static struct dec_memory mem;
 static struct s2 *s2;
 static struct s2_thread *t;
 
-static const void *to_table(void *opaque, uint64_t pa)
-{
-	return test_env_from_pa(opaque, pa);
-}
-
 static void setup(enum s2_format format, unsigned bits, unsigned hpa_bits)
 {
-	struct s2_config config = {
-		.format = format, .input_bits = bits, .hpa_bits = hpa_bits, .env = &te.env};
-	const char *why = "no memory";
+	const struct test_config config = {
+		.name = "slots",
+		.c = {.format = format, .input_bits = bits, .hpa_bits = hpa_bits},
+		.decoder = &ept_decoder,
+		.levels = format == S2_EPT5 ? 5 : 4,
+		.pa_bits = hpa_bits ? hpa_bits : 52};
 
-	test_env_init(&te, 0);
-	mem = (struct ept_memory){
-		.table = to_table, .opaque = &te, .maxphyaddr = hpa_bits ? hpa_bits : 52};
-	if (s2_create(&s2, &config, &why) || s2_thread_init(&t, s2, "test")) {
-		fprintf(stderr, "setup: %s\n", why);
+	if (!test_config_create(&config, &te, &s2, &mem) || s2_thread_init(&t, s2, "test"))
 		exit(1);
-	}
 }
 
 static void teardown(void)
@@ -61,17 +53,17 @@ static uint64_t expected_size(const struct s2_slot *s, uint64_t gpa)
 static void check_leaf(const struct s2_slot *s, uint64_t gpa, uint64_t *sizes)
 {
 	uint64_t size = expected_size(s, gpa);
-	struct ept_result r;
+	struct dec_result r;
 	struct s2_xlat x, again;
 
 	CHECK(s2_fault(t, gpa, S2_R, &x) == S2_FIXED, "fault at %" PRIx64, gpa);
-	r = ept_decode(&mem, s2_root(s2), gpa);
-	CHECK(r.outcome == EPT_TRANSLATED, "%" PRIx64 ": %s", gpa, r.why);
+	r = dec_walk(&mem, gpa);
+	CHECK(r.outcome == DEC_TRANSLATED, "%" PRIx64 ": %s", gpa, r.why);
 	CHECK(r.size == size, "%" PRIx64 " in %" PRIx64 "+%" PRIx64 "->%" PRIx64 ": %" PRIx64, gpa,
 	      s->gpa, s->size, s->hpa, r.size);
 	CHECK(r.address == gpa - s->gpa + s->hpa && x.hpa == r.address, "%" PRIx64, r.address);
 	CHECK(r.r && r.x && r.w == !(s->flags & S2_SLOT_READONLY), "%" PRIx64, r.entry);
-	CHECK(r.memory_type == 6, "write-back");
+	CHECK(r.leaf.memory == 'W', "write-back");
 	CHECK(s2_translate(t, gpa, S2_R, &again) && !memcmp(&x, &again, sizeof(x)), "translate");
 	sizes[size == K4 ? 0 : size == M2 ? 1 : 2]++;
 }
@@ -158,7 +150,7 @@ static void refused(void)
 	CHECK(s2_slot_add(t, &ends) == 0, "the last page of both spaces");
 	CHECK(s2_fault(t, top - 1, S2_R | S2_W | S2_X, &x) == S2_FIXED, "last byte");
 	CHECK(x.hpa == (UINT64_C(1) << 48) - 1, "%" PRIx64, x.hpa);
-	CHECK(ept_decode(&mem, s2_root(s2), top - 1).outcome == EPT_TRANSLATED, "last byte");
+	CHECK(dec_walk(&mem, top - 1).outcome == DEC_TRANSLATED, "last byte");
 	CHECK(s2_fault(t, top, S2_R, &x) == S2_INVALID, "beyond");
 	CHECK(s2_fault(t, UINT64_MAX, S2_R, &x) == S2_INVALID, "beyond");
 	CHECK(!s2_translate(t, top, S2_R, &x) && !s2_translate(t, UINT64_MAX, S2_R, &x), "beyond");

@@ -15,19 +15,19 @@
 
 static void lose_time(void);
 #define MMU_RACE_POINT() lose_time()
-#include "mmu/format/ept.h"
 #include "mmu/stage2_ops.h"
-#include "tests/unit/ept_decoder.h"
-#include "tests/unit/test_mmu_util.h"
+#include "tests/unit/test_mmu_format.h"
 
 #define K4   UINT64_C(0x1000)
 #define M2   UINT64_C(0x200000)
 #define GiB  UINT64_C(0x40000000)
-#define BASE (512 * GiB - 2 * M2)
 #define MOVE (BASE + RAM * K4) /* the slot that moves */
 
 enum { RAM = 4 * 512, MOVING = 512, PAGES = RAM + MOVING, PLACES = 4, MAX_THREADS = 8, QUEUE = 64 };
 
+static uint64_t BASE; /* an entry of a high level ends within the slots */
+static const struct test_config *tc;
+static struct dec_memory mem;
 static struct s2 *s2;
 static struct test_env te;
 static atomic_uint memory[PAGES]; /* by gpa page, as only RAM is compared: what was written */
@@ -42,8 +42,21 @@ static atomic_ulong fills, faults, retries, uses, unmaps, protects, moves, harve
 
 /* A copy of the policy of its own, which loses its processor where it hurts: between reading an
  * entry and acting on it. */
-extern const struct stage2_ops racy_ops;
-STAGE2_DEFINE_OPS(ept, racy_ops);
+extern const struct stage2_ops racy_ept, racy_npt, racy_arm4k, racy_riscv64, racy_riscv32;
+STAGE2_DEFINE_OPS(ept, racy_ept);
+STAGE2_DEFINE_OPS(npt, racy_npt);
+STAGE2_DEFINE_OPS(arm4k, racy_arm4k);
+STAGE2_DEFINE_OPS(riscv64, racy_riscv64);
+STAGE2_DEFINE_OPS(riscv32, racy_riscv32);
+
+static const struct {
+	const char *config;
+	const struct stage2_ops *ops;
+} races[] = {
+	{"ept4", &racy_ept}, {"arm64 4K, 40 bits", &racy_arm4k}, {"sv39x4", &racy_riscv64},
+	{"npt5", &racy_npt}, {"sv32x4", &racy_riscv32},
+};
+enum { RACES = sizeof(races) / sizeof(*races) };
 
 static void lose_time(void)
 {
@@ -59,7 +72,7 @@ static void lose_time(void)
 
 static uint64_t place(unsigned long v)
 {
-	return (16 + (v / 2) % PLACES) * GiB + (v / 2 % 3 == 2 ? K4 : 0);
+	return test_config_hpa(tc) + (4 + (v / 2) % PLACES) * GiB + (v / 2 % 3 == 2 ? K4 : 0);
 }
 
 /* ---- a TLB and its queue of invalidations ---- */
@@ -396,42 +409,42 @@ static void harvest(struct s2_thread *t)
 	atomic_fetch_add(&harvested, 1);
 }
 
-static void check_tables(int threads)
+static void check_tables(void)
 {
-	struct ept_memory mem = {.opaque = &te, .maxphyaddr = 52};
-	struct ept_census c = {0};
+	struct dec_census c = dec_census(&mem);
 	struct s2_stats stats;
 
-	(void)threads;
-	mem.table = (const void *(*)(void *, uint64_t))test_env_from_pa;
-	ept_census(&mem, s2_root(s2) & 0xffffffffff000, 4, &c);
 	s2_get_stats(s2, &stats);
 	CHECK(stats.tables == c.tables, "%" PRIu64 " tables, not %" PRIu64, stats.tables, c.tables);
 	for (int level = 1; level <= 3; level++)
 		CHECK(stats.pages[level] == c.leaves[level], "level %d: %" PRIu64 " not %" PRIu64,
 		      level, stats.pages[level], c.leaves[level]);
-	CHECK(c.marks == 0, "%" PRIu64 " entries stayed frozen", c.marks);
+	CHECK(c.marks == 0 && c.bad == 0, "%" PRIu64 " entries stayed frozen", c.marks);
 }
 
-static void stress(int threads, uint64_t ms, uint64_t *seed)
+static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 {
 	static struct cpu cpus[MAX_THREADS];
-	const struct s2_slot ram = {.gpa = BASE, .size = RAM * K4, .page_size = M2};
-	const struct s2_slot moving = {
-		.gpa = MOVE, .size = MOVING * K4, .page_size = M2, .hpa = place(0)};
-	struct s2_config config = {.format = S2_EPT4, .input_bits = 48, .env = &te.env};
+	struct s2_slot ram = {.size = RAM * K4, .page_size = 2 * M2};
+	struct s2_slot moving = {.size = MOVING * K4, .page_size = M2};
 	int vcpus = threads > 2 ? threads / 2 : 1, others = threads - vcpus - 1;
 	uint64_t end = now_ms() + ms;
 	pthread_t thread[MAX_THREADS];
 	struct s2_thread *t;
 
-	test_env_init(&te, 0);
+	for (tc = test_configs; strcmp(tc->name, races[race].config);)
+		tc++;
 	atomic_store(&version, 0);
 	atomic_store(&stop, false);
 	atomic_store(&running, 0);
 	memset(cpus, 0, sizeof(cpus));
-	CHECK(!s2_create(&s2, &config, NULL), "create");
-	s2->ops = &racy_ops;
+	if (!test_config_create(tc, &te, &s2, &mem))
+		exit(1);
+	s2->ops = races[race].ops;
+	BASE = test_config_boundary(&mem) - 2 * M2;
+	ram.gpa = BASE;
+	moving.gpa = MOVE;
+	moving.hpa = place(0);
 	CHECK(!s2_thread_init(&t, s2, "migrator"), "init");
 	CHECK(!s2_slot_add(t, &ram) && !s2_slot_add(t, &moving), "slots");
 	for (int i = 0; i < threads - 1; i++) {
@@ -479,7 +492,7 @@ static void stress(int threads, uint64_t ms, uint64_t *seed)
 			CHECK(copy[i] == atomic_load(&memory[i]),
 			      "page %" PRIu64 ": a write is lost: %u %u", i, copy[i],
 			      atomic_load(&memory[i]));
-		check_tables(threads);
+		check_tables();
 		CHECK(!s2_dirty_stop(t), "stop");
 		atomic_store(&park, false);
 		while (atomic_load(&parked))
@@ -489,18 +502,21 @@ static void stress(int threads, uint64_t ms, uint64_t *seed)
 	atomic_store(&stop, true);
 	for (int i = 0; i < threads - 1; i++)
 		pthread_join(thread[i], NULL);
-	check_tables(threads);
+	check_tables();
 	s2_thread_exit(t);
 	s2_destroy(s2);
 	CHECK(test_env_leaked(&te) == 0, "%ld tables leaked", atomic_load(&te.live));
 }
 
+/* stress SEED MILLISECONDS FORMAT */
 int main(int argc, char **argv)
 {
 	uint64_t seed = test_seed(argc, argv), ms = argc > 2 ? strtoull(argv[2], NULL, 0) : 700;
+	uint64_t race = argc > 3 ? strtoull(argv[3], NULL, 0) : seed >> 32;
 
+	/* by turns, another format for each number of threads */
 	for (int threads = 2; threads <= MAX_THREADS; threads += threads < 4 ? 1 : 2)
-		stress(threads, ms, &seed);
+		stress((int)(race++ % RACES), threads, ms, &seed);
 	printf("%lu rounds, %lu harvests, %lu unmaps, %lu protects, %lu slot moves, %lu uses, %lu "
 	       "TLB "
 	       "fills, %lu faults, %lu retries, %lu in no slot\n",

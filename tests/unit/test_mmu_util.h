@@ -6,11 +6,13 @@
 #define TEST_MMU_UTIL_H
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "mmu/second_stage.h"
@@ -80,7 +82,44 @@ struct test_env {
 	uint64_t offset;	/* pa = pointer + offset */
 	_Atomic(void *) quarantine[TEST_QUARANTINE];
 	atomic_uint freed;
+	/* with offset TEST_LOW, for formats whose addresses are narrow: memory of our own */
+	pthread_mutex_t arena_mutex;
+	char *arena;
+	size_t arena_used;
+	void *arena_free[64]; /* by log2 of the size; linked through their second word */
 };
+
+#define TEST_LOW   UINT64_MAX		 /* instead of an offset: addresses are low */
+#define TEST_ARENA (UINT64_C(256) << 20) /* its size, alignment and physical address */
+
+static inline void *test_arena_alloc(struct test_env *te, size_t bytes)
+{
+	void **free_list = &te->arena_free[__builtin_ctzll(bytes)], *block;
+
+	pthread_mutex_lock(&te->arena_mutex);
+	block = *free_list;
+	if (block) {
+		*free_list = ((void **)block)[1];
+	} else {
+		te->arena_used = (te->arena_used + bytes - 1) & ~(bytes - 1);
+		block = te->arena + te->arena_used;
+		te->arena_used += bytes;
+		if (te->arena_used > TEST_ARENA)
+			block = NULL;
+	}
+	pthread_mutex_unlock(&te->arena_mutex);
+	return block;
+}
+
+static inline void test_arena_free(struct test_env *te, void *block, size_t bytes)
+{
+	void **free_list = &te->arena_free[__builtin_ctzll(bytes)];
+
+	pthread_mutex_lock(&te->arena_mutex);
+	((void **)block)[1] = *free_list;
+	*free_list = block;
+	pthread_mutex_unlock(&te->arena_mutex);
+}
 
 static inline void *test_env_alloc(void *opaque, size_t bytes)
 {
@@ -91,7 +130,7 @@ static inline void *test_env_alloc(void *opaque, size_t bytes)
 		atomic_store(&te->fail_after, 0);
 		return NULL;
 	}
-	table = aligned_alloc(bytes, bytes);
+	table = te->arena ? test_arena_alloc(te, bytes) : aligned_alloc(bytes, bytes);
 	if (!table)
 		return NULL;
 	atomic_fetch_add(&te->live, 1);
@@ -121,6 +160,10 @@ static inline void test_env_free(void *opaque, void *table, size_t bytes)
 	memset(table, TEST_POISON, bytes);
 	atomic_fetch_sub(&te->live, 1);
 	atomic_fetch_sub(&te->bytes, (long)bytes);
+	if (te->arena) {
+		test_arena_free(te, table, bytes);
+		return;
+	}
 	if (bytes != 4096) {
 		free(table);
 		return;
@@ -141,6 +184,9 @@ static inline long test_env_leaked(struct test_env *te)
 			test_env_check_poison(old, 4096);
 		free(old);
 	}
+	if (te->arena)
+		munmap(te->arena, TEST_ARENA);
+	te->arena = NULL;
 	return atomic_load(&te->live);
 }
 
@@ -164,6 +210,19 @@ static inline void test_env_init(struct test_env *te, uint64_t offset)
 				  .from_pa = test_env_from_pa};
 	atomic_store(&te->fail_after, -1);
 	te->offset = offset;
+	if (offset == TEST_LOW) {
+		char *area = mmap(NULL, 2 * TEST_ARENA, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		size_t skip = -(uintptr_t)area & (TEST_ARENA - 1);
+
+		if (area == MAP_FAILED)
+			exit(1);
+		te->arena = area + skip;
+		munmap(area, skip);
+		munmap(te->arena + TEST_ARENA, TEST_ARENA - skip);
+		te->offset = TEST_ARENA - (uintptr_t)te->arena;
+		pthread_mutex_init(&te->arena_mutex, NULL);
+	}
 }
 
 #endif
