@@ -13,8 +13,9 @@ def report(out):
             for m in re.findall(r"^STRESS (\S+) checks=(\d+) errors=(\d+)", out, re.M)}
 
 
-def stress(seconds, cpus, names="", **options):
-    code, out = linux_test("smpstress", f"{seconds} {names}".strip(), cpus, timeout=seconds * 2 + 240, **options)
+def stress(seconds, cpus, names="", timeout=None, **options):
+    code, out = linux_test("smpstress", f"{seconds} {names}".strip(), cpus, timeout=timeout or seconds * 2 + 240,
+                           **options)
     results = report(out)
     check(results, f"smpstress reported nothing:\n{out[-3000:]}")
     return code, out, results
@@ -52,7 +53,7 @@ def test_negative_control(off):
     """With one duty of the engine switched off the suite must turn red, or its green means nothing."""
     names = "code-same code-alias code-kernel code-remap"
     try:
-        code, _, results = stress(20, 2, names, env={"FERRY_TEST": "no-" + off})
+        code, _, results = stress(20, 2, names, timeout=75, env={"FERRY_TEST": "no-" + off})
     except Failure:
         print("note: the guest did not survive it")  # red enough
         return
