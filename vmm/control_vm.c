@@ -128,9 +128,13 @@ COMMAND(cont)
 
 COMMAND(system_reset)
 {
-	UNUSED(request, args, ret, err);
+	UNUSED(args, ret, err);
 	vm_reset(opaque);
-	return 0;
+	/* Answered behind the reset: what follows meets the machine as it is then, a power button
+	 * that is pressed would be lost otherwise. The reset ends this hold with its own. */
+	if (vm_pause(opaque, VM_HOLD_RESET, paused, request))
+		return error_set(err, -ENOMEM, "out of memory");
+	return CONTROL_LATER;
 }
 
 COMMAND(system_powerdown)
