@@ -4,7 +4,7 @@ import os
 import struct
 import tempfile
 
-from ferrytest import EXIT_START, EXIT_USAGE, check, ferry, needs_ferry
+from ferrytest import EXIT_START, EXIT_USAGE, TOP, check, ferry, needs_ferry
 
 EXIT_DAMAGED, EXIT_NEWER = 16, 18
 HELLO, DESCRIPTION, IMAGE, MEMORY, ROUND, PAGES, DEVICE, STATISTICS, INDEX, DIRECTORY, END = (1, 2, 3, 4, 6, 7, 9, 16, 20,
@@ -144,3 +144,14 @@ def test_wrong_use():
     check(code == EXIT_START and "/nonexistent/file" in err, err)
     check(ferry("stream", "/")[0] == EXIT_START, "a folder")
     check(ferry("stream")[0] == EXIT_USAGE, "no file")
+
+
+@needs_ferry
+def test_older():
+    """What older ferries have written stays readable: tests/streams has a file of each version."""
+    folder = os.path.join(TOP, "tests", "streams")
+    files = sorted(os.listdir(folder))
+    check(files, "no streams")
+    for file in files:
+        code, out, err = ferry("stream", "--json", os.path.join(folder, file))
+        check(code == 0 and json.loads(out)["missing_pages"] == 0, f"{file}: {err}")
