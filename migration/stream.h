@@ -150,8 +150,8 @@ struct stream_writer {
 void stream_writer_init(struct stream_writer *w, uint16_t channel, stream_put put, void *opaque);
 void stream_writer_free(struct stream_writer *w);
 
-/* One frame of the payload's pieces (at most STREAM_IOV_MAX). 0, -EMSGSIZE (too long for its type),
- * -ENOMEM or what put says; nothing of the frame may have been taken by then but by put. */
+/* One frame of the payload's pieces (at most STREAM_IOV_MAX). 0, -EMSGSIZE (too long for its type)
+ * or -ENOMEM, both before put was called, or what put says: the connection is over then. */
 enum { STREAM_IOV_MAX = STREAM_PAGES_MAX + 2 };
 int stream_write(struct stream_writer *w, enum stream_type type, uint32_t round,
 		 const struct iovec *iov, unsigned count);

@@ -1,35 +1,14 @@
-#include "migration/stream_check.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "migration/stream_blob.h"
+#include "migration/stream_check_internal.h"
 #include "migration/stream_control.h"
-#include "migration/stream_index.h"
 #include "migration/stream_items.h"
 
 enum { STATE_LIMIT = 64 << 20, LEDGER_PAGES = 1 << 24 /* 64 GiB */ };
 static const uint64_t image_limit = 1ULL << 32;
-
-/* How far the direction is: what may come follows from it. */
-enum step { AT_HELLO, AT_DESCRIPTION, AT_IMAGES, AT_PAGES, AT_END };
-
-enum { NEVER = 0, ZERO = 1 }; /* in the ledger, beside offsets of frames */
-
-struct stream_check {
-	struct stream_summary sum;
-	enum step step;
-	uint32_t round; /* of the last PAGES */
-	uint64_t round_pages;
-	struct stream_blob image, state;
-	uint64_t *ledger; /* of each page: where its newest contents are */
-	struct stream_entry *index;
-	uint32_t index_count;
-	uint64_t directory;
-	bool has_state;
-};
 
 struct stream_check *stream_check_new(void)
 {
@@ -59,7 +38,7 @@ const struct stream_summary *stream_check_summary(const struct stream_check *c)
 	return &c->sum;
 }
 
-static int unexpected(const struct stream_frame *f, struct stream_error *err)
+int stream_check_unexpected(const struct stream_frame *f, struct stream_error *err)
 {
 	return stream_fail(err, f, -EPROTO, "it may not come here");
 }
@@ -67,7 +46,8 @@ static int unexpected(const struct stream_frame *f, struct stream_error *err)
 static int on_hello(struct stream_check *c, const struct stream_frame *f, struct stream_error *err)
 {
 	struct stream_hello *h = &c->sum.hello;
-	int ret = c->step == AT_HELLO ? stream_hello_read(f, h, err) : unexpected(f, err);
+	int ret = c->step == AT_HELLO ? stream_hello_read(f, h, err)
+				      : stream_check_unexpected(f, err);
 
 	if (ret)
 		return ret;
@@ -94,7 +74,7 @@ static int on_items(struct stream_check *c, const struct stream_frame *f, struct
 	if (ret || f->type != STREAM_DESCRIPTION)
 		return ret;
 	if (c->step != AT_DESCRIPTION)
-		return unexpected(f, err);
+		return stream_check_unexpected(f, err);
 	c->step = AT_IMAGES;
 	if (field_buf_append(&c->sum.description, f->payload, f->len))
 		return stream_fail(err, f, -ENOMEM, "no memory");
@@ -105,7 +85,7 @@ static int on_image(struct stream_check *c, const struct stream_frame *f, struct
 {
 	struct stream_summary *s = &c->sum;
 	int ret = c->step == AT_IMAGES ? stream_blob_take(&c->image, f, image_limit, err)
-				       : unexpected(f, err);
+				       : stream_check_unexpected(f, err);
 
 	if (ret <= 0)
 		return ret;
@@ -121,7 +101,7 @@ static int on_image(struct stream_check *c, const struct stream_frame *f, struct
 static int on_memory(struct stream_check *c, const struct stream_frame *f, struct stream_error *err)
 {
 	int ret = c->step == AT_IMAGES ? stream_memory_read(f, &c->sum.memory, err)
-				       : unexpected(f, err);
+				       : stream_check_unexpected(f, err);
 
 	if (ret)
 		return ret;
@@ -179,7 +159,7 @@ static int on_pages(struct stream_check *c, const struct stream_frame *f, struct
 		uint64_t at = stream_memory_index(&c->sum.memory, run.first);
 
 		for (uint32_t i = 0; i < run.count; i++)
-			c->ledger[at + i] = run.data ? f->offset : ZERO;
+			c->ledger[at + i] = run.data ? f->offset : LEDGER_ZERO;
 	}
 	return 0;
 }
@@ -241,73 +221,6 @@ static int on_device(struct stream_check *c, const struct stream_frame *f, struc
 	return ret > 0 ? list_states(c, f, err) : ret;
 }
 
-static int on_index(struct stream_check *c, const struct stream_frame *f, struct stream_error *err)
-{
-	const struct stream_memory *m = &c->sum.memory;
-	struct stream_entry *more;
-	struct stream_index index;
-
-	if (stream_index_read(f, &index, err))
-		return -EBADMSG;
-	if (!stream_memory_has(m, index.first, index.count) ||
-	    c->index_count == STREAM_DIRECTORY_MAX)
-		return stream_fail(err, f, -EBADMSG, "pages that are not in memory");
-	for (uint32_t i = 0; c->ledger && i < index.count; i++) {
-		uint64_t offset = stream_index_offset(&index, i);
-		uint64_t newest = c->ledger[stream_memory_index(m, index.first) + i];
-
-		if (offset != (newest == ZERO ? 0 : newest))
-			return stream_fail(err, f, -EBADMSG,
-					   "page 0x%" PRIx64 ": the newest contents are elsewhere",
-					   index.first + i);
-	}
-	more = realloc(c->index, (c->index_count + 1) * sizeof(*more));
-	if (!more)
-		return stream_fail(err, f, -ENOMEM, "no memory");
-	c->index = more;
-	more[c->index_count++] = (struct stream_entry){index.first, index.count, f->offset};
-	return 0;
-}
-
-static int on_directory(struct stream_check *c, const struct stream_frame *f,
-			struct stream_error *err)
-{
-	struct stream_directory directory = {0};
-	int ret = c->directory ? unexpected(f, err) : stream_directory_read(f, &directory, err);
-	bool same = directory.count == c->index_count;
-
-	if (ret)
-		return ret;
-	for (uint32_t i = 0; same && i < c->index_count; i++) {
-		struct stream_entry e = stream_directory_entry(&directory, i);
-
-		same = !memcmp(&e, &c->index[i], sizeof(e));
-	}
-	c->directory = f->offset;
-	return same ? 0 : stream_fail(err, f, -EBADMSG, "it is not that of the INDEX frames");
-}
-
-static int on_end(struct stream_check *c, const struct stream_frame *f, struct stream_error *err)
-{
-	const struct stream_summary *s = &c->sum;
-	struct stream_end end;
-
-	if (stream_end_read(f, &end, err))
-		return -EBADMSG;
-	if (end.frames != f->number || end.bytes != f->offset || end.pages != s->contents ||
-	    end.zero != s->zero || end.directory != c->directory)
-		return stream_fail(err, f, -EBADMSG, "it does not say what has come");
-	if (c->image.name[0] || (c->state.name[0] && !c->state.whole))
-		return stream_fail(err, f, -EPROTO,
-				   "a boot image or the device state is not whole");
-	c->step = AT_END;
-	c->sum.ended = true;
-	for (uint64_t i = 0; c->ledger && i < s->memory.pages; i++)
-		c->sum.missing += c->ledger[i] == NEVER;
-	c->sum.counted = c->ledger;
-	return 0;
-}
-
 static int on_back(struct stream_check *c, const struct stream_frame *f, struct stream_error *err)
 {
 	struct stream_request requests[STREAM_REQUESTS_MAX];
@@ -346,9 +259,9 @@ static int check_payload(struct stream_check *c, const struct stream_frame *f,
 	case STREAM_DEVICE: return on_device(c, f, err);
 	case STREAM_REQUEST:
 	case STREAM_RECEIVED: return on_back(c, f, err);
-	case STREAM_INDEX: return on_index(c, f, err);
-	case STREAM_DIRECTORY: return on_directory(c, f, err);
-	case STREAM_END: return on_end(c, f, err);
+	case STREAM_INDEX: return stream_check_index(c, f, err);
+	case STREAM_DIRECTORY: return stream_check_directory(c, f, err);
+	case STREAM_END: return stream_check_end(c, f, err);
 	case STREAM_ALIVE: return 0;
 	default: return stream_control_read(f, &control, sizeof(control), err);
 	}
@@ -373,7 +286,7 @@ int stream_check_frame(struct stream_check *c, const struct stream_frame *f,
 	count->frames++;
 	count->bytes += STREAM_HEADER + f->sent;
 	if (c->step == AT_END || (c->step == AT_HELLO) != (f->type == STREAM_HELLO))
-		return unexpected(f, err);
+		return stream_check_unexpected(f, err);
 	if (f->type != STREAM_HELLO && f->channel != c->sum.hello.channel)
 		return stream_fail(err, f, -EPROTO, "channel %u on the connection of channel %u",
 				   f->channel, c->sum.hello.channel);
@@ -384,7 +297,7 @@ int stream_check_frame(struct stream_check *c, const struct stream_frame *f,
 		return stream_fail(err, f, -EPROTO, "the %s does not say that",
 				   from == 2 ? "destination" : "source");
 	if (c->step != AT_PAGES && !early(f->type))
-		return unexpected(f, err);
+		return stream_check_unexpected(f, err);
 	return check_payload(c, f, err);
 }
 
@@ -400,6 +313,8 @@ int stream_check_finish(struct stream_check *c, struct stream_error *err)
 	if (!s->ended)
 		return stream_fail(err, &end, -EBADMSG,
 				   "the stream ends without END: it is cut off");
+	if (s->hello.again)
+		return 0; /* what completes another stream has neither all pages nor the state */
 	if (!c->has_state)
 		return stream_fail(err, &end, -EBADMSG, "there is no device state");
 	if (s->missing)

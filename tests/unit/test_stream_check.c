@@ -128,6 +128,12 @@ static void test_completeness(void)
 	EXPECT(-EPROTO, "round 1 after round 2");
 	out.len = 0;
 	EXPECT(-EBADMSG, "empty");
+	/* The pages that another stream still lacks: no state, not all pages, but an end. */
+	begin(STREAM_FILE, 0, true);
+	zero(1, 2, 7);
+	EXPECT(-EBADMSG, "without END");
+	end(0, 2);
+	EXPECT(0, "");
 	/* Half an image. */
 	begin(STREAM_FILE, 0, false);
 	describe();
