@@ -1,5 +1,6 @@
 /* The words of --net that are more than one value. */
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,20 +9,31 @@
 #include "devices/net/net.h"
 #include "vmm/config.h"
 
+/* Six pairs of hexadecimal digits with colons between them. */
+static bool parse_mac(const char *text, uint8_t mac[6])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (unsigned i = 0; i < 12; i++, text++) {
+		const char *digit = *text ? strchr(digits, tolower((unsigned char)*text)) : NULL;
+
+		if (!digit)
+			return false;
+		mac[i / 2] = (uint8_t)(mac[i / 2] << 4 | (digit - digits));
+		if (i % 2 && i < 11 && *++text != ':')
+			return false;
+	}
+	return !*text;
+}
+
 int config_parse_mac(const char *text, uint8_t mac[6], struct error *err)
 {
-	unsigned byte[6];
-	int used = 0;
-
-	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3],
-		   &byte[4], &byte[5], &used) != 6 ||
-	    text[used] || used != 17)
+	memset(mac, 0, 6);
+	if (!parse_mac(text, mac))
 		return error_set(err, -EINVAL, "it is no address like 52:54:00:12:34:56");
-	if (byte[0] & 1)
+	if (mac[0] & 1)
 		return error_set(err, -EINVAL,
-				 "a card's own address has an even first byte (not %02x)", byte[0]);
-	for (unsigned i = 0; i < 6; i++)
-		mac[i] = (uint8_t)byte[i];
+				 "a card's own address has an even first byte (not %02x)", mac[0]);
 	return 0;
 }
 

@@ -230,6 +230,7 @@ static void test_lists(void)
 	const struct config_field *disk = config_find(run_config_fields, "disk"),
 				  *net = config_find(run_config_fields, "net");
 	struct net_forward forward;
+	uint8_t mac[6];
 	char buf[256];
 
 	config_init(run_config_fields, &copy, sizeof(copy));
@@ -259,6 +260,14 @@ static void test_lists(void)
 	CHECK(copy.net_count == 1);
 	config_free(run_config_fields, &copy);
 	CHECK(!copy.disk_count && !copy.disk[0].file && !copy.net_count);
+
+	CHECK(!config_parse_mac("52:54:00:aB:Cd:0f", mac, &err) && mac[3] == 0xab && mac[5] == 15);
+	for (const char *const *bad =
+		     (const char *const[]){"", "52", "52:54:00:12:34:5", "525400123456",
+					   "52:54:00:12:34:56:", "52:54:00:12:34:5g",
+					   "53:54:00:12:34:56", "52-54-00-12-34-56", NULL};
+	     *bad; bad++)
+		CHECK(config_parse_mac(*bad, mac, &err) == -EINVAL);
 
 	CHECK(!config_parse_forward("udp:[::1]:53-[fec0::15]:54", &forward, &err));
 	CHECK(forward.udp && !strcmp(forward.host, "::1") && forward.host_port == 53);
