@@ -62,8 +62,11 @@ enum { FORMAT_MAX_OWNERS = 512 };
 
 struct format {
 	const char *name;
-	/* Valid -> frozen -> flush -> new is needed when an entry's size or address changes. */
+	/* An entry whose size changes is broken, or flushed, first: as the instance's level says
+	 * (see s2_config.bbm_level). */
 	bool break_before_make;
+	uint64_t not_cached;  /* a block with this bit is in no TLB */
+	uint64_t frozen_back; /* frozen to be split: see format_freeze_back */
 	/* Constants that the compiler may fold; 0: the geometry says (chosen at run time). */
 	uint8_t page_shift, index_bits, root_bits, entry_size, leaf_levels;
 
@@ -165,11 +168,9 @@ mmu_inline uint64_t format_make_leaf(const struct format *f, const struct geomet
 
 mmu_inline uint64_t format_make_table(const struct format *f, const struct geometry *g, uint64_t pa)
 {
-	uint64_t field = f->pack(g, pa);
+	uint64_t e = f->pack(g, pa) | f->table;
 
-	if (!pa || pa >> g->output_bits || f->unpack(g, field) != pa)
-		return 0;
-	return field | f->table;
+	return pa && !(pa >> g->output_bits) && f->unpack(g, e) == pa ? e : 0;
 }
 
 /* The same leaf with other permissions (software and A/D bits untouched), or 0. */
@@ -219,6 +220,18 @@ mmu_inline uint64_t format_freeze(const struct format *f, const struct geometry 
 	if (format_kind(f, e, level) == ENTRY_TABLE)
 		frozen |= f->frozen_table | (e & f->pack(g, UINT64_MAX));
 	return frozen;
+}
+
+/* Frozen, but the owner means to put back what was there, in smaller leaves. Whoever wants it gone
+ * or protected clears the bit (format_frozen_gone): the owner's compare-and-exchange then fails. */
+mmu_inline uint64_t format_freeze_back(const struct format *f, unsigned owner)
+{
+	return f->frozen | f->frozen_back | (uint64_t)owner << f->owner_shift;
+}
+
+mmu_inline uint64_t format_frozen_gone(const struct format *f, uint64_t e)
+{
+	return e & ~f->frozen_back;
 }
 
 mmu_inline unsigned format_frozen_owner(const struct format *f, uint64_t e)

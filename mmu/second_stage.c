@@ -55,6 +55,10 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 					    .options = config->options |
 						       (config->use_ad ? FORMAT_AD : 0)};
 		err = ops->format->geometry(&geo, &fc, &rule);
+		if (!err && config->bbm_level > (ops->format->break_before_make ? 2 : 0)) {
+			rule = "break-before-make has levels 0 to 2, on arm64";
+			err = -EINVAL;
+		}
 	}
 	if (err) {
 		if (why)
@@ -71,6 +75,7 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	}
 	s2->ops = ops;
 	s2->use_ad = config->use_ad;
+	s2->bbm_level = (uint8_t)config->bbm_level;
 	brlock_init(&s2->lock);
 	tlb_init(&s2->tlb);
 	pthread_mutex_init(&s2->slots_mutex, NULL);

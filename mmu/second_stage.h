@@ -84,6 +84,10 @@ struct s2_config {
 			      * input needs it; Sv32x4: 34, other RISC-V: 56 */
 	bool use_ad;	     /* hardware sets A/D bits: EPTP bit 6, VTCR_EL2.HA, Svadu */
 	unsigned options;    /* enum s2_options */
+	/* arm64 (ID_AA64MMFR2_EL1.BBM), how a block becomes a table: 0 by way of an invalid entry
+	 * and a flush; 1 by way of nT and a flush; 2 in place, then a flush. Others: 0, and no
+	 * flush at all. */
+	unsigned bbm_level;
 	const struct s2_env *env; /* NULL: s2_env_default; else outlives the instance */
 };
 
@@ -133,7 +137,8 @@ uint64_t s2_level_size(const struct s2 *s2, uint32_t level);
 bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out);
 
 /* Resolves a fault: maps at the largest level that fits, or gives back W and marks the page dirty.
- * On FIXED and SPURIOUS *out (may be NULL) is filled. Never blocks on a TLB client. */
+ * On FIXED and SPURIOUS *out (may be NULL) is filled. Never blocks on a TLB client, except where
+ * arm64 splits a block: there it flushes and waits as range operations do. */
 enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out);
 
 /* Range operations on [start, end) (multiples of the smallest page; end 0: the end of the input

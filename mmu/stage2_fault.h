@@ -7,7 +7,8 @@
 
 #include "mmu/dirty.h"
 #include "mmu/internal.h"
-#include "mmu/rcu.h"
+#include "mmu/range.h"
+#include "mmu/stage2_break.h"
 
 mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
 			    const struct walk_entry *w, uint64_t gpa, struct s2_xlat *out)
@@ -80,10 +81,11 @@ mmu_inline void stage2_count_install(const struct geometry *g, struct counters *
 }
 
 /* Under the lock's read side and inside a read section. w is the entry that was found, and on
- * FIXED and SPURIOUS the leaf that is there now. */
+ * FIXED and SPURIOUS the leaf that is there now. On RETRY with something to flush in *brk: a second
+ * round after it. */
 mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t,
 				     const struct slot *slot, uint64_t gpa, uint32_t access,
-				     struct walk_entry *w)
+				     struct walk_entry *w, struct stage2_break *brk)
 {
 	const struct pgtable *pt = &t->s2->pt;
 	const struct geometry g = format_fold(f, &pt->geo);
@@ -91,13 +93,19 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	unsigned from = w->level, goal = stage2_goal(&g, s, gpa);
 	uint32_t grant = stage2_grant(s, access);
 	bool split = w->kind == ENTRY_LEAF;
-	uint64_t leaf;
+	uint64_t leaf, old = w->value;
 	int err;
 
-	if (w->kind == ENTRY_FROZEN)
+	if (f->break_before_make && brk->old) {
+		if (w->value != brk->expect || from != brk->level)
+			return S2_RETRY;
+		split = true;
+		old = brk->old;
+	} else if (w->kind == ENTRY_FROZEN) {
 		return S2_RETRY;
+	}
 	if (split) {
-		uint32_t perm = f->perm(w->value);
+		uint32_t perm = f->perm(old);
 
 		if (!(access & ~perm))
 			return S2_SPURIOUS;
@@ -113,10 +121,9 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
 		uint64_t inside = base & (geometry_size(&g, from) - 1);
 
-		leaf = format_set_perm(f, &g, w->value, grant);
+		leaf = format_set_perm(f, &g, old, grant);
 		if (goal < from)
-			leaf = format_resize(f, &g, leaf, format_addr(f, &g, w->value) | inside,
-					     goal);
+			leaf = format_resize(f, &g, leaf, format_addr(f, &g, old) | inside, goal);
 	} else {
 		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
 
@@ -130,10 +137,16 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 		leaf = format_set_ad(f, leaf, (split ? format_ad(f, leaf) : 0) | ad);
 	}
 
+	if (f->break_before_make && split && goal < from && !brk->old) {
+		if (t->s2->bbm_level < 2)
+			return stage2_break(f, t, w, from - goal, brk);
+		brk->level = from;
+		brk->flush = true;
+	}
 	if (goal == from)
 		err = walk_replace(f, pt, w, leaf) ? 0 : -EAGAIN;
 	else
-		err = walk_install(f, pt, &t->pool, w, gpa, goal, leaf);
+		err = walk_install(f, pt, &t->pool, w, gpa, goal, leaf, split ? old : 0);
 	if (err)
 		return err == -ENOMEM ? S2_NOMEM : S2_RETRY;
 	if (goal < from || !split)
@@ -143,6 +156,7 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	 * bit. The other way round it would take the bit and W would follow: a lost write. */
 	if (slot->bitmap && access & S2_W)
 		dirty_set(slot, gpa & ~(geometry_size(&g, goal) - 1), geometry_size(&g, goal));
+	brk->made = true;
 	*w = (struct walk_entry){.value = leaf, .level = goal, .kind = ENTRY_LEAF};
 	return S2_FIXED;
 }
@@ -152,7 +166,8 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 {
 	struct s2 *s2 = t->s2;
 	const struct pgtable *pt = &s2->pt;
-	enum s2_result result = S2_EMULATE;
+	struct stage2_break brk = {0};
+	enum s2_result result;
 	struct walk_entry w;
 	struct slot *slot;
 
@@ -161,15 +176,27 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 	/* Best effort: most faults need fewer tables, or none. */
 	table_pool_fill(&t->pool, pt->geo.levels - 1u);
 
+again:
+	result = S2_EMULATE;
 	brlock_read_lock(&s2->lock, &t->reader);
 	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
 	if (slot && !slot->dying && !(access & S2_W && slot->s.flags & S2_SLOT_READONLY)) {
 		rcu_enter();
 		w = walk_lookup(f, pt, gpa);
-		result = stage2_fix(f, t, slot, gpa, access, &w);
+		result = stage2_fix(f, t, slot, gpa, access, &w, &brk);
 		rcu_exit();
 	}
 	brlock_read_unlock(&t->reader);
+	if (f->break_before_make && brk.flush) {
+		uint64_t size = geometry_size(&pt->geo, brk.level), base = gpa & ~(size - 1);
+
+		brk.flush = false;
+		range_flush(t, base, base + size);
+		if (!brk.made)
+			goto again;
+	}
+	if (f->break_before_make)
+		stage2_break_undo(f, t, gpa, &brk);
 
 	if (out && (result == S2_FIXED || result == S2_SPURIOUS))
 		stage2_xlat(f, pt, &w, gpa, out);

@@ -6,8 +6,7 @@
 #ifndef MMU_STAGE2_RANGE_H
 #define MMU_STAGE2_RANGE_H
 
-#include "mmu/internal.h"
-#include "mmu/rcu.h"
+#include "mmu/stage2_break.h"
 
 /* Entries visited before the lock and the read section are left for a moment, so that slot changes
  * and grace periods do not wait for a long range. */
@@ -75,11 +74,12 @@ mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint6
 	walk_begin(&it, pt, *start, *end, 1);
 	while (stage2_next(f, &loop, &it)) {
 		for (;;) {
-			enum entry_kind kind = it.at.kind;
 			unsigned level = it.at.level;
+			enum entry_kind kind;
 
-			if (kind == ENTRY_FROZEN)
+			if (it.at.kind == ENTRY_FROZEN && stage2_gone(f, pt, &it.at))
 				met = true; /* another's work: our flush covers it */
+			kind = it.at.kind;
 			if (kind != ENTRY_LEAF &&
 			    !(kind == ENTRY_TABLE && level <= stage2_freeze_level(&g) &&
 			      walk_covers(f, &it)))
@@ -168,6 +168,8 @@ mmu_inline bool stage2_protect(const struct format *f, struct s2_thread *t, uint
 	stage2_enter(&loop);
 	walk_begin(&it, pt, *start, *end, 1);
 	while (stage2_next(f, &loop, &it)) {
+		if (it.at.kind == ENTRY_FROZEN)
+			stage2_gone(f, pt, &it.at);
 		if (it.at.kind == ENTRY_NONE || it.at.kind == ENTRY_TABLE)
 			continue;
 		/* Read-only already, or frozen: who made it so may not have flushed yet. */

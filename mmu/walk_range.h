@@ -52,7 +52,7 @@ mmu_inline int walk_map(const struct format *f, const struct pgtable *pt, struct
 			err = -EINVAL;
 		} else {
 			table_pool_fill(pool, w.level - level);
-			err = walk_install(f, pt, pool, &w, gpa, level, leaf);
+			err = walk_install(f, pt, pool, &w, gpa, level, leaf, 0);
 		}
 		if (!err) {
 			gpa += geometry_size(&g, level);
@@ -99,7 +99,8 @@ mmu_inline int walk_unmap(const struct format *f, const struct pgtable *pt, stru
 			/* The walk goes down into the table that stands there now. */
 			walk_install(f, pt, pool, &it.at, it.gpa, level - 1,
 				     format_resize(f, &g, old, format_addr(f, &g, old) | inside,
-						   level - 1));
+						   level - 1),
+				     old);
 		}
 	}
 	return 0;

@@ -179,31 +179,30 @@ mmu_inline bool walk_replace(const struct format *f, const struct pgtable *pt, s
 
 /*
  * Puts `leaf`, an entry of level `goal`, where w stands (level >= goal), with the tables between.
- * They are built aside and appear with one compare-and-exchange: all or nothing. If w is a larger
- * leaf, it is split on the way and the rest of it stays mapped as it was.
+ * They are built aside and appear with one compare-and-exchange: all or nothing. If `old` is a
+ * larger leaf (which w holds, or held before it was frozen), it is split on the way and the rest of
+ * it stays mapped as it was; 0: there was none.
  * 0; -EAGAIN (lost a race: w is fresh); -ENOMEM (the pool holds fewer than w->level - goal).
  */
 mmu_inline int walk_install(const struct format *f, const struct pgtable *pt,
 			    struct table_pool *pool, struct walk_entry *w, uint64_t gpa,
-			    unsigned goal, uint64_t leaf)
+			    unsigned goal, uint64_t leaf, uint64_t old)
 {
 	const struct geometry g = format_fold(f, &pt->geo);
-	const bool split = w->kind == ENTRY_LEAF;
 	void *table[MMU_MAX_LEVELS + 1];
 	uint64_t value = leaf;
 
 	if (pool->count < w->level - goal)
 		return -ENOMEM;
 	for (unsigned level = goal; level < w->level; level++) {
-		uint64_t base =
-			format_addr(f, &g, w->value) | (gpa & (geometry_size(&g, w->level) - 1) &
-							~(geometry_size(&g, level + 1) - 1));
+		uint64_t base = format_addr(f, &g, old) | (gpa & (geometry_size(&g, w->level) - 1) &
+							   ~(geometry_size(&g, level + 1) - 1));
 
 		table[level] = table_pool_get(pool);
-		for (size_t i = 0; split && i < geometry_entries(&g, level); i++)
+		for (size_t i = 0; old && i < geometry_entries(&g, level); i++)
 			entry_store(&g, entry_at(&g, table[level], i),
-				    format_resize(f, &g, w->value,
-						  base + i * geometry_size(&g, level), level));
+				    format_resize(f, &g, old, base + i * geometry_size(&g, level),
+						  level));
 		entry_store(&g, entry_at(&g, table[level], geometry_index(&g, level, gpa)), value);
 		value = format_make_table(f, &g, env_to_pa(pt->env, table[level]));
 	}

@@ -9,7 +9,7 @@
  * VTCR_EL2.SH0.
  *
  * Software bits: 58:55 in a leaf. Frozen: bit 0 clear (not valid, all else ignored), bit 10 set,
- * bit 1: the table's address is still there, 58:50 the owner.
+ * bit 1: the table's address is still there, bit 11: it comes back, 58:50 the owner.
  */
 #ifndef MMU_FORMAT_ARM_S2_H
 #define MMU_FORMAT_ARM_S2_H
@@ -25,6 +25,7 @@
 #define ARM_W	  (UINT64_C(1) << 7)
 #define ARM_INNER (UINT64_C(3) << 8) /* shareable */
 #define ARM_AF	  (UINT64_C(1) << 10)
+#define ARM_NT	  (UINT64_C(1) << 16) /* of a block: it is in no TLB (FEAT_BBM level 1) */
 #define ARM_XN	  (UINT64_C(3) << 53) /* 10: never executed */
 #define ARM_NX	  (UINT64_C(2) << 53)
 
@@ -98,6 +99,8 @@ static inline uint64_t arm_pack(const struct geometry *g, uint64_t addr)
 
 static inline uint64_t arm_unpack(const struct geometry *g, uint64_t e)
 {
+	if (!(e & ARM_TYPE))
+		e &= ~ARM_NT;
 	if (g->page_shift == 16)
 		return (e & UINT64_C(0xffffffff0000)) | (e >> 12 & 15) << 48;
 	if (arm_lpa2(g))
@@ -143,6 +146,8 @@ static inline int arm_registers(const struct geometry *g, uint64_t pa, unsigned 
 	static const struct format fmt##_format = {                                                \
 		.name = #fmt,                                                                      \
 		.break_before_make = true,                                                         \
+		.not_cached = ARM_NT,                                                              \
+		.frozen_back = 1 << 11,                                                            \
 		.page_shift = (page),                                                              \
 		.index_bits = (page)-3,                                                            \
 		.entry_size = 8,                                                                   \

@@ -80,6 +80,8 @@ static inline void arm_entry(const struct dec_shape *s, unsigned level, uint64_t
 	} else {
 		out->pa = dec_bits(e, 47, s->page_shift) << s->page_shift;
 	}
+	if (leaf && level > 1)
+		out->pa &= ~(1ull << 16); /* nT */
 	if (level == 1 && !bit1)
 		out->why = "reserved descriptor at the last level";
 	else if (leaf && level > 1 && !block_ok)

@@ -30,6 +30,7 @@ static bool tracking;
 static uint8_t dirty[MAX_UNITS];       /* the model of the dirty bits, per 4 KiB */
 static uint8_t perm_before[MAX_PAGES]; /* what the decoder saw before an operation */
 static uint64_t hpa_before[MAX_PAGES];
+static uint64_t size_before[MAX_PAGES], size_now; /* of the leaf */
 static uint8_t flushed[MAX_PAGES]; /* pages that the operation told the TLB client to forget */
 static uint64_t count[8], total[4];
 
@@ -57,13 +58,16 @@ static uint8_t perm_at(uint64_t page, uint64_t *hpa)
 
 	CHECK(r.outcome != DEC_MISCONFIG, "page %" PRIu64 ": %s", page, r.why);
 	*hpa = r.address;
+	size_now = r.size;
 	return (uint8_t)(r.outcome == DEC_TRANSLATED ? r.r | r.w << 1 | r.x << 2 : 0);
 }
 
 static void before(void)
 {
-	for (uint64_t i = 0; i < PAGES; i++)
+	for (uint64_t i = 0; i < PAGES; i++) {
 		perm_before[i] = perm_at(i, &hpa_before[i]);
+		size_before[i] = size_now;
+	}
 	memset(flushed, 0, sizeof(flushed));
 }
 
@@ -100,6 +104,10 @@ static void after(const char *what)
 		/* A TLB may hold what was there: what it must not use any more was flushed. */
 		if (perm_before[i] & ~perm || (perm_before[i] && hpa != hpa_before[i]))
 			CHECK(flushed[i], "%s: page %" PRIu64 " was not flushed", what, i);
+		/* arm64: nor what it may hold of a leaf of another size. */
+		if (tc->decoder == &arm_decoder && perm_before[i] && perm &&
+		    size_before[i] != size_now)
+			CHECK(flushed[i], "%s: page %" PRIu64 " changed its size", what, i);
 	}
 	c = dec_census(&mem);
 	CHECK(!c.bad, "%s: an entry is no entry", what);
