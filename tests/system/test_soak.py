@@ -89,8 +89,8 @@ class Peer:
 
 def start(guest, name, command, stdin):
     """A service of the guest's: what became of it is asked for at the end."""
-    guest.ssh(f"cat >/srv/{name}", stdin=stdin)
-    guest.ssh(f"systemd-run --quiet --unit={name} --remain-after-exit -p WorkingDirectory=/srv {command}")
+    guest.ssh(f"cat >/opt/{name}", stdin=stdin)
+    guest.ssh(f"systemd-run --quiet --unit={name} --remain-after-exit -p WorkingDirectory=/opt {command}")
 
 
 @slow
@@ -104,10 +104,10 @@ def test_mixed():
         peer = Peer()
         with Distro(folder, cpus=4, memory=MEMORY, disks=[(data, "none")]) as guest:
             guest.prompt()
-            start(guest, "compile", "sh /srv/compile", COMPILE)
-            start(guest, "disk", "sh /srv/disk", DISK)
-            start(guest, "net", f"python3 /srv/net {peer.port}", NET)
-            start(guest, "pressure", "python3 /srv/pressure", PRESSURE)
+            start(guest, "compile", "sh /opt/compile", COMPILE)
+            start(guest, "disk", "sh /opt/disk", DISK)
+            start(guest, "net", f"python3 /opt/net {peer.port}", NET)
+            start(guest, "pressure", "python3 /opt/pressure", PRESSURE)
             sizes, end = [], time.monotonic() + MINUTES * 60
             while time.monotonic() < end:
                 size = random.randrange(0, MEMORY // 3)
