@@ -40,19 +40,10 @@ static inline int ept_registers(const struct geometry *g, uint64_t pa, unsigned 
 
 static const struct format ept_format = {
 	.name = "ept",
-	.page_shift = 12,
-	.index_bits = 9,
-	.root_bits = 9,
-	.entry_size = 8,
-	.leaf_levels = X86_LEAF_LEVELS,
-	.geometry = x86_geometry,
+	X86_FORMAT,
 	.registers = ept_registers,
 	.valid = EPT_RWX,
-	.is_leaf = x86_is_leaf,
-	.pack = x86_addr,
-	.unpack = x86_addr,
 	.leaf = ept_leaf,
-	.size_bits = 1 << 7,
 	.table = EPT_RWX,
 	/* W without R is a misconfiguration (29.3.3.1); X without R, where it is not supported. */
 	.perms = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 7,
@@ -64,12 +55,6 @@ static const struct format ept_format = {
 	.dirty = 1 << 9,
 	.memory_bits = 7 << 3,
 	.memory = {[FORMAT_WB] = 6 << 3, [FORMAT_NC] = 1 << 3, [FORMAT_IO] = 0}, /* WC, UC */
-	.sw_bits = 4,
-	.sw_shift = 52,
-	.frozen = 1 << 11,
-	.frozen_table = 1 << 9,
-	.owner_bits = 9,
-	.owner_shift = 52,
 };
 
 #endif

@@ -46,19 +46,10 @@ static inline int npt_registers(const struct geometry *g, uint64_t pa, unsigned 
 
 static const struct format npt_format = {
 	.name = "npt",
-	.page_shift = 12,
-	.index_bits = 9,
-	.root_bits = 9,
-	.entry_size = 8,
-	.leaf_levels = X86_LEAF_LEVELS,
-	.geometry = x86_geometry,
+	X86_FORMAT,
 	.registers = npt_registers,
 	.valid = NPT_P,
-	.is_leaf = x86_is_leaf,
-	.pack = x86_addr,
-	.unpack = x86_addr,
 	.leaf = npt_leaf,
-	.size_bits = 1 << 7,
 	.table = NPT_P | NPT_RW | NPT_US | NPT_A,
 	.perms = 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7, /* what is present can be read */
 	.perm_bits = NPT_RW | NPT_NX,
@@ -69,12 +60,6 @@ static const struct format npt_format = {
 	/* PWT and PCD, with the PAT as it is after reset: WB, UC-, UC. */
 	.memory_bits = 1 << 3 | 1 << 4,
 	.memory = {[FORMAT_WB] = 0, [FORMAT_NC] = 1 << 4, [FORMAT_IO] = 1 << 3 | 1 << 4},
-	.sw_bits = 4,
-	.sw_shift = 52,
-	.frozen = 1 << 11,
-	.frozen_table = 1 << 9,
-	.owner_bits = 9,
-	.owner_shift = 52,
 };
 
 #endif

@@ -55,4 +55,12 @@ static inline bool x86_is_leaf(uint64_t e, unsigned level)
 	return level == 1 || e & 1 << 7;
 }
 
+/* What struct format says of both. Software's bits: 52..55 of an entry that is valid, the owner's
+ * and the frozen marks in one that is not. */
+#define X86_FORMAT                                                                                 \
+	.page_shift = 12, .index_bits = 9, .root_bits = 9, .entry_size = 8,                        \
+	.leaf_levels = X86_LEAF_LEVELS, .geometry = x86_geometry, .is_leaf = x86_is_leaf,          \
+	.pack = x86_addr, .unpack = x86_addr, .size_bits = 1 << 7, .sw_bits = 4, .sw_shift = 52,   \
+	.frozen = 1 << 11, .frozen_table = 1 << 9, .owner_bits = 9, .owner_shift = 52
+
 #endif

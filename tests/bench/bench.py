@@ -78,6 +78,14 @@ def ratio(ferry, qemu):
     return f"{ferry / qemu:.2f}" if qemu == qemu and qemu and ferry == ferry else ""
 
 
+def publish(text, path):
+    """Prints a document and, with --output, writes it."""
+    print(text)
+    if path:
+        with open(path, "w") as f:
+            f.write(text)
+
+
 def progress(text):
     print(text, file=sys.stderr, flush=True)
 
@@ -226,10 +234,7 @@ def main():
                            "{}: median of ferry / QEMU without the vector-heavy row **{:.2f}**, worst row **{:.2f}** "
                            "({}).".format(what, statistics.median(r for r, _ in rs), *max(rs))
                            for what, rs in zip(("Elapsed time", "Host CPU time"), ratios) if rs))
-    print(text)
-    if args.output:
-        with open(args.output, "w") as f:
-            f.write(text)
+    publish(text, args.output)
 
 
 if __name__ == "__main__":

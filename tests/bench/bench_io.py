@@ -13,7 +13,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from bench import VMMS, Table, cell, machine, median, progress, ratio  # noqa: E402
+from bench import VMMS, Table, cell, machine, median, progress, publish, ratio  # noqa: E402
 from distro import Distro  # noqa: E402
 from ferrytest import QUIET, Failure, Guest, initramfs, kernel  # noqa: E402
 
@@ -172,10 +172,7 @@ def main():
             tables.append(f"## cache={cache}\n\n{table}")
     image_boots = boots(args.runs, [int(c) for c in args.cpus.split(",")], vmms) if "boot" in rows else ""
     text = TEXT.format(runs=args.runs, machine=about, boots=image_boots, tables="\n\n".join(tables))
-    print(text)
-    if args.output:
-        with open(args.output, "w") as f:
-            f.write(text)
+    publish(text, args.output)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,10 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "tests/unit/check.h"
 #include "vmm/chardev.h"
 #include "vmm/exit_codes.h"
 #include "vmm/unix_socket.h"
-
-#define CHECK(c)                                                                                   \
-	do {                                                                                       \
-		if (!(c)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c);                    \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
 
 static char dir[] = "/tmp/ferry-test-XXXXXX";
 static struct loop *loop;

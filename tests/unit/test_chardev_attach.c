@@ -11,15 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/unit/check.h"
 #include "vmm/chardev_attach.h"
-
-#define CHECK(c)                                                                                   \
-	do {                                                                                       \
-		if (!(c)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c);                    \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
 
 static char dir[] = "/tmp/ferry-test-XXXXXX";
 static int dir_fd;

@@ -6,16 +6,9 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "tests/unit/check.h"
 #include "tests/unit/control_util.h"
 #include "vmm/unix_socket.h"
-
-#define CHECK(c)                                                                                   \
-	do {                                                                                       \
-		if (!(c)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c);                    \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
 
 static char dir[] = "/tmp/ferry-test-XXXXXX";
 static int dir_fd;

@@ -9,15 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/unit/check.h"
 #include "vmm/loop.h"
 
-#define CHECK(c)                                                                                   \
-	do {                                                                                       \
-		if (!(c)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c);                    \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
 #define MS 1000000ull
 
 static struct loop *loop;

@@ -6,18 +6,12 @@
 #include "devices/net/net.h"
 #include "vmm/config.h"
 
+#define CHECK_TEXT err.text
+#include "tests/unit/check.h"
+
 /* The programme's own files are no library: the pieces under test are included. */
 #include "cli/options.c"
 #include "cli/suggest.c"
-
-#define CHECK(c)                                                                                   \
-	do {                                                                                       \
-		if (!(c)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s (last: %s)\n", __FILE__, __LINE__, #c,          \
-				err.text);                                                         \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
 
 static const struct suboption memory_suboptions[] = {{"overcommit", "overcommit"}, {NULL, NULL}};
 static const struct option table[] = {

@@ -16,14 +16,8 @@
 #include "vmm/runtime.h"
 #include "vmm/unix_socket.h"
 
-#define CHECK(c)                                                                                   \
-	do {                                                                                       \
-		if (!(c)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s (last: %s)\n", __FILE__, __LINE__, #c,          \
-				err.text);                                                         \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
+#define CHECK_TEXT err.text
+#include "tests/unit/check.h"
 
 static char top[] = "/tmp/ferry-test-XXXXXX";
 static struct error err;
