@@ -3,6 +3,8 @@
 #ifndef TESTS_FUZZ_UC_X86_STATE_H
 #define TESTS_FUZZ_UC_X86_STATE_H
 
+#include <string.h>
+
 #include "tests/fuzz/uc_x86_random.h"
 
 /* --- state --- */

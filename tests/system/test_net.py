@@ -252,10 +252,11 @@ def test_tap(queues):
     steps = ["static=10.9.0.2/24", "ping=10.9.0.1", "bulk=10.9.0.1:5000", "many=10.9.0.1:7:200", "udp=10.9.0.1:7"]
     with guest(steps, "tap=t0", cpus=2) as vm:
         bulk.verify(finish(vm))
+    # How long the frames are depends on how fast either side empties its queue. Without the offload none is long.
     for which, size in frames.all.items():
-        share = frames.uncut[which] / size
-        check(share > 0.5, f"segments are cut too early: {share:.0%} of the bytes {which} the guest are in long frames")
-        print(f"note: {share:.0%} of {size >> 20} MiB {which} the guest uncut")
+        uncut = frames.uncut[which]
+        check(uncut > 1 << 20, f"segments are cut too early: {uncut} of {size} bytes {which} the guest are in long frames")
+        print(f"note: {uncut / size:.0%} of {size >> 20} MiB {which} the guest uncut")
 
 
 @needs_ferry
