@@ -1,10 +1,12 @@
 """Disks with Debian's own driver and file systems: what the guest writes is what the host's file has, whatever
 carries it out, and whatever happens to the host meanwhile."""
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -265,6 +267,30 @@ def test_shrunk():
             check("the file has become shorter" in guest.stderr(), guest.tail())
 
 
+@contextlib.contextmanager
+def loop_device(path):
+    """A block device over a file."""
+    done = subprocess.run(["losetup", "--find", "--show", "--direct-io=off", path], capture_output=True, text=True)
+    if done.returncode:
+        raise Skip(f"no loop device: {done.stderr.strip()}")
+    try:
+        yield done.stdout.strip()
+    finally:
+        subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
+
+
+@needs_ferry
+@limit(300)
+@each(how=PAIRS)
+def test_block_device(how):
+    aio, cache = how.split()
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path = image(folder, 64)
+        with loop_device(path) as device:
+            out = disk_test("filesystem ext4 24", device + mechanism_options(aio, cache))
+        check(image_digest(out) == digest(path), "the device does not hold what the guest has written")
+
+
 @needs_ferry
 @limit(120)
 def test_second_opener():
@@ -320,6 +346,33 @@ def test_qcow2():
         subprocess.run(["qemu-img", "check", "-q", path], check=True)
         subprocess.run(["qemu-img", "convert", "-O", "raw", path, raw], check=True)
         check_sequence(raw, number)
+
+
+@needs_ferry
+@limit(300)
+@each(where=["unix", "tcp"])
+def test_nbd_server(where):
+    """A disk that somebody else's server holds."""
+    if not shutil.which("qemu-nbd"):
+        raise Skip("no qemu-nbd (qemu-utils)")
+    with tempfile.TemporaryDirectory() as folder:
+        path, address = image(folder, 64), os.path.join(folder, "nbd.sock")
+        if where == "unix":
+            disk, listen = f"nbd+unix:///?socket={address}", ["-k", address]
+        else:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                port = probe.getsockname()[1]
+            disk, listen = f"nbd://127.0.0.1:{port}", ["-b", "127.0.0.1", "-p", str(port)]
+        code, _, err = ferry("run", "--disk", disk, kernel())
+        check(code == EXIT_START and disk in err, f"no server: {code}: {err}")
+        with Process(["qemu-nbd", "--format=raw", "--persistent", *listen, path], terminal=False):
+            for _ in range(100):
+                with socket.socket(socket.AF_UNIX if where == "unix" else socket.AF_INET) as probe:
+                    if probe.connect_ex(address if where == "unix" else ("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            out = disk_test("filesystem ext4 24", disk)
+        check(image_digest(out) == digest(path), "the server's file is not what the guest has written")
 
 
 @needs_ferry
