@@ -41,9 +41,10 @@ enum s2_format {
 enum s2_options {
 	S2_OPT_EXEC_ONLY =
 		1, /* EPT: X without R (IA32_VMX_EPT_VPID_CAP bit 0); others need no option */
-	S2_OPT_VMID16 = 2, /* arm64: VMIDs of 16 bits, not 8 (ID_AA64MMFR1_EL1.VMIDBits) */
-	S2_OPT_PBMT = 4,   /* RISC-V: Svpbmt */
-	S2_OPT_NAPOT = 8,  /* RISC-V: Svnapot */
+	S2_OPT_VMID16 = 2,   /* arm64: VMIDs of 16 bits, not 8 (ID_AA64MMFR1_EL1.VMIDBits) */
+	S2_OPT_PBMT = 4,     /* RISC-V: Svpbmt */
+	S2_OPT_NAPOT = 8,    /* RISC-V: Svnapot */
+	S2_OPT_NX_HUGE = 16, /* policy: large leaves are not executable, see s2_nx_recover */
 };
 
 /* Access kinds and permissions, combined by or. */
@@ -150,16 +151,103 @@ enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, stru
 int s2_unmap(struct s2_thread *t, uint64_t start, uint64_t end);
 int s2_write_protect(struct s2_thread *t, uint64_t start, uint64_t end);
 
-/* Dirty tracking by write-protection. start: protects everything (huge leaves are split by the next
- * write); -EALREADY, -ENOMEM. stop: drops the bits; leaves get W back by their next write fault, as
- * huge as they are. harvest: fetches and clears the bits of `pages` pages from `gpa` (a multiple of
- * 64 pages) into `bitmap` (little endian, bit n = page n), protects what it cleared, waits for the
- * TLB clients, returns the number of dirty pages or -EINVAL. Pages that no tracked slot holds are
- * clean. A write that is granted before the
- * clearing is in this harvest, one after it is in the next: none is lost. */
+/* Splits every leaf of [start, end) that is larger than a leaf of `level` into leaves of `level`,
+ * which keep permissions, accessed and dirty bits, memory type and software bits. In pieces:
+ * between them no lock is held and the thread's cache of tables is filled again. Leaves that reach
+ * beyond the range are split where they overlap it. arm64 flushes as bbm_level wants, once for
+ * several blocks, and waits. 0; -EINVAL (range, or a level without leaves); -ENOMEM: what was split
+ * until then stays so, the rest is as it was. */
+int s2_split(struct s2_thread *t, uint64_t start, uint64_t end, uint32_t level);
+/* The other way round, in place: a table whose entries are leaves that continue each other becomes
+ * one leaf, as large as s2_fault would map there (slot, congruence, page_size, no tracking). They
+ * must agree in R and X, memory type and software bits; W is in the large leaf if it is in all
+ * (else its next write fault brings it back, for all of it). Large leaves are not made executable
+ * with S2_OPT_NX_HUGE. Flushes and waits, once for many tables. Allocates nothing. The number of
+ * leaves made, or -EINVAL. */
+int64_t s2_collapse(struct s2_thread *t, uint64_t start, uint64_t end);
+
+/* S2_OPT_NX_HUGE: an execute fault maps (or splits off) one small page, and the block that is not
+ * one leaf because of that is put on a list. recover unmaps the oldest 1/share of the list, rounded
+ * up (share 0: nothing), so that they may become large again; call it once a period. Does nothing
+ * while dirty tracking is on. Returns how many. */
+int64_t s2_nx_recover(struct s2_thread *t, unsigned share);
+/* Length of the list. */
+uint64_t s2_nx_splits(struct s2 *s2);
+
+/* Dirty tracking, by page of 4 KiB whatever the format's smallest (all bits of a larger page are
+ * set). One mechanism: what may be written without a fault is dirty, or becomes so by itself.
+ *
+ * start: from its return, every write is reported. -EALREADY, -ENOMEM; -EINVAL: *why (may be NULL)
+ * names the rule. s2_dirty_start is start_with without options: write-protection, huge leaves are
+ * split by the next write to them.
+ * stop: drops the bits and rings; leaves get W back by their next write fault, as huge as they are.
+ *
+ * harvest: fetches and clears the bits of `pages` pages from `gpa` (a multiple of 64 pages) into
+ * `bitmap` (little endian, bit n = page n), protects what it cleared, waits for the TLB clients,
+ * returns the number of dirty pages or -EINVAL. Pages that no tracked slot holds are clean. A write
+ * that is granted before the clearing is in this harvest, one after it is in the next: none is
+ * lost. A clean range costs next to nothing (but with S2_DIRTY_DBIT, which reads the leaves). */
+enum s2_dirty_flags {
+	/* Large leaves are split by start, and not by the first write to each of them. Lack of
+	 * memory is no error: faults split what is left. */
+	S2_DIRTY_EAGER = 1,
+	/* Hardware's dirty bits tell (use_ad, and a format that has them: EPT, NPT, RISC-V): small
+	 * leaves stay writable, harvest clears D. A software TLB gets W only of a leaf with D: the
+	 * fault sets it. */
+	S2_DIRTY_DBIT = 2,
+	/* harvest only reads: it clears and protects nothing and does not wait. Bits are cleared
+	 * by s2_dirty_reprotect, before the pages are copied; others are reported again. */
+	S2_DIRTY_MANUAL = 4,
+	/* stop ends with s2_collapse of everything. */
+	S2_DIRTY_COLLAPSE = 8,
+};
+struct s2_dirty_options {
+	unsigned flags;	       /* enum s2_dirty_flags */
+	unsigned ring_entries; /* rings, see below: of so many entries (a power of two, 64 or more);
+				* 0: none */
+	unsigned ring_soft;    /* s2_ring_full from so many used entries; 0: three quarters */
+};
+int s2_dirty_start_with(struct s2_thread *t, const struct s2_dirty_options *options,
+			const char **why);
 int s2_dirty_start(struct s2_thread *t);
 int s2_dirty_stop(struct s2_thread *t);
 int64_t s2_dirty_harvest(struct s2_thread *t, uint64_t gpa, uint64_t pages, uint64_t *bitmap);
+/* With S2_DIRTY_MANUAL (and without, harmless): clears those bits that are set in `bitmap`, and
+ * protects their pages; when it returns, no client writes there without a new bit. gpa and pages
+ * as of harvest. The number of pages that were dirty, or -EINVAL. */
+int64_t s2_dirty_reprotect(struct s2_thread *t, uint64_t gpa, uint64_t pages,
+			   const uint64_t *bitmap);
+
+/* Dirty rings (ring_entries; not with S2_DIRTY_DBIT). Every thread has one, from start to stop. A
+ * fault that gives W, and s2_dirty_mark, put the page into the ring of the calling thread instead
+ * of its bit into the bitmap; a page is there once for each time that it was protected and written
+ * again. An entry is free, dirty, or harvested:
+ *
+ *	free --- fault, mark ---> dirty --- s2_ring_harvest ---> harvested --- s2_ring_reset --->
+ *free
+ *
+ * s2_ring_full: the calling thread's ring is soft-full: a vCPU stops running its guest until
+ * somebody has reset the rings. One that goes on (and a device, which cannot wait) loses nothing:
+ * when all is used, pages go into the bitmap, and s2_dirty_harvest brings them; so do the entries
+ * of a thread that leaves.
+ *
+ * harvest: up to `max` pages (addresses of the format's smallest page) of all rings; their number.
+ * reset: protects the pages of all harvested entries, waits for the TLB clients, and only then may
+ * the pages be copied; the number of entries. */
+int64_t s2_ring_harvest(struct s2_thread *t, uint64_t *gpa, size_t max);
+int64_t s2_ring_reset(struct s2_thread *t);
+bool s2_ring_full(const struct s2_thread *t);
+
+/* How fast a thread dirties memory: pages that were clean before (a page may count again after each
+ * harvest), while tracking is on. `dirtied`: the sum so far, from any thread. rate: pages per
+ * second between the last call and this one; the caller keeps the state (zeroed at first: then the
+ * result is 0) and brings the time. Calls less than a millisecond apart return the last rate. */
+struct s2_dirty_rate {
+	uint64_t pages, ns, rate;
+};
+uint64_t s2_dirtied(const struct s2_thread *t);
+uint64_t s2_dirty_rate(const struct s2_thread *t, struct s2_dirty_rate *state, uint64_t now_ns);
+
 /* After a write by a device or the VMM through a pointer it has translated (S2_W): marks
  * [gpa, gpa+len). Call it when the data is written, not before. Does nothing outside slots and
  * while tracking is off. */
