@@ -81,7 +81,7 @@ $(O)/libmmu.a: $(call obj,$(MMU_SRC))
 $(O)/libferry.a: $(call obj,$(LIB_SRC))
 $(O)/lib%.a:
 	$(call say,AR,$@)
-	$(Q)rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) qcs $@ $^
 
 # Which library was linked: another patch series is another folder, and its files may be older than ours.
 $(O)/.unicorn: $(UNICORN)/.done FORCE

@@ -13,24 +13,10 @@
 #include "mmu/brlock.h"
 #include "mmu/second_stage.h"
 #include "mmu/slots.h"
+#include "mmu/stats.h"
 #include "mmu/table_pool.h"
 #include "mmu/tlb.h"
 #include "mmu/walker.h"
-
-/* Counters of one thread: written by it alone, read by s2_get_stats. Gauges (leaves, tables) are
- * differences: a page may be mapped by one thread and unmapped by another. */
-struct counters {
-	_Atomic uint64_t faults[S2_NR_RESULTS];
-	_Atomic uint64_t leaves[MMU_MAX_LEVELS + 1], tables;
-	_Atomic uint64_t splits, collapses, invalidations, retries, deferred_frees;
-};
-
-/* No read-modify-write on the bus: there is one writer. */
-static inline void count(_Atomic uint64_t *counter, uint64_t n)
-{
-	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
-			      memory_order_relaxed);
-}
 
 /* The policy, specialised for one format (stage2_NAME.c). One indirect call per operation. */
 struct stage2_ops {
@@ -39,8 +25,8 @@ struct stage2_ops {
 	enum s2_result (*fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
 				struct s2_xlat *out);
 	/* Change tables; true: something was, or was being, mapped there: flush [*start, *end),
-	 * which is widened to the whole of the leaves met. */
-	bool (*freeze)(struct s2_thread *t, uint64_t *start, uint64_t *end, bool *tables);
+	 * which is widened to the whole of the leaves met. *tables grows by the trees frozen. */
+	bool (*freeze)(struct s2_thread *t, uint64_t *start, uint64_t *end, uint64_t *tables);
 	bool (*protect)(struct s2_thread *t, uint64_t *start, uint64_t *end);
 	/* After the flush (and a grace period if tables were frozen): frozen becomes empty. */
 	void (*thaw)(struct s2_thread *t, uint64_t start, uint64_t end);

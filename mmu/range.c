@@ -26,21 +26,23 @@ static int range_check(const struct s2 *s2, uint64_t start, uint64_t *end)
 
 void range_flush(struct s2_thread *t, uint64_t start, uint64_t end)
 {
-	count(&t->stats.invalidations, 1);
+	count_flush(&t->stats, &t->s2->pt.geo, start, end);
 	tlb_flush(&t->s2->tlb, start, end);
 }
 
 void range_unmap(struct s2_thread *t, uint64_t start, uint64_t end)
 {
-	bool tables = false;
+	uint64_t tables = 0;
 
 	if (!t->ops->freeze(t, &start, &end, &tables))
 		return;
+	count(&t->stats.deferred, tables);
 	range_flush(t, start, end);
 	/* Tables that were frozen as a whole are unreachable now; whoever was inside leaves. */
 	if (tables)
 		rcu_synchronize();
 	t->ops->thaw(t, start, end);
+	count(&t->stats.deferred, -tables);
 }
 
 int s2_unmap(struct s2_thread *t, uint64_t start, uint64_t end)

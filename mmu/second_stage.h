@@ -130,6 +130,8 @@ enum s2_result {
 	S2_NR_RESULTS
 };
 
+const char *s2_result_name(enum s2_result result);
+
 /* Bytes that a leaf of this level maps. */
 uint64_t s2_level_size(const struct s2 *s2, uint32_t level);
 
@@ -298,5 +300,21 @@ struct s2_stats {
 	uint64_t tables, splits, collapses, invalidations, retries, deferred_frees;
 };
 void s2_get_stats(struct s2 *s2, struct s2_stats *stats);
+
+/* All of them, by name (groups divided by dots: "faults.fixed", "pages.2M"), in the order of the
+ * table in mmu/stats.h. Names stay while show runs. s2_counter_row: the table's rows, without
+ * instance and values; false after the last. */
+enum s2_counter_kind {
+	S2_COUNTER, /* only grows */
+	S2_GAUGE,   /* what is there now */
+};
+struct s2_counter {
+	const char *name, *help;
+	enum s2_counter_kind kind;
+	uint64_t value;
+};
+void s2_stats_each(struct s2 *s2, void (*show)(void *opaque, const struct s2_counter *counter),
+		   void *opaque);
+bool s2_counter_row(unsigned i, struct s2_counter *out);
 
 #endif

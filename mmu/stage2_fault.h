@@ -168,11 +168,14 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 	const struct pgtable *pt = &s2->pt;
 	struct stage2_break brk = {0};
 	enum s2_result result;
+	bool permission = false;
 	struct walk_entry w;
 	struct slot *slot;
 
-	if (gpa > geometry_max(&pt->geo))
+	if (gpa > geometry_max(&pt->geo)) {
+		count_fault(&t->stats, access, false, S2_INVALID);
 		return S2_INVALID;
+	}
 	/* Best effort: most faults need fewer tables, or none. */
 	table_pool_fill(&t->pool, pt->geo.levels - 1u);
 
@@ -180,9 +183,11 @@ again:
 	result = S2_EMULATE;
 	brlock_read_lock(&s2->lock, &t->reader);
 	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
+	permission |= slot && access & S2_W && slot->s.flags & S2_SLOT_READONLY;
 	if (slot && !slot->dying && !(access & S2_W && slot->s.flags & S2_SLOT_READONLY)) {
 		rcu_enter();
 		w = walk_lookup(f, pt, gpa);
+		permission |= w.kind == ENTRY_LEAF;
 		result = stage2_fix(f, t, slot, gpa, access, &w, &brk);
 		rcu_exit();
 	}
@@ -202,7 +207,7 @@ again:
 		stage2_xlat(f, pt, &w, gpa, out);
 	if (result == S2_RETRY)
 		count(&t->stats.retries, 1);
-	count(&t->stats.faults[result], 1);
+	count_fault(&t->stats, access, permission, result);
 	return result;
 }
 

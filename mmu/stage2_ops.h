@@ -21,7 +21,7 @@
 		return stage2_fault(&fmt##_format, t, gpa, access, out);                           \
 	}                                                                                          \
 	static bool fmt##_freeze_range(struct s2_thread *t, uint64_t *start, uint64_t *end,        \
-				       bool *tables)                                               \
+				       uint64_t *tables)                                           \
 	{                                                                                          \
 		return stage2_freeze(&fmt##_format, t, start, end, tables);                        \
 	}                                                                                          \

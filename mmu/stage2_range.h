@@ -62,7 +62,7 @@ mmu_inline unsigned stage2_freeze_level(const struct geometry *g)
 }
 
 mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint64_t *start,
-			      uint64_t *end, bool *tables)
+			      uint64_t *end, uint64_t *tables)
 {
 	const struct pgtable *pt = &t->s2->pt;
 	const struct geometry g = format_fold(f, &pt->geo);
@@ -93,7 +93,7 @@ mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint6
 				count(&t->stats.leaves[level], -UINT64_C(1));
 				stage2_widen(&g, &it, start, end);
 			} else {
-				*tables = true;
+				++*tables;
 			}
 			break;
 		}

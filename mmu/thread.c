@@ -1,4 +1,4 @@
-/* Registration of threads, and the sums of their counters. */
+/* Registration of threads. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,15 +50,6 @@ int s2_thread_init(struct s2_thread **out, struct s2 *s2, const char *name)
 	return 0;
 }
 
-/* The counters are an array of words, whatever their names. */
-static void counters_sum(struct counters *sum, struct counters *c)
-{
-	_Atomic uint64_t *to = (_Atomic uint64_t *)sum, *from = (_Atomic uint64_t *)c;
-
-	for (size_t i = 0; i < sizeof(*sum) / sizeof(*to); i++)
-		count(&to[i], atomic_load_explicit(&from[i], memory_order_relaxed));
-}
-
 void s2_thread_exit(struct s2_thread *t)
 {
 	struct s2 *s2 = t->s2;
@@ -74,27 +65,4 @@ void s2_thread_exit(struct s2_thread *t)
 	counters_sum(&s2->gone, &t->stats);
 	pthread_mutex_unlock(&s2->threads_mutex);
 	free(t);
-}
-
-void s2_get_stats(struct s2 *s2, struct s2_stats *stats)
-{
-	struct counters sum = {0};
-
-	pthread_mutex_lock(&s2->threads_mutex);
-	counters_sum(&sum, &s2->gone);
-	for (struct s2_thread *t = s2->threads; t; t = t->next)
-		counters_sum(&sum, &t->stats);
-	pthread_mutex_unlock(&s2->threads_mutex);
-
-	memset(stats, 0, sizeof(*stats));
-	for (unsigned i = 0; i < S2_NR_RESULTS; i++)
-		stats->faults[i] = sum.faults[i];
-	for (unsigned level = 1; level < sizeof(stats->pages) / sizeof(*stats->pages); level++)
-		stats->pages[level] = sum.leaves[level];
-	stats->tables = sum.tables + 1; /* the root */
-	stats->splits = sum.splits;
-	stats->collapses = sum.collapses;
-	stats->invalidations = sum.invalidations;
-	stats->retries = sum.retries;
-	stats->deferred_frees = sum.deferred_frees;
 }

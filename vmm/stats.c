@@ -5,29 +5,36 @@
 #include "vmm/message.h"
 #include "vmm/vm_internal.h"
 
-static const char *const result_names[S2_NR_RESULTS] = {
-	[S2_FIXED] = "fixed",	  [S2_SPURIOUS] = "spurious", [S2_RETRY] = "retry",
-	[S2_EMULATE] = "emulate", [S2_INVALID] = "invalid",   [S2_MISSING] = "missing",
-	[S2_FORWARD] = "forward", [S2_NOMEM] = "nomem",
-};
-
 static json_t *number(uint64_t value)
 {
 	return json_integer((json_int_t)value);
 }
 
-static json_t *mmu_stats(struct vm *vm)
+/* "faults.fixed" is member "fixed" of member "faults". */
+static void add_counter(void *opaque, const struct s2_counter *counter)
 {
-	json_t *faults = json_object();
-	struct s2_stats s;
+	const char *name = counter->name, *dot;
+	json_t *object = opaque;
 
-	s2_get_stats(vm->memory.s2, &s);
-	for (int i = 0; i < S2_NR_RESULTS; i++)
-		json_object_set_new(faults, result_names[i], number(s.faults[i]));
-	return json_pack("{s:o, s:{s:o, s:o, s:o}, s:o, s:o, s:o, s:o}", "faults", faults, "pages",
-			 "4K", number(s.pages[1]), "2M", number(s.pages[2]), "1G",
-			 number(s.pages[3]), "tables", number(s.tables), "splits", number(s.splits),
-			 "invalidations", number(s.invalidations), "retries", number(s.retries));
+	while ((dot = strchr(name, '.'))) {
+		json_t *inner = json_object_getn(object, name, (size_t)(dot - name));
+
+		if (!inner) {
+			inner = json_object();
+			json_object_setn_new(object, name, (size_t)(dot - name), inner);
+		}
+		object = inner;
+		name = dot + 1;
+	}
+	json_object_set_new(object, name, number(counter->value));
+}
+
+json_t *vm_mmu_stats(struct vm *vm)
+{
+	json_t *all = json_object();
+
+	s2_stats_each(vm->memory.s2, add_counter, all);
+	return all;
 }
 
 static json_t *vcpu_stats(struct vm *vm, unsigned vcpu)
@@ -51,7 +58,7 @@ json_t *vm_stats(struct vm *vm)
 	return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "engine", vm->engine_ops->name,
 			 "resets", (int)vm->resets, "roundtrips", number(vm->roundtrips),
 			 "guest_ns", number(clock->now(clock->opaque)), "vcpus", vcpus, "mmu",
-			 mmu_stats(vm), "devices", vm_devices(vm, true));
+			 vm_mmu_stats(vm), "devices", vm_devices(vm, true));
 }
 
 void vm_stats_write(struct vm *vm, const char *path)

@@ -125,6 +125,7 @@ void dispatch_init(struct vm *vm); /* fills bus, tsc, msr_ops, cpuid */
 uint64_t vm_tsc(const struct vm *vm, unsigned vcpu);
 
 /* ---- stats.c ---- */
+json_t *vm_mmu_stats(struct vm *vm); /* every counter of the MMU core, in groups */
 json_t *vm_stats(struct vm *vm);
 void vm_stats_write(struct vm *vm, const char *path); /* parked; a failure is a message */
 
