@@ -1,6 +1,8 @@
 """Several processors at once: the self-checking stress suite, its negative controls, stress-ng."""
 import os
 import re
+import signal
+import subprocess
 
 from ferrytest import (Failure, check, each, guest_program, initramfs, limit, linux_test, needs_ferry, slow)
 
@@ -44,6 +46,18 @@ def test_stress(cpus):
 @limit(3 * SECONDS + 600)
 def test_stress_long(suite, cpus):
     all_green(*stress(SECONDS, cpus, suite=suite), COUNT)
+
+
+@limit(60)
+def test_stress_says_what_crashed():
+    """An unexpected fault in the suite must say what it was; here on the host, as no guest has a part in it."""
+    done = subprocess.run([guest_program("smpstress"), "1", "crash"], capture_output=True, text=True, timeout=50)
+    check(done.returncode == -signal.SIGSEGV, f"it ended with {done.returncode}")
+    match = re.search(r"^crash: unexpected signal 0xb code 0x2 address (0x[0-9a-f]+123)\nvector 0xe error code 0x6 "
+                      r"cr2 \1 rip 0x[0-9a-f]+ ", done.stdout, re.M)
+    check(match, f"it says: {done.stdout}")
+    page = f"{int(match[1], 16) & ~0xfff:08x}"
+    check(re.search(rf"^{page}-[0-9a-f]+ r--p", done.stdout, re.M), f"no mapping of {page}: {done.stdout}")
 
 
 @needs_ferry

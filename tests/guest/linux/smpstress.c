@@ -1,7 +1,7 @@
 /*
- * smpstress SECONDS [NAME]...: runs the stress suite (or the named tests), each for its share of
- * the time, and prints "STRESS name checks=N errors=N" for each. Exit code 1 if one of them is red.
- * A test that hangs is red too.
+ * smpstress SECONDS[xTHREADS] [NAME]...: runs the stress suite (or the named tests), each for its
+ * share of the time, and prints "STRESS name checks=N errors=N" for each. Exit code 1 if one of
+ * them is red. A test that hangs is red too. THREADS: other than the number of processors.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -36,6 +36,7 @@ static const struct stress suite[] = {
 	{"clock", stress_clock},
 	{"ptrace", stress_ptrace},
 	{"fpu", stress_fpu},
+	{"crash", stress_crash}, /* only by name */
 };
 
 enum { GRACE = 120 }; /* seconds over its time after which a test counts as hung */
@@ -137,6 +138,7 @@ static void *thread_main(void *opaque)
 	struct job *job = opaque;
 
 	pin(job->index);
+	own_signal_stack(job->index);
 	job->fn(job->r, job->index, job->arg);
 	return NULL;
 }
@@ -144,11 +146,11 @@ static void *thread_main(void *opaque)
 void in_parallel(struct run *r, unsigned n, void (*fn)(struct run *r, unsigned index, void *arg),
 		 void *arg)
 {
-	pthread_t threads[64];
-	struct job jobs[64];
+	pthread_t threads[THREADS_MAX];
+	struct job jobs[THREADS_MAX];
 
-	if (n > 64)
-		n = 64;
+	if (n > THREADS_MAX)
+		n = THREADS_MAX;
 	for (unsigned i = 0; i < n; i++) {
 		jobs[i] = (struct job){r, i, fn, arg};
 		if (pthread_create(&threads[i], NULL, thread_main, &jobs[i])) {
@@ -178,7 +180,7 @@ static void *watchdog(void *unused)
 static bool wanted(const char *name, char **names)
 {
 	if (!*names)
-		return true;
+		return strcmp(name, "crash") != 0;
 	for (; *names; names++)
 		if (!strcmp(*names, name))
 			return true;
@@ -188,7 +190,7 @@ static bool wanted(const char *name, char **names)
 int main(int argc, char **argv)
 {
 	double seconds = argc > 1 ? atof(argv[1]) : 0;
-	unsigned count = 0, red = 0;
+	unsigned count = 0, red = 0, threads = processors() < 2 ? 2 : processors();
 	pthread_t dog;
 
 	if (argc > 1 && !strcmp(argv[1], "--child"))
@@ -196,9 +198,11 @@ int main(int argc, char **argv)
 	if (readlink("/proc/self/exe", path, sizeof(path) - 1) < 0)
 		return 2;
 	if (seconds <= 0) {
-		printf("usage: smpstress SECONDS [NAME]...\n");
+		printf("usage: smpstress SECONDS[xTHREADS] [NAME]...\n");
 		return 2;
 	}
+	if (strchr(argv[1], 'x'))
+		threads = (unsigned)atoi(strchr(argv[1], 'x') + 1);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (size_t i = 0; i < sizeof(suite) / sizeof(suite[0]); i++)
 		count += wanted(suite[i].name, argv + 2);
@@ -207,12 +211,13 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	atomic_store(&finished, true);
+	report_crashes(&current);
 	pthread_create(&dog, NULL, watchdog, NULL);
 	for (size_t i = 0; i < sizeof(suite) / sizeof(suite[0]); i++) {
 		if (!wanted(suite[i].name, argv + 2))
 			continue;
 		current.name = suite[i].name;
-		current.threads = processors() < 2 ? 2 : processors();
+		current.threads = threads;
 		current.until = now() + seconds / count;
 		current.checks = current.errors = 0;
 		atomic_store(&finished, false);

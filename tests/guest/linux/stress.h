@@ -6,6 +6,7 @@
 #ifndef STRESS_H
 #define STRESS_H
 
+#include <setjmp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,8 +30,9 @@ bool going(struct run *r);
 void checked(struct run *r, unsigned long n);
 /* Counts an error; the first ones of a test are printed. */
 void wrong(struct run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Runs fn(r, index, arg) in n threads, thread i on processor i modulo their number, and waits for
- * all. */
+enum { THREADS_MAX = 64 };
+/* Runs fn(r, index, arg) in n threads (at most THREADS_MAX), thread i on processor i modulo their
+ * number, and waits for all. */
 void in_parallel(struct run *r, unsigned n, void (*fn)(struct run *r, unsigned index, void *arg),
 		 void *arg);
 void pin(unsigned index);
@@ -43,6 +45,18 @@ struct meeting {
 };
 void meet(struct meeting *m);
 void pause_cpu(unsigned *spins); /* spins a while, then yields the processor */
+
+/* A SIGSEGV of this thread at this very address leads to `back`; the handler forgets it then. */
+struct expected_fault {
+	sigjmp_buf back;
+	const volatile void *address;
+};
+extern _Thread_local struct expected_fault *volatile expected_fault;
+
+/* From now on an unexpected fault says what it was and where, then ends the program. r stays. */
+void report_crashes(const struct run *r);
+/* A thread whose own stack is lost can still say so. */
+void own_signal_stack(unsigned index);
 
 uint64_t random64(uint64_t *state);
 extern const char *self_path; /* this program, to exec itself */
@@ -67,6 +81,7 @@ void stress_litmus(struct run *r);
 void stress_clock(struct run *r);
 void stress_ptrace(struct run *r);
 void stress_fpu(struct run *r);
+void stress_crash(struct run *r);
 int stress_exec_child(int argc, char **argv);
 
 #endif

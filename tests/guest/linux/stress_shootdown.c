@@ -2,8 +2,6 @@
  * Mappings that one processor takes away while others use them. When munmap, mprotect or madvise
  * has returned, nobody may reach the old page any more, whatever his TLB remembers.
  */
-#include <setjmp.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,31 +10,12 @@
 
 enum { PAGE = 4096, PAGES = 16 };
 
-static _Thread_local sigjmp_buf fault;
-static _Thread_local volatile sig_atomic_t fault_expected;
-
-static void on_fault(int sig)
-{
-	if (!fault_expected) {
-		signal(sig, SIG_DFL);
-		return;
-	}
-	siglongjmp(fault, 1);
-}
-
-static void catch_faults(void)
-{
-	struct sigaction action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
-
-	sigaction(SIGSEGV, &action, NULL);
-}
-
 static struct shootdown {
 	char *area;
 	_Atomic uint64_t dead; /* versions up to this one are gone for good */
 	_Atomic uint64_t writes, faults;
 	_Atomic bool stop;
-	_Atomic uint64_t *trap;
+	struct meeting all_there;
 } s;
 
 static volatile uint64_t *word(unsigned page)
@@ -47,13 +26,13 @@ static volatile uint64_t *word(unsigned page)
 /* Reads a page that may vanish: false: it was not there. */
 static bool try_read(unsigned page, uint64_t *value)
 {
-	fault_expected = 1;
-	if (sigsetjmp(fault, 0)) {
-		fault_expected = 0;
+	struct expected_fault fault = {.address = word(page)};
+
+	if (sigsetjmp(fault.back, 0))
 		return false;
-	}
+	expected_fault = &fault;
 	*value = *word(page);
-	fault_expected = 0;
+	expected_fault = NULL;
 	return true;
 }
 
@@ -70,6 +49,9 @@ static void unmap_worker(struct run *r, unsigned index, void *arg)
 	bool dontneed = arg != NULL;
 	uint64_t version = 1, value;
 
+	/* A hole in the address space belongs to whoever asks for memory first. A new thread's
+	 * stack in it would be taken away by MAP_FIXED. */
+	meet(&s.all_there);
 	if (index == 0) {
 		while (going(r)) {
 			unsigned how = dontneed ? 2 : (unsigned[]){0, 1, 3}[version % 3];
@@ -131,7 +113,7 @@ static void unmapping(struct run *r, bool dontneed)
 
 	memset(&s, 0, sizeof(s));
 	s.area = space;
-	catch_faults();
+	s.all_there.n = r->threads;
 	mmap(s.area, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
 	     -1, 0);
 	in_parallel(r, r->threads, unmap_worker, dontneed ? &s : NULL);
@@ -139,7 +121,6 @@ static void unmapping(struct run *r, bool dontneed)
 		wrong(r, "no read ever succeeded");
 	checked(r, s.writes + s.faults);
 	munmap(space, 4 * PAGES * PAGE);
-	signal(SIGSEGV, SIG_DFL);
 }
 
 void stress_munmap(struct run *r)
@@ -180,14 +161,16 @@ static void protect_worker(struct run *r, unsigned index, void *arg)
 		return;
 	}
 	for (unsigned page = index; !atomic_load(&s.stop); page = (page + 1) % PAGES) {
-		fault_expected = 1;
-		if (sigsetjmp(fault, 0)) {
-			fault_expected = 0;
+		volatile uint64_t *target = (uint64_t *)(s.area + page * PAGE) + index % 64;
+		struct expected_fault fault = {.address = target};
+
+		if (sigsetjmp(fault.back, 0)) {
 			atomic_fetch_add(&s.faults, 1);
 			continue;
 		}
-		((volatile uint64_t *)(s.area + page * PAGE))[index % 64]++;
-		fault_expected = 0;
+		expected_fault = &fault;
+		(*target)++;
+		expected_fault = NULL;
 		atomic_fetch_add_explicit(&s.writes, 1, memory_order_relaxed);
 	}
 }
@@ -195,7 +178,6 @@ static void protect_worker(struct run *r, unsigned index, void *arg)
 void stress_mprotect(struct run *r)
 {
 	memset(&s, 0, sizeof(s));
-	catch_faults();
 	s.area = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		      0);
 	in_parallel(r, r->threads, protect_worker, NULL);
@@ -203,5 +185,4 @@ void stress_mprotect(struct run *r)
 		wrong(r, "%lu writes, %lu faults: nothing was tried", s.writes, s.faults);
 	checked(r, s.writes + s.faults);
 	munmap(s.area, PAGES * PAGE);
-	signal(SIGSEGV, SIG_DFL);
 }
