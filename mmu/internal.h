@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "mmu/brlock.h"
+#include "mmu/missing.h"
 #include "mmu/second_stage.h"
 #include "mmu/slots.h"
 #include "mmu/stats.h"
@@ -47,7 +48,8 @@ struct s2 {
 
 	struct brlock lock; /* read: faults, range operations; write: slots and their flags */
 	struct slots slots;
-	bool logging; /* dirty tracking is on for slots to come; under slots_mutex */
+	struct missing *missing; /* pages may be; under the lock's write side */
+	bool logging;		 /* dirty tracking is on for slots to come; under slots_mutex */
 
 	_Alignas(64) pthread_mutex_t slots_mutex; /* one change of slots at a time */
 	struct tlb tlb;
@@ -66,6 +68,7 @@ struct s2_thread {
 	struct table_pool pool;
 	struct brlock_slot reader;
 	struct counters stats;
+	struct s2_missing_ops demand; /* request: of the fault that has just said S2_MISSING */
 	const char *name;
 	struct s2_thread *next;
 };

@@ -7,6 +7,7 @@
 
 #include "mmu/dirty.h"
 #include "mmu/internal.h"
+#include "mmu/missing_internal.h"
 #include "mmu/range.h"
 #include "mmu/rcu.h"
 
@@ -91,6 +92,7 @@ void s2_destroy(struct s2 *s2)
 	if (!s2)
 		return;
 	walk_free_tree(s2->ops->format, &s2->pt, s2->pt.root, s2->pt.geo.levels, &found);
+	missing_destroy(s2);
 	slots_free(&s2->slots, s2->pt.env);
 	brlock_destroy(&s2->lock);
 	tlb_destroy(&s2->tlb);
@@ -133,6 +135,8 @@ int s2_slot_add(struct s2_thread *t, const struct s2_slot *s)
 	if (!err && slot.s.flags & S2_SLOT_LOG)
 		err = dirty_alloc(&slot, env);
 	if (!err)
+		err = missing_slot_add(s2, &slot);
+	if (!err)
 		err = slots_grow(&s2->slots, env, &copy);
 	if (!err) {
 		slots_insert(&copy, &slot);
@@ -142,8 +146,10 @@ int s2_slot_add(struct s2_thread *t, const struct s2_slot *s)
 		brlock_write_unlock(&s2->lock);
 		old.count = 0; /* bitmaps live on in the copy */
 		slots_free(&old, env);
-	} else if (slot.bitmap) {
-		env->free(env->opaque, slot.bitmap, slot.bitmap_bytes);
+	} else {
+		if (slot.bitmap)
+			env->free(env->opaque, slot.bitmap, slot.bitmap_bytes);
+		states_free(&slot.missing, env);
 	}
 	pthread_mutex_unlock(&s2->slots_mutex);
 	return err;
@@ -175,6 +181,7 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 	gone = *slot;
 	pthread_mutex_unlock(&s2->slots_mutex);
 
+	missing_slot_dying(t, &gone);
 	/* No fault maps it any more. The mutex is not held while clients acknowledge: one of them
 	 * may be waiting for it. */
 	range_unmap(t, gone.s.gpa, gone.s.gpa + gone.s.size);
@@ -187,6 +194,7 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 	brlock_write_unlock(&s2->lock);
 	if (gone.bitmap)
 		s2->pt.env->free(s2->pt.env->opaque, gone.bitmap, gone.bitmap_bytes);
+	missing_slot_gone(s2, &gone);
 	pthread_mutex_unlock(&s2->slots_mutex);
 	return 0;
 }
@@ -203,7 +211,11 @@ uint64_t s2_level_size(const struct s2 *s2, uint32_t level)
 
 enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)
 {
-	return t->ops->fault(t, gpa, access, out);
+	enum s2_result result = t->ops->fault(t, gpa, access, out);
+
+	if (__builtin_expect(result == S2_MISSING, 0))
+		missing_demand(t, gpa);
+	return result;
 }
 
 void s2_tlb_client_add(struct s2_thread *t, struct s2_tlb_client *client)

@@ -124,7 +124,7 @@ enum s2_result {
 	S2_RETRY,    /* lost a race; serve pending TLB invalidations, then try again */
 	S2_EMULATE,  /* no slot there, or a write to a read-only slot: MMIO */
 	S2_INVALID,  /* gpa beyond the input width: the guest's error */
-	S2_MISSING,  /* post-copy: the page is not here yet (issue "Live migration") */
+	S2_MISSING,  /* post-copy: the page is not here yet (missing.h) */
 	S2_FORWARD,  /* nested: the guest's own second stage refuses (comes with shadow contexts) */
 	S2_NOMEM,    /* no memory for a table; nothing was changed */
 	S2_NR_RESULTS

@@ -7,6 +7,7 @@
 
 #include "mmu/dirty.h"
 #include "mmu/internal.h"
+#include "mmu/missing_internal.h"
 #include "mmu/range.h"
 #include "mmu/stage2_break.h"
 
@@ -96,6 +97,8 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	uint64_t leaf, old = w->value;
 	int err;
 
+	if (__builtin_expect(s->flags & SLOT_MISSING, 0))
+		goal = missing_level(&g, slot, gpa, goal);
 	if (f->break_before_make && brk->old) {
 		if (w->value != brk->expect || from != brk->level)
 			return S2_RETRY;
@@ -185,11 +188,16 @@ again:
 	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
 	permission |= slot && access & S2_W && slot->s.flags & S2_SLOT_READONLY;
 	if (slot && !slot->dying && !(access & S2_W && slot->s.flags & S2_SLOT_READONLY)) {
-		rcu_enter();
-		w = walk_lookup(f, pt, gpa);
-		permission |= w.kind == ENTRY_LEAF;
-		result = stage2_fix(f, t, slot, gpa, access, &w, &brk);
-		rcu_exit();
+		if (__builtin_expect(slot->s.flags & SLOT_MISSING, 0) &&
+		    missing_fault(t, slot, gpa)) {
+			result = S2_MISSING;
+		} else {
+			rcu_enter();
+			w = walk_lookup(f, pt, gpa);
+			permission |= w.kind == ENTRY_LEAF;
+			result = stage2_fix(f, t, slot, gpa, access, &w, &brk);
+			rcu_exit();
+		}
 	}
 	brlock_read_unlock(&t->reader);
 	if (f->break_before_make && brk.flush) {
