@@ -15,13 +15,13 @@ from ferrytest import SCALE, check, ferry, limit, memory_split, needs_ferry, slo
 MINUTES = int(os.environ.get("SOAK_MINUTES", "30"))
 MEMORY = 1024
 
-COMPILE = """
+COMPILE = r"""
 cd /tmp && while [ ! -e /tmp/stop ]; do
 	for n in 1 2 3 4 5 6; do
 		{ echo "int f$n(int x) {"; for i in $(seq 300); do echo "x = x * $i + (x >> $n);"; done; echo "return x; }"; } >f$n.c
 	done
 	{ echo "#include <stdio.h>"; for n in 1 2 3 4 5 6; do echo "int f$n(int);"; done
-	  echo "int main(void) { printf(\"%d\\n\", f1(f2(f3(f4(f5(f6(7))))))); }"; } >main.c
+	  printf '%s\n' 'int main(void) { printf("%d\n", f1(f2(f3(f4(f5(f6(7))))))); }'; } >main.c
 	for n in 1 2 3; do { gcc -O1 -c f$n.c && gcc -O1 -c f$((n + 3)).c; } & done; wait
 	gcc -O1 -o main main.c f?.o && [ "$(./main)" = "$(./main)" ] || exit 1
 	echo compile >>/tmp/rounds
@@ -137,6 +137,6 @@ def test_mixed():
         # After its first quarter (caches, translated code) the process has the size that it keeps.
         quarter = len(sizes) // 4
         early, late = (statistics.median(s) for s in (sizes[quarter:2 * quarter], sizes[-quarter:]))
-        print(f"rounds {' '.join(rounds)}; beyond the guest's memory {early / 1024:.0f} MiB, "
+        print(f"note: rounds {' '.join(rounds)}; beyond the guest's memory {early / 1024:.0f} MiB, "
               f"at the end {late / 1024:.0f} MiB")
         check(late < early * 1.15 + 8192, f"ferry grows: {[s // 1024 for s in sizes]} MiB")
