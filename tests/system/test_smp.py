@@ -67,9 +67,11 @@ def test_negative_control(off):
     """With one duty of the engine switched off the suite must turn red, or its green means nothing."""
     names = "code-same code-alias code-kernel code-remap"
     try:
-        code, _, results = stress(20, 2, names, timeout=75, env={"FERRY_TEST": "no-" + off})
+        code, _, results = stress(8, 2, names, timeout=30, env={"FERRY_TEST": "no-" + off})
     except Failure:
-        print("note: the guest did not survive it")  # red enough
+        # Red enough, if it is no slow machine: all that is there, it gets through in the same time.
+        all_green(*stress(8, 2, names, timeout=30), 4)
+        print("note: the guest did not survive it")
         return
     red = {n: e for n, (_, e) in results.items() if e}
     check(code != 0 and red, f"without {off} the stress suite stays green: it proves nothing")
