@@ -3,7 +3,7 @@
 #include <stddef.h>
 
 const struct exit_text exit_texts[] = {
-	{"0", "the guest switched itself off"},
+	{"0", "the guest switched itself off, or was moved or saved"},
 	{"1", "the machine could not be started; another command could not do it"},
 	{"2", "the command line is wrong"},
 	{"4", "reset limit: the guest reset once more than --reset-limit allows"},

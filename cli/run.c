@@ -1,11 +1,7 @@
-#include <errno.h>
-#include <string.h>
-
 #include "cli/cli.h"
 #include "cli/detach.h"
-#include "cli/exit_codes.h"
-#include "vmm/message.h"
-#include "vmm/vm.h"
+#include "cli/ending.h"
+#include "vmm/exit_codes.h"
 
 static const struct suboption memory_suboptions[] = {{"overcommit", "overcommit"},
 						     {"shared", "shared"},
@@ -92,27 +88,11 @@ static void default_line(struct run_config *config)
 			     config->detach ? "attach" : "stdio", NULL);
 }
 
-/* How a run ended, if not as its user would expect. */
-static void say_end(const struct vm_result *result)
-{
-	char reason[160];
-
-	exit_reason(result, reason, sizeof(reason));
-	if (result->end == VM_END_PANIC || result->end == VM_END_RESET_LIMIT ||
-	    (result->end == VM_END_STOPPED && result->code > EXIT_SIGNAL))
-		message("%s", reason);
-}
-
-static void running(void *opaque, const char *name)
-{
-	detach_report(opaque, 0, name);
-}
-
 static int run(void *opaque)
 {
 	struct run_config *config = opaque;
 	int report = -1;
-	const struct vm_observer observer = {.running = running, .opaque = &report};
+	const struct vm_observer observer = {.running = ending_running, .opaque = &report};
 	struct vm_result result;
 	struct error err = {""};
 	int ret;
@@ -126,17 +106,7 @@ static int run(void *opaque)
 			return ret;
 	}
 	ret = vm_run(config, &observer, &result, &err);
-	if (ret && config->detach) {
-		message_clean(err.text);
-		detach_report(&report, EXIT_START, err.text);
-		return EXIT_START;
-	}
-	if (ret)
-		return complain(EXIT_START, &err);
-	if (result.end == VM_END_ENGINE)
-		return complain(EXIT_ENGINE, &err);
-	say_end(&result);
-	return exit_code_of(&result);
+	return ending(ret, &result, config->detach, &report, &err);
 }
 
 const struct verb verb_run = {

@@ -35,7 +35,8 @@ $(G)/bin/lastseq: tests/guest/linux/lastseq.c tests/guest/linux/disk.h
 $(G)/bin/blkcheck: tests/guest/linux/blkcheck.c tests/guest/linux/disk.h
 $(G)/bin/netcheck: tests/guest/linux/netcheck.c
 $(G)/bin/vsock: tests/guest/linux/vsock.c
-$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode lastseq blkcheck netcheck vsock):
+$(G)/bin/movecheck: tests/guest/linux/movecheck.c
+$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode lastseq blkcheck netcheck vsock movecheck):
 	$(call say,GUEST,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -static -pthread -o $@ $(filter %.c,$^)
@@ -83,6 +84,12 @@ $(G)/virtio.cpio: tests/guest/linux/virtio.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $< --modules "$$(tests/guest/kernel.sh bookworm modules)" \
 		$(addprefix --module ,$(VIRTIO_MODULES) virtio-rng virtio_console virtio_balloon)
+# What a move must not break: with disk, network, entropy.
+$(G)/move.cpio: $(addprefix $(G)/bin/,movecheck blkcheck netcheck) tests/guest/linux/net.sh $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(filter-out $(INITRAMFS_DEPS),$^),--add $(f)) \
+		--modules "$$(tests/guest/kernel.sh bookworm modules)" \
+		$(addprefix --module ,$(IO_MODULES) virtio-rng virtio_console virtio_balloon)
 $(G)/vsock-%.cpio: $(G)/bin/vsock tests/guest/linux/vsock.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(filter-out $(INITRAMFS_DEPS),$^),--add $(f)) \
@@ -102,7 +109,7 @@ deps:
 	$(Q).ci/deps.sh all
 
 guest: guest-x86 $(addprefix $(G)/,shell.cpio test.cpio bench.cpio panic.cpio io.cpio virtio.cpio \
-	vsock-bookworm.cpio vsock-trixie.cpio disk.cpio stress-ng.cpio)
+	move.cpio vsock-bookworm.cpio vsock-trixie.cpio disk.cpio stress-ng.cpio)
 	$(Q)for suite in bookworm trixie; do tests/guest/kernel.sh $$suite >/dev/null || exit; done
 
 # Debian on a disk. No part of guest: what needs no disk need not wait for it.

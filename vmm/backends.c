@@ -19,6 +19,7 @@ static int open_disk(struct backends *b, const struct disk_config *disk, unsigne
 {
 	const struct block_open how = {.path = disk->file,
 				       .read_only = disk->read_only,
+				       .unlocked = b->later,
 				       .cache = (enum block_cache)disk->cache,
 				       .aio = (enum block_aio)disk->aio,
 				       .format = (enum block_format)disk->format};
@@ -47,6 +48,7 @@ static int open_user(struct backends *b, const struct net_config *config, const 
 	const struct net_user_config user = {.forward = forward,
 					     .forwards = config->forward_count,
 					     .restricted = config->restricted,
+					     .later = b->later,
 					     .hostname = name};
 
 	for (uint32_t i = 0; i < config->forward_count; i++)

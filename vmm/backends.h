@@ -11,6 +11,9 @@
 
 struct backends {
 	struct backend_host host;
+	/* Of a machine that comes from elsewhere: what another process may still hold (locks,
+	 * ports) is taken by the devices' acquire. */
+	bool later;
 	void (*disk_full)(void *opaque, struct device *dev);
 	void *opaque;
 	struct block *block[CONFIG_MAX_DISKS];

@@ -31,6 +31,7 @@ struct chardev_env {
 	const char *name;	   /* "serial0", for messages; lives as long as the back end */
 	const struct logfile *log; /* of attach; open, taken over; NULL: none */
 	bool remote; /* of stdio: the guest is in another process, and C-a x leaves it alone */
+	bool append; /* to files, which are emptied otherwise */
 	bool quiet;  /* no friendly messages */
 	/* The user (escape key) or the terminal (hang-up) ends the run with this exit code; loop's
 	 * thread. */

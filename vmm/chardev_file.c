@@ -115,7 +115,8 @@ int chardev_file_create(struct chardev_backend **out, const char *path,
 	int code;
 	/* Without O_NONBLOCK a FIFO that nobody reads would hold up the start for ever. */
 	int fd = open(path,
-		      O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+		      O_WRONLY | O_CREAT | (env->append ? 0 : O_TRUNC) | O_APPEND | O_NONBLOCK |
+			      O_NOCTTY | O_CLOEXEC,
 		      0666);
 
 	if (fd < 0 || fstat(fd, &st)) {

@@ -136,6 +136,11 @@ struct config_field {
 };
 
 extern const struct config_field run_config_fields[]; /* end with name == NULL */
+/* Parts of it that other tables have, too. */
+extern const struct config_field config_net_fields[], config_vsock_fields[];
+int config_check_net(const void *element, struct error *err);
+const char *config_engine_word(unsigned index);
+const char *config_serial_word(unsigned index);
 const struct config_field *config_find(const struct config_field *fields, const char *name);
 
 /* Zeroes the `size` bytes and sets the initial values. */

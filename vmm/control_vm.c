@@ -10,6 +10,7 @@
 #include "vmm/chardev_attach.h"
 #include "vmm/exit_codes.h"
 #include "vmm/json_util.h"
+#include "vmm/outgoing.h"
 #include "vmm/vm_internal.h"
 
 #define COMMAND(name)                                                                              \
@@ -126,9 +127,17 @@ COMMAND(cont)
 
 /* ---- buttons ---------------------------------------------------------------------------- */
 
+/* Whose state is on its way must not change. */
+static int on_its_way(struct error *err)
+{
+	return error_set(err, -EBUSY, "the guest is being moved and stands still; try again");
+}
+
 COMMAND(system_reset)
 {
-	UNUSED(args, ret, err);
+	UNUSED(args, ret);
+	if (((struct vm *)opaque)->holds & VM_HOLD_MOVE)
+		return on_its_way(err);
 	vm_reset(opaque);
 	/* Answered behind the reset: what follows meets the machine as it is then, a power button
 	 * that is pressed would be lost otherwise. The reset ends this hold with its own. */
@@ -141,7 +150,9 @@ COMMAND(system_powerdown)
 {
 	struct vm *vm = opaque;
 
-	UNUSED(request, args, ret, err);
+	UNUSED(request, args, ret);
+	if (vm->holds & VM_HOLD_MOVE)
+		return on_its_way(err);
 	vm_tell(vm, "POWERDOWN", NULL);
 	acpi_pm_power_button(vm->board.pm);
 	return 0;
@@ -155,6 +166,17 @@ COMMAND(quit)
 	vm->end_reason = "host-qmp-quit";
 	loop_stop(vm->loop, EXIT_KILLED);
 	return 0;
+}
+
+/* ---- moving ----------------------------------------------------------------------------- */
+
+COMMAND(ferry_save)
+{
+	int code = outgoing_save(opaque, json_string_value(json_object_get(args, "file")), request,
+				 err);
+
+	UNUSED(ret);
+	return code ? code : CONTROL_LATER;
 }
 
 /* ---- the end ---------------------------------------------------------------------------- */
@@ -192,6 +214,10 @@ static void tell_end(struct vm *vm)
 		break;
 	case VM_END_ENGINE:
 		reason = "host-error";
+		guest = false;
+		break;
+	case VM_END_MOVED:
+		reason = "host-moved";
 		guest = false;
 		break;
 	case VM_END_STOPPED:
@@ -272,6 +298,11 @@ static const struct control_arg console_args[] = {
 	{.name = NULL},
 };
 
+static const struct control_arg save_args[] = {
+	{.name = "file", .type = CONTROL_STRING},
+	{.name = NULL},
+};
+
 static const struct control_arg balloon_args[] = {
 	{.name = "value", .type = CONTROL_INT, .min = 0, .max = INT64_MAX},
 	{.name = NULL},
@@ -290,6 +321,8 @@ static const struct control_command commands[] = {
 	{"balloon", "asks the guest to live on `value` bytes: it may give up less, or later",
 	 balloon_args, balloon},
 	{"query-balloon", "how many bytes the guest has now", NULL, query_balloon},
+	{"ferry-save", "moves the guest into `file`, an absolute path; the machine ends then",
+	 save_args, ferry_save},
 	{"ferry-info", "the machine's description, and what it does now", NULL, ferry_info},
 	{"ferry-stats", "what was counted", NULL, ferry_stats},
 	{"ferry-wait", "is answered when the machine has ended, with its exit code", NULL,

@@ -1,9 +1,13 @@
 #include "vmm/description.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "devices/block/nbd.h"
+#include "devices/net/net.h"
 #include "migration/stream_items.h"
 
 /* Of one host, not of the machine. */
@@ -17,6 +21,114 @@ static bool is_local(const char *name)
 			return true;
 	}
 	return false;
+}
+
+/* ---- a copy that says everything -------------------------------------------------------- */
+
+static char *value_text(const struct config_field *field, const struct run_config *config,
+			unsigned index, int *ret);
+
+static int copy_all(struct run_config *out, const struct run_config *config)
+{
+	int ret = 0;
+
+	for (const struct config_field *f = run_config_fields; f->name && !ret; f++) {
+		for (unsigned i = 0; i < config_count(f, config) && !ret; i++) {
+			char *text = value_text(f, config, i, &ret);
+
+			if (text && config_parse(f, out, text, NULL))
+				ret = -ENOMEM;
+			free(text);
+		}
+	}
+	return ret;
+}
+
+/* Behind `prefix`, if it has that. */
+static int make_absolute(char **path, const char *prefix)
+{
+	size_t skip =
+		prefix && *path && !strncmp(*path, prefix, strlen(prefix)) ? strlen(prefix) : 0;
+	char *cwd, *whole = NULL;
+	int n;
+
+	if (!*path || (*path)[skip] == '/')
+		return 0;
+	cwd = get_current_dir_name();
+	n = cwd ? asprintf(&whole, "%.*s%s/%s", (int)skip, *path, cwd, *path + skip) : -1;
+	free(cwd);
+	if (n < 0)
+		return -ENOMEM;
+	free(*path);
+	*path = whole;
+	return 0;
+}
+
+static int replace(char **at, const char *text)
+{
+	char *copy = strdup(text);
+
+	if (!copy)
+		return -ENOMEM;
+	free(*at);
+	*at = copy;
+	return 0;
+}
+
+static int say_addresses(struct run_config *out, const char *name)
+{
+	unsigned card = 0;
+	int ret = 0;
+
+	for (uint32_t i = 0; i < out->net_count && !ret; i++) {
+		struct net_config *net = &out->net[i];
+		uint8_t mac[6];
+		char text[18];
+
+		ret = make_absolute(&net->stream, "unix:");
+		if (net->none)
+			continue;
+		net_mac_from_name(name, card++, mac);
+		snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1],
+			 mac[2], mac[3], mac[4], mac[5]);
+		if (!ret && !net->mac)
+			ret = replace(&net->mac, text);
+	}
+	return ret;
+}
+
+static int absolute_paths(struct run_config *out)
+{
+	int ret = make_absolute(&out->kernel, NULL);
+
+	if (!ret)
+		ret = make_absolute(&out->initrd, NULL);
+	for (uint32_t i = 0; i < out->serial_count && !ret; i++)
+		ret = make_absolute(&out->serial[i].path, NULL);
+	for (uint32_t i = 0; i < out->console_count && !ret; i++)
+		ret = make_absolute(&out->console[i].path, NULL);
+	for (uint32_t i = 0; i < out->disk_count && !ret; i++)
+		if (!nbd_is_address(out->disk[i].file))
+			ret = make_absolute(&out->disk[i].file, NULL);
+	if (!ret && out->vsock_count)
+		ret = make_absolute(&out->vsock[0].path, NULL);
+	return ret;
+}
+
+int description_of(struct run_config *out, const struct run_config *config, const char *name,
+		   const char *cpu_model)
+{
+	int ret;
+
+	config_init(run_config_fields, out, sizeof(*out));
+	ret = copy_all(out, config);
+	if (!ret)
+		ret = replace(&out->name, name);
+	if (!ret)
+		ret = replace(&out->cpu_model, cpu_model);
+	if (!ret)
+		ret = absolute_paths(out);
+	return ret ? ret : say_addresses(out, name);
 }
 
 /* The value as text, to be freed; NULL: not set (or no memory: *ret is -ENOMEM). */

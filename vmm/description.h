@@ -10,7 +10,13 @@
 #include "migration/stream.h"
 #include "vmm/config.h"
 
-/* Writes DESCRIPTION. Paths go as they are: make them absolute before. 0 or -errno with a text. */
+/* What is sent of a running machine: a copy in which everything that another ferry could choose
+ * differently is said (name, CPU model, addresses of cards), and paths begin at the root. To be
+ * freed with config_free() in any case. 0 or -ENOMEM. */
+int description_of(struct run_config *out, const struct run_config *config, const char *name,
+		   const char *cpu_model);
+
+/* Writes DESCRIPTION. Paths go as they are. 0 or -errno with a text. */
 int description_write(struct stream_writer *w, const struct run_config *config, struct error *err);
 
 /* Fills in config, which is initialised and may have been given host-side values, from a

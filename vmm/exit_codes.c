@@ -5,7 +5,8 @@
 int exit_code_of(const struct vm_result *result)
 {
 	switch (result->end) {
-	case VM_END_POWEROFF: return EXIT_POWEROFF;
+	case VM_END_POWEROFF:
+	case VM_END_MOVED: return EXIT_POWEROFF;
 	case VM_END_RESET_LIMIT: return EXIT_RESET_LIMIT;
 	case VM_END_PANIC: return EXIT_PANIC;
 	case VM_END_DEBUG_EXIT: return exit_code_debug(result->code);
@@ -22,6 +23,7 @@ void exit_reason(const struct vm_result *result, char *buf, size_t len)
 	switch (result->end) {
 	case VM_END_POWEROFF: text = "the guest switched itself off"; break;
 	case VM_END_PANIC: text = "guest panic: the guest says that it has crashed"; break;
+	case VM_END_MOVED: text = "the guest has been moved"; break;
 	case VM_END_ENGINE: break;
 	case VM_END_RESET_LIMIT:
 		snprintf(buf, len,

@@ -11,7 +11,7 @@
 #include "vmm/vm.h"
 
 enum exit_code {
-	EXIT_POWEROFF = 0,    /* the guest switched itself off */
+	EXIT_POWEROFF = 0,    /* the guest switched itself off, or was moved */
 	EXIT_START = 1,	      /* the machine could not be started; the command failed */
 	EXIT_USAGE = 2,	      /* the command line is wrong */
 	EXIT_RESET_LIMIT = 4, /* one reset more than --reset-limit allows */

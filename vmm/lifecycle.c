@@ -197,6 +197,8 @@ const char *vm_state_name(const struct vm *vm)
 {
 	if (vm->ended)
 		return "shutdown";
+	if (vm->holds & VM_HOLD_MOVE)
+		return vm->outgoing ? "moving" : "incoming";
 	if (!vm->started)
 		return "prelaunch";
 	if (!(vm->holds & VM_HOLD_USER))
@@ -204,6 +206,44 @@ const char *vm_state_name(const struct vm *vm)
 	if (vm->said_paused)
 		return vm->disk_full ? "io-error" : "paused";
 	return "pausing";
+}
+
+/* ---- what the machine has of its host ----------------------------------------------------------
+ */
+
+int vm_acquire(struct vm *vm, struct error *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < vm->board.device_count && !ret; i++) {
+		struct device *dev = vm->board.devices[i];
+
+		if (dev->ops->acquire)
+			ret = dev->ops->acquire(dev);
+		if (ret)
+			error_set(err, ret, "%s cannot be taken over: %s", dev->name,
+				  ret == -EBUSY ? "another process has it" : strerror(-ret));
+	}
+	/* They go on by themselves: not before the machine does. */
+	prepare_devices(vm);
+	if (ret)
+		vm_release(vm);
+	return ret;
+}
+
+void vm_release(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->board.device_count; i++) {
+		struct device *dev = vm->board.devices[i];
+
+		if (dev->ops->release)
+			dev->ops->release(dev);
+	}
+}
+
+void vm_moved(struct vm *vm)
+{
+	end(vm, VM_END_MOVED, 0);
 }
 
 /* ---- reset and the end --------------------------------------------------------------------------
@@ -334,12 +374,26 @@ void lifecycle_init(struct vm *vm)
 	vm->settle_work = (struct loop_work){.fn = settle, .arg = vm};
 }
 
-void lifecycle_start(struct vm *vm)
+static void watch_drain(struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->board.device_count; i++) {
 		vm->board.devices[i]->drain_notify = on_drained;
 		vm->board.devices[i]->drain_opaque = vm;
 	}
+}
+
+void lifecycle_arrive(struct vm *vm)
+{
+	watch_drain(vm);
+	vm->started = true;
+	vm->holds |= VM_HOLD_MOVE;
+	vm->motion = VM_STILL;
+	prepare_devices(vm);
+}
+
+void lifecycle_start(struct vm *vm)
+{
+	watch_drain(vm);
 	vm->started = true;
 	loop_clock_resume(vm->loop);
 	vcpus_resume(vm);

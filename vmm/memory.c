@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "migration/stream_memory.h"
 #include "vmm/host.h"
 
 enum { PAGE = 4096, HUGE = 2 << 20 };
@@ -274,6 +275,23 @@ int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint
 	       size_t len)
 {
 	return copy(mem, t ? t : mem->vmm, gpa, NULL, len, FILL, byte);
+}
+
+/* ---- for migration ---- */
+
+void memory_layout(const struct guest_memory *mem, struct stream_memory *out)
+{
+	*out = (struct stream_memory){0};
+	stream_memory_add(out, 0, mem->low / PAGE);
+	if (mem->size > mem->low)
+		stream_memory_add(out, FOUR_GIB / PAGE, (mem->size - mem->low) / PAGE);
+}
+
+uint8_t *memory_page(const struct guest_memory *mem, uint64_t page)
+{
+	const uint64_t gpa = page * PAGE;
+
+	return mem->host + (gpa < mem->low ? gpa : gpa - FOUR_GIB + mem->low);
 }
 
 /* ---- giving back ---- */

@@ -63,6 +63,12 @@ int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint
  * machine's any more when it needs them again. */
 int memory_discard(struct guest_memory *mem, uint64_t gpa, uint64_t len);
 
+/* How guest memory lies, in pages of guest-physical addresses; and where a page of it is. Any
+ * thread. */
+struct stream_memory;
+void memory_layout(const struct guest_memory *mem, struct stream_memory *out);
+uint8_t *memory_page(const struct guest_memory *mem, uint64_t page);
+
 /* Pages that were missing are here, or all are: whoever waits looks again. Main thread. */
 void memory_arrived(struct guest_memory *mem);
 

@@ -12,19 +12,20 @@
 /* ---- the words that values are made of -------------------------------------------------- */
 
 #define WORDS(fn, ...)                                                                             \
-	static const char *fn(unsigned index)                                                      \
+	const char *fn(unsigned index)                                                             \
 	{                                                                                          \
 		static const char *const words[] = {__VA_ARGS__};                                  \
 		return index < sizeof(words) / sizeof(words[0]) ? words[index] : NULL;             \
 	}
-WORDS(engine_word, "auto", "kvm", "soft")				 /* enum engine_choice */
-WORDS(cache_word, "writeback", "writethrough", "none", "unsafe")	 /* enum disk_cache */
-WORDS(aio_word, "auto", "io_uring", "threads")				 /* enum disk_aio */
-WORDS(format_word, "auto", "raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc") /* enum disk_format */
-WORDS(full_word, "stop", "report")					 /* enum disk_full */
-WORDS(serial_word, "stdio", "pty", "attach", "file=", "socket=", "none")
+WORDS(config_engine_word, "auto", "kvm", "soft")			/* enum engine_choice */
+static WORDS(cache_word, "writeback", "writethrough", "none", "unsafe") /* enum disk_cache */
+	static WORDS(aio_word, "auto", "io_uring", "threads")		/* enum disk_aio */
+	static WORDS(format_word, "auto", "raw", "qcow2", "vmdk", "vdi", "vhdx",
+		     "vpc")			  /* enum disk_format */
+	static WORDS(full_word, "stop", "report") /* enum disk_full */
+	WORDS(config_serial_word, "stdio", "pty", "attach", "file=", "socket=", "none")
 
-static const char *cpu_model_word(unsigned index)
+		static const char *cpu_model_word(unsigned index)
 {
 	return x86_models[index].name;
 }
@@ -127,7 +128,7 @@ static int check_stream(const char *text, struct error *err)
 		       : error_set(err, -EINVAL, "a stream's address is unix:PATH");
 }
 
-static int check_net(const void *element, struct error *err)
+int config_check_net(const void *element, struct error *err)
 {
 	const struct net_config *net = element;
 	int kinds = net->none + net->user + (net->tap != NULL) + (net->stream != NULL);
@@ -142,7 +143,7 @@ static int check_net(const void *element, struct error *err)
 }
 
 #define FIELD(...) MEMBER(net_config, __VA_ARGS__)
-static const struct config_field net_fields[] = {
+const struct config_field config_net_fields[] = {
 	FIELD("none", CONFIG_BOOL, none, .help = "no network"),
 	FIELD("user", CONFIG_BOOL, user,
 	      .help = "through this process, without privileges: guest 10.0.2.15, gateway .2, DNS "
@@ -165,7 +166,7 @@ static const struct config_field net_fields[] = {
 #undef FIELD
 
 #define FIELD(...) MEMBER(vsock_config, __VA_ARGS__)
-static const struct config_field vsock_fields[] = {
+const struct config_field config_vsock_fields[] = {
 	FIELD("path", CONFIG_STRING, path, .check = check_not_empty, .positional = true,
 	      .help = "unix socket for host programs: they say CONNECT PORT; a guest that connects "
 		      "to port P reaches the socket PATH_P"),
@@ -210,16 +211,16 @@ const struct config_field run_config_fields[] = {
 	FIELD("overcommit", CONFIG_BOOL, overcommit, .help = "allow more memory than the host has"),
 	FIELD("cpus", CONFIG_UINT, cpus, .min = 1, .max = CONFIG_MAX_CPUS, .initial = "1",
 	      .help = "virtual CPUs, each a thread of its own"),
-	FIELD("engine", CONFIG_CHOICE, engine, .word = engine_word, .initial = "auto",
+	FIELD("engine", CONFIG_CHOICE, engine, .word = config_engine_word, .initial = "auto",
 	      .help = "what executes the guest: kvm (hardware), soft (emulation, needs nothing of "
 		      "the host), or auto: kvm where hardware pages for the guest, else soft"),
 	FIELD("cpu_model", CONFIG_STRING, cpu_model, .word = cpu_model_word,
 	      .check = check_cpu_model,
 	      .help = "CPU model that the guest sees; the default is the first of"),
-	FIELD("serial", CONFIG_SERIAL, serial, .word = serial_word,
+	FIELD("serial", CONFIG_SERIAL, serial, .word = config_serial_word,
 	      .help = "where a serial line of the guest goes; up to 4 times, in order (default: "
 		      "stdio)"),
-	FIELD("console", CONFIG_SERIAL, console, .word = serial_word,
+	FIELD("console", CONFIG_SERIAL, console, .word = config_serial_word,
 	      .help = "add a virtio console (hvc0) that goes there"),
 	FIELD("debug_exit", CONFIG_UINT, debug_exit, .min = 1, .max = 0xfffc,
 	      .help = "add a test device at this I/O port: a value written there ends the run with "
@@ -229,9 +230,9 @@ const struct config_field run_config_fields[] = {
 		      "default: no limit). A triple fault is a reset"),
 	FIELD("disk", CONFIG_LIST, disk, LIST(disk, CONFIG_MAX_DISKS), .sub = disk_fields,
 	      .help = "a disk; the first is vda. May be given again"),
-	FIELD("net", CONFIG_LIST, net, LIST(net, CONFIG_MAX_NETS), .sub = net_fields,
-	      .check_element = check_net, .help = "a network card. May be given again"),
-	FIELD("vsock", CONFIG_LIST, vsock, LIST(vsock, 1), .sub = vsock_fields,
+	FIELD("net", CONFIG_LIST, net, LIST(net, CONFIG_MAX_NETS), .sub = config_net_fields,
+	      .check_element = config_check_net, .help = "a network card. May be given again"),
+	FIELD("vsock", CONFIG_LIST, vsock, LIST(vsock, 1), .sub = config_vsock_fields,
 	      .help = "sockets between guest and host (AF_VSOCK) behind a unix socket"),
 	FIELD("pidfile", CONFIG_STRING, pidfile, .check = check_not_empty,
 	      .help = "write the process id to this file, remove it at the end"),

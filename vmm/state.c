@@ -29,12 +29,44 @@ static int clock_post_load(void *object, const char **why)
 static const struct state_desc clock_desc = {
 	.name = "clock", .version = 1, .fields = clock_fields, .post_load = clock_post_load};
 
+/* What is between the devices and the processors. */
+struct machine_state {
+	bool paused; /* by its user */
+	uint32_t requests[CPU_MAX];
+};
+
+static const struct field machine_fields[] = {
+	FIELD_SCALAR(struct machine_state, paused, FIELD_BOOL, 1),
+	FIELD_ARRAY(struct machine_state, requests, FIELD_U32, 1),
+	FIELD_END,
+};
+
+static int machine_post_load(void *object, const char **why)
+{
+	const struct machine_state *m = object;
+
+	*why = "no such request to a processor";
+	for (unsigned i = 0; i < CPU_MAX; i++)
+		if (m->requests[i] & ~(uint32_t)(VCPU_INIT | VCPU_SIPI | 0xff00))
+			return -EINVAL;
+	return 0;
+}
+
+static const struct state_desc machine_desc = {
+	.name = "machine", .version = 1, .fields = machine_fields, .post_load = machine_post_load};
+
 int vm_state_save(struct vm *vm, struct field_buf *buf, struct error *err)
 {
 	const struct clock_source *source = loop_clock(vm->loop);
 	struct clock_state clock = {.now_ns = source->now(source->opaque),
 				    .tsc_hz = vm->cpuid.tsc_hz};
+	struct machine_state machine = {.paused = vm->holds & VM_HOLD_USER};
 	int ret = field_save(&clock_desc, &clock, buf);
+
+	for (unsigned i = 0; i < vm->vcpu_count; i++)
+		machine.requests[i] = atomic_load(&vm->vcpu[i].requests);
+	if (!ret)
+		ret = field_save(&machine_desc, &machine, buf);
 
 	for (unsigned i = 0; i < vm->vcpu_count && !ret; i++) {
 		ret = vm->engine_ops->get_state(vm->engine, i, &vm->vcpu[i].state);
@@ -44,6 +76,17 @@ int vm_state_save(struct vm *vm, struct field_buf *buf, struct error *err)
 	for (unsigned i = 0; i < vm->board.device_count && !ret; i++)
 		ret = field_save(vm->board.devices[i]->state, vm->board.devices[i], buf);
 	return ret ? error_set(err, ret, "cannot save the machine's state: %s", strerror(-ret)) : 0;
+}
+
+/* A guest that its user has paused stays so, wherever it is. */
+static void set_machine(struct vm *vm, const struct machine_state *machine)
+{
+	for (unsigned i = 0; i < vm->vcpu_count; i++)
+		atomic_store(&vm->vcpu[i].requests, machine->requests[i]);
+	if (!machine->paused)
+		return;
+	vm->holds |= VM_HOLD_USER;
+	vm->said_paused = true;
 }
 
 static int load_one(const struct state_desc *desc, void *object, const uint8_t **at,
@@ -61,9 +104,12 @@ static int load_one(const struct state_desc *desc, void *object, const uint8_t *
 int vm_state_load(struct vm *vm, const void *data, size_t len, struct error *err)
 {
 	const uint8_t *at = data, *end = at + len;
+	struct machine_state machine = {0};
 	struct clock_state clock = {0};
 	int ret = load_one(&clock_desc, &clock, &at, end, err);
 
+	if (!ret)
+		ret = load_one(&machine_desc, &machine, &at, end, err);
 	if (ret)
 		return ret;
 	/* Before the devices: their timers are in guest time. */
@@ -82,14 +128,16 @@ int vm_state_load(struct vm *vm, const void *data, size_t len, struct error *err
 	for (unsigned i = 0; i < vm->board.device_count && !ret; i++)
 		ret = load_one(vm->board.devices[i]->state, vm->board.devices[i], &at, end, err);
 	if (!ret && at != end)
-		ret = error_set(err, -EINVAL, "%zu bytes behind the last device's state",
-				(size_t)(end - at));
+		return error_set(err, -EINVAL, "%zu bytes behind the last device's state",
+				 (size_t)(end - at));
+	if (!ret)
+		set_machine(vm, &machine);
 	return ret;
 }
 
 int vm_state_roundtrip(struct vm *vm, struct error *err)
 {
-	struct field_buf buf = {0};
+	struct field_buf buf = {0}, again = {0};
 	int ret = vm_state_save(vm, &buf, err);
 
 	if (!ret) {
@@ -100,7 +148,14 @@ int vm_state_roundtrip(struct vm *vm, struct error *err)
 			vm->engine_ops->set_state(vm->engine, i, &vm->vcpu[i].state);
 		}
 		ret = vm_state_load(vm, buf.data, buf.len, err);
+		if (!ret)
+			ret = vm_state_save(vm, &again, err);
+		/* What was lost on the way would be lost in a migration, too. */
+		if (!ret && (buf.len != again.len || memcmp(buf.data, again.data, buf.len) != 0))
+			ret = error_set(err, -EINVAL,
+					"a state that was loaded is not what was saved");
 	}
+	field_buf_free(&again);
 	field_buf_free(&buf);
 	return ret;
 }

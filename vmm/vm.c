@@ -11,6 +11,7 @@
 #include "vmm/chardev.h"
 #include "vmm/exit_codes.h"
 #include "vmm/message.h"
+#include "vmm/outgoing.h"
 #include "vmm/testing.h"
 #include "vmm/vm_internal.h"
 
@@ -28,6 +29,7 @@ static int open_line(struct vm *vm, const char *name, const struct serial_config
 	const struct chardev_env env = {.loop = vm->loop,
 					.name = name,
 					.log = &log,
+					.append = vm->arrival,
 					.quiet = vm->config->quiet,
 					.quit = quit,
 					.opaque = vm};
@@ -61,6 +63,7 @@ static int open_backends(struct vm *vm, struct error *err)
 						  .works = loop_works(vm->loop),
 						  .timers = loop_timers(vm->loop),
 						  .clock = loop_clock(vm->loop)};
+	vm->backends.later = vm->arrival;
 	vm->backends.disk_full = vm_disk_full;
 	vm->backends.opaque = vm;
 	return backends_open(&vm->backends, vm->config, vm->presence.name.name, err);
@@ -136,9 +139,14 @@ static int create(struct vm *vm, struct error *err)
 		.kernel = config->kernel, .initrd = config->initrd, .cmdline = config->append};
 	int ret;
 
-	ret = boot_open(&vm->image, &request, err);
-	if (ret)
-		return ret;
+	if (vm->arrival) {
+		vm->image = vm->arrival->image;
+		vm->arrival->image = NULL;
+	} else {
+		ret = boot_open(&vm->image, &request, err);
+		if (ret)
+			return ret;
+	}
 	ret = loop_create(&vm->loop, err);
 	if (!ret)
 		ret = loop_stop_on_signals(vm->loop);
@@ -163,7 +171,7 @@ static int create(struct vm *vm, struct error *err)
 	if (!ret)
 		ret = vcpus_start(vm, err);
 	if (!ret)
-		ret = vm_boot(vm, err);
+		ret = vm->arrival ? 0 : vm_boot(vm, err);
 	return ret ? ret : vm_control_start(vm, err);
 }
 
@@ -193,6 +201,9 @@ static void parent_gone(void *opaque)
  * given back. */
 static void destroy(struct vm *vm, struct runtime_end *end)
 {
+	outgoing_end(vm);
+	if (vm->arrival)
+		vm->arrival->finish(vm->arrival);
 	vcpus_end(vm);
 	parent_unwatch(vm->parent);
 	if (vm->roundtrip_timer)
@@ -225,7 +236,8 @@ static void live(struct vm *vm, const struct vm_observer *observer)
 	vm->start_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 	if (!vm->config->detach)
 		vm->parent = parent_watch(vm->loop, parent_gone, vm);
-	lifecycle_start(vm);
+	if (!vm->arrival)
+		lifecycle_start(vm);
 	if (observer)
 		observer->running(observer->opaque, vm->presence.name.name);
 	vm->result = (struct vm_result){.end = VM_END_STOPPED};
@@ -252,8 +264,8 @@ static struct vm *allocate(const struct run_config *config)
 	return vm;
 }
 
-int vm_run(const struct run_config *config, const struct vm_observer *observer,
-	   struct vm_result *result, struct error *err)
+int vm_run_arrival(const struct run_config *config, struct vm_arrival *arrival,
+		   const struct vm_observer *observer, struct vm_result *result, struct error *err)
 {
 	struct vm *vm = allocate(config);
 	struct runtime_end end;
@@ -261,12 +273,17 @@ int vm_run(const struct run_config *config, const struct vm_observer *observer,
 
 	if (!vm)
 		return error_set(err, -ENOMEM, "no memory");
+	vm->arrival = arrival;
 	dev_log_set_sink(device_says, NULL);
 	ret = presence_begin(&vm->presence, config, err);
 	if (!ret)
 		ret = host_choose_engine(config->engine, &vm->host_engine, err);
 	if (!ret)
 		ret = create(vm, err);
+	if (!ret && arrival) {
+		lifecycle_arrive(vm);
+		ret = arrival->begin(arrival, vm, err);
+	}
 	if (!ret && testing_number("roundtrip") > 0)
 		ret = lifecycle_start_roundtrips(vm, testing_number("roundtrip"));
 	if (!ret) {
@@ -283,4 +300,10 @@ int vm_run(const struct run_config *config, const struct vm_observer *observer,
 	destroy(vm, ret ? NULL : &end);
 	free(vm);
 	return ret;
+}
+
+int vm_run(const struct run_config *config, const struct vm_observer *observer,
+	   struct vm_result *result, struct error *err)
+{
+	return vm_run_arrival(config, NULL, observer, result, err);
 }

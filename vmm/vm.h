@@ -13,6 +13,7 @@ enum vm_end {
 	VM_END_PANIC,	    /* the guest said that it has crashed (pvpanic) */
 	VM_END_DEBUG_EXIT,  /* code: the value written to the debug-exit device */
 	VM_END_ENGINE,	    /* the engine can't go on; the text says why */
+	VM_END_MOVED,	    /* it goes on elsewhere, or waits in a file */
 	VM_END_STOPPED,	    /* asked from outside; code: what loop_stop was given (128 + signal) */
 };
 
@@ -27,11 +28,26 @@ struct vm_observer {
 	void *opaque;
 };
 
+struct vm;
+struct boot_image;
+/* A machine that exists already and comes into this process: how it gets its memory and state. */
+struct vm_arrival {
+	struct boot_image *image; /* what it would boot again from; taken over */
+	/* The machine stands, without contents, and nothing of it moves: begin loads it, or starts
+	 * what will. 0 or -errno with a text: the machine is given up. finish: its loop does not
+	 * run any more. */
+	int (*begin)(struct vm_arrival *arrival, struct vm *vm, struct error *err);
+	void (*finish)(struct vm_arrival *arrival);
+};
+
 /* Builds the machine, runs it on this thread and its vCPU threads until it ends, and leaves nothing
  * behind but, if detached, its logs and a record of its end. 0: it ran, *result says how it ended
  * (err holds a text for VM_END_ENGINE); -errno: it
  * could not start, err says why and what to do. */
 int vm_run(const struct run_config *config, const struct vm_observer *observer,
 	   struct vm_result *result, struct error *err);
+/* The same of one that is not booted. */
+int vm_run_arrival(const struct run_config *config, struct vm_arrival *arrival,
+		   const struct vm_observer *observer, struct vm_result *result, struct error *err);
 
 #endif

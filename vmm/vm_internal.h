@@ -36,7 +36,7 @@ struct vcpu {
 };
 
 /* Who wants the machine to stand still: it moves when nobody does. */
-enum vm_hold { VM_HOLD_USER = 1, VM_HOLD_RESET = 2, VM_HOLD_TEST = 4 };
+enum vm_hold { VM_HOLD_USER = 1, VM_HOLD_RESET = 2, VM_HOLD_TEST = 4, VM_HOLD_MOVE = 8 };
 /* DRAINING: vCPUs and guest time stand, requests of devices are still in flight. */
 enum vm_motion { VM_MOVING, VM_DRAINING, VM_STILL };
 
@@ -50,6 +50,8 @@ struct vm {
 	struct loop *loop;
 	struct guest_memory memory;
 	struct boot_image *image;
+	struct vm_arrival *arrival; /* NULL: it was booted here */
+	struct outgoing *outgoing;  /* a migration or a save that runs */
 
 	const struct engine_ops *engine_ops;
 	struct engine *engine;
@@ -159,11 +161,19 @@ void vm_resume(struct vm *vm, enum vm_hold hold);
 /* A disk's requests wait for space on the host (struct virtio_blk_config): the machine is held as
  * if its user had paused it, and the requests start again when he lets it go on. */
 void vm_disk_full(void *opaque, struct device *dev);
+/* What devices have of the host: taken (-errno with a text; none of it is taken then), or given up
+ * for another process. The machine stands still, and does so afterwards. */
+int vm_acquire(struct vm *vm, struct error *err);
+void vm_release(struct vm *vm);
+/* The guest goes on elsewhere: this machine ends. */
+void vm_moved(struct vm *vm);
 /* As a reset button: a machine that is held is so afterwards, too. */
 void vm_reset(struct vm *vm);
 const char *vm_state_name(const struct vm *vm); /* for people: running, pausing, paused... */
 void lifecycle_init(struct vm *vm);		/* fills sink and works */
 void lifecycle_start(struct vm *vm);
+/* Instead of booting: the machine stands still, held by VM_HOLD_MOVE, until a state is loaded. */
+void lifecycle_arrive(struct vm *vm);
 void lifecycle_end(struct vm *vm); /* parks, drains; nobody waits any more */
 int lifecycle_start_roundtrips(struct vm *vm, long ms);
 int vm_boot(struct vm *vm, struct error *err); /* loads the image, resets; parked */

@@ -108,6 +108,7 @@ struct net_user_config {
 	const struct net_forward *forward;
 	unsigned forwards;
 	bool restricted; /* no way out: forwards only */
+	bool later;	 /* forwards are opened by acquire, not now */
 	const char *hostname;
 };
 int net_user_create(struct net **out, const struct net_user_config *config,

@@ -314,7 +314,7 @@ int net_user_create(struct net **out, const struct net_user_config *config,
 			u->forward[i].what = *f;
 			u->forwards6 |= strchr(f->host, ':') && !*f->guest;
 		}
-		ret = user_forwards_open(u, why, why_len);
+		ret = config->later ? 0 : user_forwards_open(u, why, why_len);
 	}
 	if (ret && u)
 		user_destroy(&u->net);

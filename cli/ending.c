@@ -1,0 +1,37 @@
+#include "cli/ending.h"
+
+#include "cli/cli.h"
+#include "cli/detach.h"
+#include "vmm/exit_codes.h"
+#include "vmm/message.h"
+
+/* How a run ended, if not as its user would expect. */
+static void say_end(const struct vm_result *result)
+{
+	char reason[160];
+
+	exit_reason(result, reason, sizeof(reason));
+	if (result->end == VM_END_PANIC || result->end == VM_END_RESET_LIMIT ||
+	    (result->end == VM_END_STOPPED && result->code > EXIT_SIGNAL))
+		message("%s", reason);
+}
+
+void ending_running(void *opaque, const char *name)
+{
+	detach_report(opaque, 0, name);
+}
+
+int ending(int ret, const struct vm_result *result, bool detach, int *report, struct error *err)
+{
+	if (ret && detach && *report >= 0) {
+		message_clean(err->text);
+		detach_report(report, EXIT_START, err->text);
+		return EXIT_START;
+	}
+	if (ret)
+		return complain(EXIT_START, err);
+	if (result->end == VM_END_ENGINE)
+		return complain(EXIT_ENGINE, err);
+	say_end(result);
+	return exit_code_of(result);
+}

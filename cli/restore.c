@@ -1,0 +1,80 @@
+/* `ferry restore`: a machine goes on out of a file. */
+#include <errno.h>
+
+#include "cli/cli.h"
+#include "cli/detach.h"
+#include "cli/ending.h"
+#include "vmm/exit_codes.h"
+#include "vmm/incoming.h"
+
+static const struct option options[] = {
+	OPTION("name", 0, "NAME", "name", .group = "Here"),
+	OPTION("serial", 0, "stdio|pty|attach|file=PATH|socket=PATH|none", "serial",
+	       .completion = COMPLETE_FILES),
+	OPTION("console", 0, "stdio|pty|attach|file=PATH|socket=PATH|none", "console",
+	       .completion = COMPLETE_FILES),
+	OPTION("disk", 0, "N=FILE", "disk", .completion = COMPLETE_FILES),
+	OPTION("net", 0, "user|tap=NAME|stream=unix:PATH[,KEY=VALUE]...", "net"),
+	OPTION("vsock", 0, "PATH[,cid=N]", "vsock", .completion = COMPLETE_FILES),
+	OPTION("engine", 0, "auto|kvm|soft", "engine"),
+	OPTION("overcommit", 0, NULL, "overcommit"),
+	OPTION("shared", 0, NULL, "shared"),
+	OPTION("hugepages", 0, NULL, "hugepages"),
+	OPTION("eager", 0, NULL, "eager"),
+	OPTION("detach", 'd', NULL, "detach", .group = "Run"),
+	OPTION("pidfile", 0, "FILE", "pidfile", .completion = COMPLETE_FILES),
+	OPTION("stats", 0, "FILE", "stats", .completion = COMPLETE_FILES),
+	OPTION("quiet", 'q', NULL, "quiet"),
+	OPTION("help", 'h', NULL, NULL),
+	{.name = NULL},
+};
+
+static int run_restore(void *opaque)
+{
+	const struct incoming_config *config = opaque;
+	int report = -1, ret;
+	const struct vm_observer observer = {.running = ending_running, .opaque = &report};
+	struct vm_result result;
+	struct error err = {""};
+
+	if (!config->from) {
+		error_set(&err, 0, "no file is given; try: ferry restore FILE");
+		return complain(EXIT_USAGE, &err);
+	}
+	if (config->detach) {
+		ret = detach(&report);
+		if (ret >= 0)
+			return ret;
+	}
+	ret = vm_restore(config, &observer, &result, &err);
+	return ending(ret, &result, config->detach, &report, &err);
+}
+
+static const struct example examples[] = {
+	{"where it was, in the background", "ferry restore --detach vm1.ferry"},
+	{"under another name, its disk being another file here",
+	 "ferry restore --name vm2 --disk 1=copy.img vm1.ferry"},
+	{NULL, NULL},
+};
+
+const struct verb verb_restore = {
+	.name = "restore",
+	.summary = "let a machine go on out of a file",
+	.operands = "FILE",
+	.description =
+		"Starts the machine that ferry save has put into FILE, from where it stood: its "
+		"clock "
+		"too goes on from there, while the guest's real-time clock shows the time that it "
+		"is. FILE stays. The machine is as it was; where it finds its lines, disks and "
+		"networks on this host can be said anew. It runs in the foreground, or with "
+		"--detach in the background, like one that ferry run has started. Restore a file "
+		"once only: two guests that go on from it would write to the same disks.",
+	.options = options,
+	.examples = examples,
+	.exit_codes = true,
+	.fields = incoming_fields,
+	.size = sizeof(struct incoming_config),
+	.operand_field = "from",
+	.operand_completion = COMPLETE_FILES,
+	.run = run_restore,
+};

@@ -1,0 +1,112 @@
+/* `ferry save`: a running machine becomes a file. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "cli/machine.h"
+#include "vmm/exit_codes.h"
+#include "vmm/message.h"
+
+struct save_config {
+	char *name, *file;
+};
+
+enum { GONE_MS = 10000 };
+
+/* The machine runs elsewhere than here: it wants a whole path. */
+static char *whole_path(const char *file)
+{
+	char *cwd = file[0] == '/' ? NULL : get_current_dir_name(), *path = NULL;
+
+	if (asprintf(&path, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", file) < 0)
+		path = NULL;
+	free(cwd);
+	return path;
+}
+
+static int save(struct client *client, const char *file, struct error *err)
+{
+	char *path = whole_path(file);
+	json_t *args = path ? json_pack("{s:s}", "file", path) : NULL;
+	int ret;
+
+	if (args)
+		ret = client_call(client, "ferry-save", args, -1, NULL, err);
+	else
+		ret = error_set(err, -EINVAL, "%s is no path that can be used", file);
+	free(path);
+	/* So that what it had is free for who restores it. */
+	if (!ret)
+		client_gone(client, GONE_MS);
+	return ret;
+}
+
+static int run_save(void *opaque)
+{
+	struct save_config *config = opaque;
+	struct client client;
+	struct error err;
+	int ret;
+
+	/* One operand is the file. */
+	if (!config->file) {
+		config->file = config->name;
+		config->name = NULL;
+	}
+	if (!config->file) {
+		error_set(&err, 0, "no file is given; try: ferry save [NAME] FILE");
+		return complain(EXIT_USAGE, &err);
+	}
+	if (config->name && config_check_name(config->name, &err)) {
+		error_prefix(&err, 0, "NAME");
+		return complain(EXIT_USAGE, &err);
+	}
+	ret = client_open(&client, config->name, &err);
+	if (!ret)
+		ret = save(&client, config->file, &err);
+	client_close(&client);
+	return ret ? complain(EXIT_START, &err) : 0;
+}
+
+static const struct config_field save_fields[] = {
+	{.name = "name",
+	 .type = CONFIG_STRING,
+	 .offset = offsetof(struct save_config, name),
+	 .help = "name of the machine"},
+	{.name = "file",
+	 .type = CONFIG_STRING,
+	 .offset = offsetof(struct save_config, file),
+	 .help = "the file"},
+	{.name = NULL},
+};
+
+static const struct example examples[] = {
+	{"a machine that sleeps over a restart of its host",
+	 "ferry save vm1 vm1.ferry; ferry restore --detach vm1.ferry"},
+	{NULL, NULL},
+};
+
+const struct verb verb_save = {
+	.name = "save",
+	.summary = "put a running machine into a file",
+	.operands = "[NAME] FILE",
+	.description =
+		"Stops the guest and writes all of it to FILE: memory, devices, processors, and "
+		"what "
+		"it was started with; the machine then ends. ferry restore lets it go on from "
+		"there. "
+		"FILE is there whole, or not at all: if it cannot be written (a full disk), the "
+		"guest goes on as if nothing had happened. Disks are not in it: what is written to "
+		"them afterwards is a surprise for the guest. " MACHINE_NAME_TEXT,
+	.options = machine_options,
+	.examples = examples,
+	.fields = save_fields,
+	.size = sizeof(struct save_config),
+	.operand_field = "name",
+	.second_field = "file",
+	.operand_completion = COMPLETE_MACHINES,
+	.run = run_save,
+};

@@ -1,0 +1,38 @@
+/*
+ * What comes in, whatever it comes through: description, boot images, memory, pages, device state.
+ * Keeps for each page the round that it came in, so that no older one can replace it, and counts
+ * what is still missing. Hostile input; one thread at a time.
+ */
+#ifndef MIGRATION_ARRIVE_H
+#define MIGRATION_ARRIVE_H
+
+#include "migration/machine.h"
+#include "migration/stream_blob.h"
+
+/* What a sender may make us keep. */
+enum { ARRIVE_STATE_MAX = 64 << 20 };
+#define ARRIVE_IMAGE_MAX ((3ull << 30) + (1 << 20))
+
+struct arrival {
+	const struct migration_sink_ops *sink;
+	void *opaque;
+	enum { ARRIVE_DESCRIPTION, ARRIVE_IMAGES, ARRIVE_PAGES } step;
+	struct stream_memory memory;
+	struct stream_blob image, state; /* state.whole: all of it is here */
+	/* By place in memory: the round of the newest contents + 1; 0: never came. */
+	uint32_t *rounds;
+	uint64_t received;	 /* pages that have come at least once */
+	uint64_t contents, zero; /* pages that came, with repetitions */
+	uint32_t round;		 /* the newest seen */
+	uint64_t in_round;	 /* pages of it on this connection */
+};
+
+void arrival_init(struct arrival *a, const struct migration_sink_ops *sink, void *opaque);
+void arrival_free(struct arrival *a);
+/* Takes a frame. 1: it was MEMORY: the machine can be built now; 0; -EBADMSG, -EPROTO, -ENOTSUP,
+ * -ENOMEM or what the sink says, with a text. -EAGAIN: a frame that is somebody else's. */
+int arrival_take(struct arrival *a, const struct stream_frame *frame, struct stream_error *err);
+/* 0: all pages and the device state are here; else -EPROTO with what is missing. */
+int arrival_complete(const struct arrival *a, struct stream_error *err);
+
+#endif

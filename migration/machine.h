@@ -1,0 +1,61 @@
+/*
+ * What a migration needs of a machine, as two tables of functions: of the one that goes (source)
+ * and of the one that comes (sink). migration/ knows no engine, no device and no event loop; vmm/
+ * fills the tables in.
+ *
+ * All functions are called on the migration's own thread and may block; 0 or -errno with a text,
+ * -ECANCELED when the machine ends meanwhile. Pages are numbered by guest-physical address / 4096.
+ */
+#ifndef MIGRATION_MACHINE_H
+#define MIGRATION_MACHINE_H
+
+#include "migration/stream_control.h"
+#include "migration/stream_memory.h"
+
+struct migration_source_ops {
+	/* Writes DESCRIPTION and IMAGE frames. */
+	int (*describe)(void *opaque, struct stream_writer *w, struct stream_error *err);
+	/* Where the contents of a page of `memory` lie; they change while the guest runs. */
+	const uint8_t *(*page)(void *opaque, uint64_t page);
+	/* Dirty tracking of everybody's writes, from now on; off is idempotent. */
+	int (*track)(void *opaque, bool on, struct stream_error *err);
+	/* Fetches and clears what was written since it was last asked (`first` is a multiple of 64;
+	 * bit n of the bitmap is page first + n): how many pages, or -errno. */
+	int64_t (*harvest)(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap);
+	/* The guest stands still, nothing of it is in flight. Idempotent. */
+	int (*stop)(void *opaque, struct stream_error *err);
+	/* Appends the device state of a guest that stands still. */
+	int (*state)(void *opaque, struct field_buf *buf, struct stream_error *err);
+	/* Gives up what another host must have: locks, ports. Stopped. */
+	int (*release)(void *opaque, struct stream_error *err);
+	/* Takes that back, if it was given up, and lets the guest go on. On failure it stands still
+	 * and may be asked again. */
+	int (*take_back)(void *opaque, struct stream_error *err);
+	/* Guest time in ns as it would be if the guest had not been stopped. */
+	uint64_t (*guest_time)(void *opaque);
+};
+
+struct migration_source {
+	const struct migration_source_ops *ops;
+	void *opaque;
+	struct stream_memory memory;
+	const char *arch, *ferry; /* for HELLO */
+};
+
+struct migration_sink_ops {
+	/* The machine's configuration, then its boot images, each whole. The frame's and the
+	 * bytes are the caller's. */
+	int (*description)(void *opaque, const struct stream_frame *frame,
+			   struct stream_error *err);
+	int (*image)(void *opaque, const char *name, const void *data, size_t len,
+		     struct stream_error *err);
+	/* The rest once the machine stands, with the memory that the stream has. */
+	uint8_t *(*page)(void *opaque, uint64_t page);
+	int (*load)(void *opaque, const void *state, size_t len, struct stream_error *err);
+	/* Takes what the host must give and lets the guest go: it is here from now on. On failure
+	 * nothing of it has run, and everything taken is given up. run: NULL: guest time goes on
+	 * where it stood. */
+	int (*start)(void *opaque, const struct stream_run *run, struct stream_error *err);
+};
+
+#endif

@@ -1,0 +1,30 @@
+/*
+ * A machine in a file: the stream with a file as the peer, with an index, so that it can be read
+ * from any place.
+ */
+#ifndef MIGRATION_SAVE_H
+#define MIGRATION_SAVE_H
+
+#include "migration/arrive.h"
+
+/* Stops the guest and writes it to fd (empty, seekable or not), down to stable storage. The guest
+ * stands still afterwards, whatever is returned; who saves decides what follows. */
+int migration_save(const struct migration_source *m, int fd, struct stream_error *err);
+
+/* Reading such a file, in two steps, because the machine has to be made in between. */
+struct migration_file {
+	int fd;
+	struct stream_parser *parser;
+	uint8_t *buf;
+	size_t at, len;
+	struct arrival arrival;
+};
+/* fd stays the caller's. Reads up to MEMORY: the sink's description and image are called. In every
+ * case migration_file_close() follows. -ENODATA: not a file of ours. */
+int migration_file_open(struct migration_file *file, int fd, const struct migration_sink_ops *sink,
+			void *opaque, struct stream_error *err);
+/* The rest: all pages, then the state is loaded. The sink's start() is left to the caller. */
+int migration_file_load(struct migration_file *file, struct stream_error *err);
+void migration_file_close(struct migration_file *file);
+
+#endif

@@ -1,0 +1,204 @@
+"""Guests that move: into a file and out again."""
+import json
+import os
+import re
+import tempfile
+import time
+
+from ferrytest import (FERRY, Guest, Process, check, each, ferry, initramfs, kernel, limit, needs_ferry)
+
+
+class Folder:
+    """A folder with a disk, and a runtime folder that several machines share."""
+
+    def __init__(self):
+        self.temporary = tempfile.TemporaryDirectory(prefix="ferry-move-")
+        self.path = self.temporary.name
+        self.disk = self.file("disk.img")
+        with open(self.disk, "wb") as f:
+            f.truncate(64 << 20)
+
+    def file(self, name):
+        return os.path.join(self.path, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.temporary.cleanup()
+
+
+def start(folder, cpus=1, mib=16, memory=192, **options):
+    """A guest with a disk, a network and entropy, which checks itself (tests/guest/linux/movecheck.c)."""
+    guest = Guest(kernel(), initramfs("move"), cpus=cpus, memory=memory, disks=[(folder.disk, "writeback")],
+                  net="user", **options)
+    guest.env = {"FERRY_RUNTIME_DIR": guest.runtime}
+    guest.shell()
+    guest.line(f"movecheck {mib} &")
+    guest.expect(r"^move: tick 2 ", 60, "the checking programme")
+    return guest
+
+
+def ticks(guest, count=4):
+    """It goes on, and has found nothing wrong."""
+    first = None
+    for _ in range(count):
+        match = guest.expect(r"move: (tick (\d+) pass (\d+) gap (\d+)|WRONG.*)\r*\n", 90, "the checking programme")
+        check(not match.group(1).startswith(b"WRONG"), match.group(0).decode() + guest.tail())
+        first = first or match
+    return int(first.group(2)), int(match.group(3))
+
+
+def passes(guest, more=2):
+    """Each page has been checked after what was done."""
+    _, now = ticks(guest, 1)
+    while ticks(guest, 1)[1] < now + more:
+        pass
+
+
+def number(guest, command):
+    guest.line(command + " | sed 's/^/num-/'")
+    return int(guest.expect(r"^num-(\d+)", 30).group(1))
+
+
+def restore(path, env, *options):
+    return Process([FERRY, "restore", *options, path], env=env)
+
+
+def save(folder, guest, name="saved"):
+    path = folder.file(name)
+    code, _, err = ferry("save", "test", path, env=guest.env)
+    check(code == 0, f"save: {code} {err}{guest.tail()}")
+    check(guest.wait(30) == 0, f"the machine that was saved ended otherwise{guest.tail()}")
+    check("the guest is in " + path in guest.stderr(), guest.stderr())
+    return path
+
+
+@needs_ferry
+@limit(400)
+@each(cpus=[1, 2, 4])
+def test_save_restore(cpus):
+    """Memory, processors, devices, the disk and the clocks go on where they were."""
+    with Folder() as folder, start(folder, cpus) as guest:
+        guest.line("blkcheck write /dev/vda 8 7")
+        guest.expect("8 MiB written", 120)
+        last, _ = ticks(guest, 1)
+        path = save(folder, guest)
+        last = int(re.findall(rb"tick (\d+)", guest.text)[-1])
+        code, out, _ = ferry("stream", path)
+        check(code == 0 and "whole and well-formed" in out, out)
+        time.sleep(2)
+        with restore(path, guest.env) as again:
+            first, _ = ticks(again, 3)
+            # A tick is 0.25 s of guest time: the two seconds in the file are none.
+            check(first in (last, last + 1), f"tick {first} came after tick {last}{again.tail()}")
+            again.line("blkcheck check /dev/vda 8 7")
+            again.expect("8 MiB right", 120)
+            # The guest's real-time clock has run on.
+            off = number(again, "hwclock -u -r >/dev/null; cat /sys/class/rtc/rtc0/since_epoch") - time.time()
+            check(abs(off) < 30, f"the real-time clock is off by {off} s")
+            again.line("head -c 100000 /dev/hwrng | wc -c")
+            again.expect("100000", 60)
+            passes(again)
+            again.line("poweroff")
+            check(again.wait(60) == 0, f"the end{again.tail()}")
+
+
+@needs_ferry
+@limit(300)
+def test_save_chain():
+    """Saved, restored and saved again: the second file is as good as the first."""
+    with Folder() as folder, start(folder, 2, terminal=True) as guest:
+        path = save(folder, guest)
+        for hop in range(3):
+            with restore(path, guest.env, "--name", "test") as again:
+                passes(again, 1)
+                path = folder.file(f"hop{hop}")
+                code, _, err = ferry("save", path, env=guest.env)
+                check(code == 0, f"{code} {err}{again.tail()}")
+                check(again.wait(30) == 0, again.tail())
+
+
+@needs_ferry
+@limit(300)
+def test_save_paused():
+    """A paused guest is paused when it comes back."""
+    with Folder() as folder, start(folder) as guest:
+        check(ferry("pause", "test", env=guest.env)[0] == 0, "pause")
+        path = save(folder, guest)
+        with restore(path, guest.env) as again:
+            again.started = time.monotonic()
+            for _ in range(100):
+                code, out, _ = ferry("info", "--json", "test", env=guest.env)
+                if code == 0:
+                    break
+                time.sleep(0.1)
+            check(json.loads(out)["state"] == "paused", out)
+            mark = len(again.text)
+            time.sleep(1)
+            check(len(again.text) == mark, f"a paused guest prints{again.tail()}")
+            check(ferry("resume", "test", env=guest.env)[0] == 0, "resume")
+            passes(again, 1)
+
+
+@needs_ferry
+@limit(300)
+def test_save_fails():
+    """What cannot be written leaves the guest as it was, and nothing else."""
+    with Folder() as folder, start(folder) as guest:
+        small = folder.file("small")
+        os.mkdir(small)
+        mounted = os.system(f"mount -t tmpfs -o size=8m none {small} 2>/dev/null") == 0
+        try:
+            targets = [("/nowhere/file", "No such file")] + ([(small + "/file", "No space")] if mounted else [])
+            for path, reason in targets + [("/dev/full", "no file")]:
+                code, _, err = ferry("save", "test", path, env=guest.env)
+                check(code == 1 and reason in err, f"{path}: {code} {err}")
+                ticks(guest, 2)
+            check(not mounted or os.listdir(small) == [], f"left behind: {os.listdir(small)}")
+        finally:
+            if mounted:
+                os.system(f"umount {small}")
+        passes(guest, 1)
+        guest.line("blkcheck write /dev/vda 4; blkcheck check /dev/vda 4")
+        guest.expect("4 MiB right", 120)
+        save(folder, guest)
+
+
+@needs_ferry
+@limit(300)
+def test_restore_elsewhere():
+    """What belongs to the host is said anew; the file's own damage is found before the guest runs."""
+    with Folder() as folder, start(folder) as guest:
+        path = save(folder, guest)
+        copy, log = folder.file("copy.img"), folder.file("log")
+        os.link(folder.disk, copy)
+        os.unlink(folder.disk)
+        with open(log, "w") as f:
+            f.write("before\n")
+        code, _, err = ferry("restore", path, env=guest.env)
+        check(code == 1 and "disk.img does not exist" in err, f"{code} {err}")
+        code, out, err = ferry("restore", "--detach", "--name", "other", "--disk", f"1={copy}", "--serial",
+                               "file=" + log, path, env=guest.env)
+        check((code, out) == (0, "other\n"), f"{code} {out} {err}")
+        for _ in range(100):
+            with open(log) as f:
+                text = f.read()
+            if text.count("tick") > 3:
+                break
+            time.sleep(0.2)
+        check(text.startswith("before\n") and "WRONG" not in text, text[-1000:])
+        code, _, err = ferry("restore", "--name", "third", "--disk", f"vda={copy}", path, env=guest.env)
+        check(code == 1 and "another process has it" in err, f"{code} {err}")
+        check(ferry("kill", "other", env=guest.env)[0] == 0, "kill")
+        with open(path, "r+b") as f:
+            f.seek(os.path.getsize(path) // 2)
+            byte = f.read(1)
+            f.seek(-1, 1)
+            f.write(bytes([byte[0] ^ 4]))
+        code, _, err = ferry("restore", "--disk", f"1={copy}", path, env=guest.env)
+        check(code == 1 and "damaged" in err, f"{code} {err}")
+        with open(path, "r+b") as f:
+            f.truncate(os.path.getsize(path) // 3)
+        code, _, err = ferry("restore", "--disk", f"1={copy}", path, env=guest.env)
+        check(code == 1 and "cut off" in err or "ends" in err, f"{code} {err}")

@@ -1,0 +1,119 @@
+/* The machine that comes, as a migration sees it (migration/machine.h). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration/stream_memory.h"
+#include "vmm/description.h"
+#include "vmm/incoming_internal.h"
+#include "vmm/outgoing_internal.h"
+#include "vmm/state.h"
+
+/* The name is for people: where another machine has it, this one gets a new one. */
+static void find_name(struct run_config *config)
+{
+	struct runtime runtime;
+
+	if (runtime_open(&runtime, NULL))
+		return;
+	if (config->name && runtime_holder(&runtime, config->name)) {
+		free(config->name);
+		config->name = NULL;
+	}
+	runtime_close(&runtime);
+}
+
+static int sink_description(void *opaque, const struct stream_frame *frame,
+			    struct stream_error *err)
+{
+	struct incoming *in = opaque;
+	struct error why = {""};
+	int ret = description_read(frame, &in->config, &why);
+
+	if (!ret)
+		ret = incoming_override(&in->config, in->how, &why);
+	if (!ret && !in->how->name)
+		find_name(&in->config);
+	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
+}
+
+static int sink_image(void *opaque, const char *name, const void *data, size_t len,
+		      struct stream_error *err)
+{
+	struct incoming *in = opaque;
+	struct error why = {""};
+	int ret;
+
+	if (strcmp(name, "boot") != 0 || in->arrival.image)
+		return stream_fail(err, NULL, -EPROTO, "a boot image %s is not expected", name);
+	ret = boot_adopt(&in->arrival.image, data, len, &why);
+	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
+}
+
+static uint8_t *sink_page(void *opaque, uint64_t page)
+{
+	const struct incoming *in = opaque;
+
+	return memory_page(&in->vm->memory, page);
+}
+
+static int sink_load(void *opaque, const void *state, size_t len, struct stream_error *err)
+{
+	struct incoming *in = opaque;
+	struct error why = {""};
+	int ret = vm_state_load(in->vm, state, len, &why);
+
+	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
+}
+
+static int sink_start(void *opaque, const struct stream_run *run, struct stream_error *err)
+{
+	struct incoming *in = opaque;
+	struct error why = {""};
+	int ret;
+
+	if (run)
+		loop_clock_set(in->vm->loop, run->guest);
+	ret = vm_acquire(in->vm, &why);
+	if (ret)
+		return stream_fail(err, NULL, ret, "%s", why.text);
+	vm_resume(in->vm, VM_HOLD_MOVE);
+	return 0;
+}
+
+const struct migration_sink_ops incoming_sink = {
+	.description = sink_description,
+	.image = sink_image,
+	.page = sink_page,
+	.load = sink_load,
+	.start = sink_start,
+};
+
+int incoming_check_memory(struct incoming *in, const struct stream_memory *memory,
+			  struct error *err)
+{
+	struct stream_memory mine;
+
+	memory_layout(&in->vm->memory, &mine);
+	for (uint32_t i = 0; i < mine.count && mine.count == memory->count; i++) {
+		if (mine.region[i].first != memory->region[i].first ||
+		    mine.region[i].count != memory->region[i].count)
+			mine.count = 0;
+	}
+	return mine.count == memory->count
+		       ? 0
+		       : error_set(err, -EPROTO,
+				   "the stream's memory is not that of the machine it describes");
+}
+
+void incoming_init(struct incoming *in, const struct incoming_config *how)
+{
+	*in = (struct incoming){.how = how};
+	config_init(run_config_fields, &in->config, sizeof(in->config));
+}
+
+void incoming_exit(struct incoming *in)
+{
+	boot_close(in->arrival.image);
+	config_free(run_config_fields, &in->config);
+}

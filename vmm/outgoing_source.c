@@ -1,0 +1,257 @@
+/* The machine as a migration sees it (migration/machine.h). Functions run on the migration's
+ * thread; what belongs to the loop's is called there. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "migration/stream_blob.h"
+#include "vmm/description.h"
+#include "vmm/outgoing_internal.h"
+#include "vmm/state.h"
+
+enum { AGAIN_US = 1000 };
+
+/* ---- calls to the loop's thread --------------------------------------------------------- */
+
+static void called(void *arg)
+{
+	struct outgoing *o = arg;
+
+	o->call(o);
+}
+
+static void answer(struct outgoing *o, int result)
+{
+	pthread_mutex_lock(&o->lock);
+	o->result = result;
+	o->done = true;
+	pthread_cond_broadcast(&o->changed);
+	pthread_mutex_unlock(&o->lock);
+}
+
+/* Runs fn there; it calls answer(), at once or later. */
+static int call(struct outgoing *o, void (*fn)(struct outgoing *o), struct stream_error *err)
+{
+	int ret;
+
+	pthread_mutex_lock(&o->lock);
+	if (!o->ended) {
+		o->call = fn;
+		o->done = false;
+		loop_work_post(o->vm->loop, &o->work);
+	}
+	while (!o->done && !o->ended)
+		pthread_cond_wait(&o->changed, &o->lock);
+	ret = o->ended ? -ECANCELED : o->result;
+	pthread_mutex_unlock(&o->lock);
+	if (ret == -ECANCELED)
+		return stream_fail(err, NULL, ret, "the machine has ended");
+	return ret ? stream_fail(err, NULL, ret, "%s", o->err.text) : 0;
+}
+
+void outgoing_source_end(struct outgoing *o)
+{
+	pthread_mutex_lock(&o->lock);
+	o->ended = true;
+	pthread_cond_broadcast(&o->changed);
+	pthread_mutex_unlock(&o->lock);
+}
+
+/* ---- stop and go on --------------------------------------------------------------------- */
+
+static void still(void *arg, int code)
+{
+	struct outgoing *o = arg;
+	struct vm *vm = o->vm;
+
+	/* What the guest has asked for and nobody has looked at yet (a reset, its end) happens
+	 * here, not there. */
+	if (!code && (atomic_load(&vm->events) || (vm->holds & VM_HOLD_RESET))) {
+		vm_resume(vm, VM_HOLD_MOVE);
+		code = -EAGAIN;
+	}
+	error_set(&o->err, code, "the machine is busy");
+	answer(o, code);
+}
+
+static void stop_now(struct outgoing *o)
+{
+	if (vm_pause(o->vm, VM_HOLD_MOVE, still, o)) {
+		error_set(&o->err, -ENOMEM, "no memory");
+		answer(o, -ENOMEM);
+	}
+}
+
+static int source_stop(void *opaque, struct stream_error *err)
+{
+	struct outgoing *o = opaque;
+	int ret;
+
+	if (o->stopped)
+		return 0;
+	do {
+		o->stopped_ns = outgoing_now();
+		ret = call(o, stop_now, err);
+		if (ret == -EAGAIN)
+			usleep(AGAIN_US);
+	} while (ret == -EAGAIN);
+	o->stopped = !ret;
+	return ret;
+}
+
+static void release_now(struct outgoing *o)
+{
+	vm_release(o->vm);
+	answer(o, 0);
+}
+
+static int source_release(void *opaque, struct stream_error *err)
+{
+	struct outgoing *o = opaque;
+	int ret;
+
+	if (o->released)
+		return 0;
+	o->released = true;
+	ret = call(o, release_now, err);
+	return ret;
+}
+
+static void take_back_now(struct outgoing *o)
+{
+	int ret = o->released ? vm_acquire(o->vm, &o->err) : 0;
+
+	if (!ret) {
+		const struct clock_source *clock = loop_clock(o->vm->loop);
+
+		/* Guest time has gone on meanwhile, as it does over a move; not that of a guest
+		 * that is paused. */
+		if (!(o->vm->holds & ~(unsigned)VM_HOLD_MOVE))
+			loop_clock_set(o->vm->loop,
+				       clock->now(clock->opaque) + outgoing_now() - o->stopped_ns);
+		vm_resume(o->vm, VM_HOLD_MOVE);
+	}
+	answer(o, ret);
+}
+
+static int source_take_back(void *opaque, struct stream_error *err)
+{
+	struct outgoing *o = opaque;
+	int ret;
+
+	if (!o->stopped)
+		return 0;
+	ret = call(o, take_back_now, err);
+	if (!ret)
+		o->stopped = o->released = false;
+	return ret;
+}
+
+/* ---- what is sent ----------------------------------------------------------------------- */
+
+static int source_describe(void *opaque, struct stream_writer *w, struct stream_error *err)
+{
+	struct outgoing *o = opaque;
+	struct error why = {""};
+	const void *image;
+	size_t len;
+	int ret = description_write(w, &o->description, &why);
+
+	if (ret)
+		return stream_fail(err, NULL, ret, "%s", why.text);
+	boot_bytes(o->vm->image, &image, &len);
+	ret = stream_blob_write(w, STREAM_IMAGE, 0, "boot", image, len);
+	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+}
+
+static const uint8_t *source_page(void *opaque, uint64_t page)
+{
+	const struct outgoing *o = opaque;
+
+	return memory_page(&o->vm->memory, page);
+}
+
+static int source_track(void *opaque, bool on, struct stream_error *err)
+{
+	struct outgoing *o = opaque;
+	int ret = 0;
+
+	if (on != o->tracked)
+		ret = on ? s2_dirty_start(o->s2) : s2_dirty_stop(o->s2);
+	if (ret)
+		return stream_fail(err, NULL, ret, "cannot track what the guest writes: %s",
+				   strerror(-ret));
+	o->tracked = on;
+	return 0;
+}
+
+static int64_t source_harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	struct outgoing *o = opaque;
+
+	return s2_dirty_harvest(o->s2, first * STREAM_PAGE, pages, bitmap);
+}
+
+/* Nothing of the machine moves: the thread may look at it. */
+static void state_now(struct outgoing *o)
+{
+	struct field_buf *buf = o->state;
+
+	answer(o, vm_state_save(o->vm, buf, &o->err));
+}
+
+static int source_state(void *opaque, struct field_buf *buf, struct stream_error *err)
+{
+	struct outgoing *o = opaque;
+
+	o->state = buf;
+	return call(o, state_now, err);
+}
+
+static uint64_t source_guest_time(void *opaque)
+{
+	const struct outgoing *o = opaque;
+	const struct clock_source *clock = loop_clock(o->vm->loop);
+	uint64_t now = clock->now(clock->opaque);
+
+	return o->vm->holds & VM_HOLD_USER ? now : now + outgoing_now() - o->stopped_ns;
+}
+
+static const struct migration_source_ops source_ops = {
+	.describe = source_describe,
+	.page = source_page,
+	.track = source_track,
+	.harvest = source_harvest,
+	.stop = source_stop,
+	.state = source_state,
+	.release = source_release,
+	.take_back = source_take_back,
+	.guest_time = source_guest_time,
+};
+
+int outgoing_source_init(struct outgoing *o, struct error *err)
+{
+	struct vm *vm = o->vm;
+	int ret = description_of(&o->description, vm->config, vm->presence.name.name,
+				 vm->cpuid.model->name);
+
+	o->work = (struct loop_work){.fn = called, .arg = o};
+	pthread_mutex_init(&o->lock, NULL);
+	pthread_cond_init(&o->changed, NULL);
+	o->source = (struct migration_source){
+		.ops = &source_ops, .opaque = o, .arch = "x86_64", .ferry = FERRY_VERSION};
+	memory_layout(&vm->memory, &o->source.memory);
+	if (!ret)
+		ret = s2_thread_init(&o->s2, vm->memory.s2, "migration");
+	return ret ? error_set(err, ret, "cannot begin: %s", strerror(-ret)) : 0;
+}
+
+void outgoing_source_exit(struct outgoing *o)
+{
+	loop_work_cancel(o->vm->loop, &o->work);
+	if (o->s2)
+		s2_thread_exit(o->s2);
+	config_free(run_config_fields, &o->description);
+	pthread_cond_destroy(&o->changed);
+	pthread_mutex_destroy(&o->lock);
+}
