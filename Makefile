@@ -10,6 +10,7 @@
 #? make stress           the stress suite for MINUTES=5
 #? make soak             boots, stress, large disks, a Debian under mixed load for SOAK_MINUTES=30
 #? make image            Debian on a disk image for tests, built once and kept
+#? make mmu-decoders     emulated processors walk the tables of mmu/, PROBES=4000 accesses per format
 #? make bench            compare with QEMU's TCG
 #? make bench-io         the same for disks and network
 #? make lint             what the continuous integration checks without running anything

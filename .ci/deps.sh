@@ -34,6 +34,9 @@ rows_test='
 git|command -v git|make lint looks at what git knows
 gcc-multilib|multilib|32-bit guest programs
 qemu-system-x86|command -v qemu-system-x86_64|the peer of make bench
+qemu-system-arm|command -v qemu-system-aarch64|walks our tables for arm64
+qemu-system-misc|command -v qemu-system-riscv64|walks our tables for RISC-V
+lld|command -v ld.lld|links the programs for these
 qemu-utils|command -v qemu-nbd|disks that are not raw files
 acpica-tools|command -v iasl|checks our ACPI tables
 stress-ng|command -v stress-ng|runs inside test guests

@@ -124,7 +124,7 @@ run:
 
 test check:
 	$(Q).ci/deps.sh test
-	$(Q)$(MAKE) --no-print-directory all unit guest image
+	$(Q)$(MAKE) --no-print-directory all unit guest image decoders
 	$(Q)$(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) --system $(ARGS) $(T)
 
 # Every kernel with every number of processors, N times.
@@ -163,6 +163,8 @@ $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(O)/tests/fuzz/main.o $(O)/lib
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(UNICORN)/libunicorn.a $(LIBS)
 -include $(patsubst %,%.d,$(FUZZ_BIN) $(O)/tests/fuzz/main)
+
+include tests/decoders/decoders.mk
 
 bench: all guest
 	$(Q).ci/deps.sh test
