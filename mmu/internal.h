@@ -17,6 +17,7 @@
 #include "mmu/stats.h"
 #include "mmu/table_pool.h"
 #include "mmu/tlb.h"
+#include "mmu/trace.h"
 #include "mmu/walker.h"
 
 /* The policy, specialised for one format (stage2_NAME.c). One indirect call per operation. */
@@ -58,6 +59,8 @@ struct s2 {
 	struct s2_thread *threads;
 	struct counters gone; /* of threads that have left; under threads_mutex */
 	uint64_t owners[FORMAT_MAX_OWNERS / 64]; /* ids in use; under threads_mutex */
+	bool tracing;				 /* and the clock; under threads_mutex */
+	uint64_t (*trace_clock)(void);
 };
 
 struct s2_thread {
@@ -69,6 +72,7 @@ struct s2_thread {
 	struct brlock_slot reader;
 	struct counters stats;
 	struct s2_missing_ops demand; /* request: of the fault that has just said S2_MISSING */
+	struct trace trace;
 	const char *name;
 	struct s2_thread *next;
 };

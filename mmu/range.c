@@ -27,6 +27,7 @@ static int range_check(const struct s2 *s2, uint64_t start, uint64_t *end)
 void range_flush(struct s2_thread *t, uint64_t start, uint64_t end)
 {
 	count_flush(&t->stats, &t->s2->pt.geo, start, end);
+	trace_event(&t->trace, S2_TRACE_FLUSH, start, 0, end, 0);
 	tlb_flush(&t->s2->tlb, start, end);
 }
 

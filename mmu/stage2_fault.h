@@ -154,6 +154,8 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 		return err == -ENOMEM ? S2_NOMEM : S2_RETRY;
 	if (goal < from || !split)
 		stage2_count_install(&g, &t->stats, split, from, goal);
+	if (goal < from && split)
+		trace_event(&t->trace, S2_TRACE_SPLIT, gpa, old, leaf, from);
 
 	/* W first, then the bit: a harvest between the two leaves W, and the next one finds the
 	 * bit. The other way round it would take the bit and W would follow: a lost write. */
@@ -172,11 +174,13 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 	struct stage2_break brk = {0};
 	enum s2_result result;
 	bool permission = false;
-	struct walk_entry w;
+	struct walk_entry w = {0};
+	uint64_t found = 0;
 	struct slot *slot;
 
 	if (gpa > geometry_max(&pt->geo)) {
 		count_fault(&t->stats, access, false, S2_INVALID);
+		trace_fault(&t->trace, gpa, 0, 0, 0, access, S2_INVALID);
 		return S2_INVALID;
 	}
 	/* Best effort: most faults need fewer tables, or none. */
@@ -195,6 +199,7 @@ again:
 			rcu_enter();
 			w = walk_lookup(f, pt, gpa);
 			permission |= w.kind == ENTRY_LEAF;
+			found = w.value;
 			result = stage2_fix(f, t, slot, gpa, access, &w, &brk);
 			rcu_exit();
 		}
@@ -216,6 +221,8 @@ again:
 	if (result == S2_RETRY)
 		count(&t->stats.retries, 1);
 	count_fault(&t->stats, access, permission, result);
+	trace_fault(&t->trace, gpa, found, result == S2_FIXED ? w.value : found, w.level, access,
+		    result);
 	return result;
 }
 

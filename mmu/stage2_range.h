@@ -76,6 +76,7 @@ mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint6
 		for (;;) {
 			unsigned level = it.at.level;
 			enum entry_kind kind;
+			uint64_t before;
 
 			if (it.at.kind == ENTRY_FROZEN && stage2_gone(f, pt, &it.at))
 				met = true; /* another's work: our flush covers it */
@@ -84,10 +85,12 @@ mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint6
 			    !(kind == ENTRY_TABLE && level <= stage2_freeze_level(&g) &&
 			      walk_covers(f, &it)))
 				break;
+			before = it.at.value;
 			if (!walk_freeze(f, pt, &it.at, t->owner)) {
 				count(&t->stats.retries, 1);
 				continue;
 			}
+			trace_event(&t->trace, S2_TRACE_UNMAP, it.gpa, before, it.at.value, level);
 			met = true;
 			if (kind == ENTRY_LEAF) {
 				count(&t->stats.leaves[level], -UINT64_C(1));
@@ -134,6 +137,7 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 			count(&t->stats.leaves[l], -found.leaves[l]);
 		count(&t->stats.tables, -found.tables);
 		count(&t->stats.deferred_frees, found.tables);
+		trace_event(&t->trace, S2_TRACE_FREE, it.gpa, pa, 0, level);
 		stage2_enter(&loop);
 		walk_restart(&it);
 	}
@@ -141,17 +145,19 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 }
 
 /* Clears W of one leaf. */
-mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t,
+mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t, uint64_t gpa,
 				     struct walk_entry *w)
 {
 	const struct geometry g = format_fold(f, &t->s2->pt.geo);
 
 	while (w->kind == ENTRY_LEAF && f->perm(w->value) & S2_W) {
-		uint64_t value =
-			format_set_perm(f, &g, w->value, f->perm(w->value) & ~(uint32_t)S2_W);
+		uint64_t before = w->value;
+		uint64_t value = format_set_perm(f, &g, before, f->perm(before) & ~(uint32_t)S2_W);
 
-		if (walk_replace(f, &t->s2->pt, w, value))
+		if (walk_replace(f, &t->s2->pt, w, value)) {
+			trace_event(&t->trace, S2_TRACE_PROTECT, gpa, before, value, w->level);
 			return;
+		}
 		count(&t->stats.retries, 1);
 	}
 }
@@ -177,7 +183,7 @@ mmu_inline bool stage2_protect(const struct format *f, struct s2_thread *t, uint
 		if (it.at.kind == ENTRY_FROZEN)
 			continue;
 		stage2_widen(&g, &it, start, end);
-		stage2_protect_entry(f, t, &it.at);
+		stage2_protect_entry(f, t, it.gpa, &it.at);
 	}
 	stage2_exit(&loop);
 	return met;
@@ -198,14 +204,14 @@ mmu_inline unsigned stage2_protect_word(const struct format *f, struct s2_thread
 	w = walk_lookup(f, pt, gpa);
 	first = w.entry;
 	if (w.level > 1)
-		stage2_protect_entry(f, t, &w);
+		stage2_protect_entry(f, t, gpa, &w);
 	for (; w.level == 1 && bits; bits &= bits - 1) {
 		uint64_t page = gpa + ((uint64_t)__builtin_ctzll(bits) << 12);
 
 		w.entry = first + ((page >> shift) - (gpa >> shift)) * g.entry_size;
 		w.value = entry_load(&g, w.entry);
 		w.kind = format_kind(f, w.value, 1);
-		stage2_protect_entry(f, t, &w);
+		stage2_protect_entry(f, t, page, &w);
 	}
 	rcu_exit();
 	return w.level;

@@ -39,6 +39,7 @@ int s2_thread_init(struct s2_thread **out, struct s2 *s2, const char *name)
 	if (!err) {
 		t->next = s2->threads;
 		s2->threads = t;
+		trace_thread_init(t);
 	}
 	pthread_mutex_unlock(&s2->threads_mutex);
 	if (err) {
@@ -63,6 +64,7 @@ void s2_thread_exit(struct s2_thread *t)
 	*link = t->next;
 	s2->owners[t->owner / 64] &= ~(UINT64_C(1) << (t->owner % 64));
 	counters_sum(&s2->gone, &t->stats);
+	trace_thread_exit(t);
 	pthread_mutex_unlock(&s2->threads_mutex);
 	free(t);
 }
