@@ -13,6 +13,7 @@
 #? make mmu-decoders     emulated processors walk the tables of mmu/, PROBES=4000 accesses per format
 #? make bench            compare with QEMU's TCG
 #? make bench-io         the same for disks and network
+#? make bench-mmu        costs of the MMU core, per format, next to a floor and other locking
 #? make lint             what the continuous integration checks without running anything
 #? make libmmu           the second-stage MMU core alone, as a library (mmu/README.md)
 #? make mmu-share        how much of it is common to all formats

@@ -103,7 +103,7 @@ $(G)/stress-ng.cpio: tests/guest/linux/stressng.sh $(INITRAMFS_DEPS)
 guest-x86:
 	$(Q)$(MAKE) --no-print-directory -C tests/guest/x86 O=$(abspath $(BUILD))/release V=$(V)
 
-.PHONY: guest guest-x86 image deps run test check boots stress soak test-sanitizers bench bench-io lint
+.PHONY: guest guest-x86 image deps run test check boots stress soak test-sanitizers bench bench-io bench-mmu lint
 
 deps:
 	$(Q).ci/deps.sh all
@@ -169,6 +169,30 @@ include tests/decoders/decoders.mk
 bench: all guest
 	$(Q).ci/deps.sh test
 	$(Q)tests/bench/bench.py $(ARGS)
+
+# Three times the same core: as it is, and with other locks in its place.
+BENCH_MMU := $(addprefix $(O)/bench/mmu-,parallel exclusive older)
+BENCH_MMU_SRC := $(wildcard tests/bench/mmu/*.c)
+BENCH_MMU_LOCKS = -include tests/bench/mmu/locks.h -DBENCH_LOCKS -DBENCH_
+bench-mmu: $(BENCH_MMU)
+	$(Q)tests/bench/bench_mmu.py --programs $(BENCH_MMU) $(ARGS)
+$(O)/bench/mmu-parallel: $(call obj,$(BENCH_MMU_SRC) $(MMU_SRC))
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(O)/bench/exclusive/%.o: BENCH_SCHEME := EXCLUSIVE
+$(O)/bench/older/%.o: BENCH_SCHEME := OLDER
+define bench_mmu_scheme
+$(O)/bench/mmu-$(1): $(patsubst %.c,$(O)/bench/$(1)/%.o,$(BENCH_MMU_SRC) $(filter-out mmu/brlock.c mmu/rcu.c,$(MMU_SRC)))
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS)
+$(O)/bench/$(1)/%.o: %.c tests/bench/mmu/locks.h
+	$$(call say,CC,$$< $(1))
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(filter-out -DFERRY_VERSION=%,$$(ALL_CFLAGS)) $$(BENCH_MMU_LOCKS)$$(BENCH_SCHEME) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach s,exclusive older,$(eval $(call bench_mmu_scheme,$(s))))
+-include $(patsubst %.c,$(O)/%.d,$(BENCH_MMU_SRC)) $(foreach s,exclusive older,$(patsubst %.c,$(O)/bench/$(s)/%.d,$(BENCH_MMU_SRC) $(MMU_SRC)))
 
 bench-io: all guest
 	$(Q).ci/deps.sh test

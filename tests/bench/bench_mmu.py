@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""Costs of the MMU core, for every format and on one and two threads, next to a hand-written floor, to one exclusive
+lock and to Linux's older locking: runs alternating, medians. Prints the tables and, with --output, writes them.
+
+    bench_mmu.py [--runs N] [--json FILE] [--output docs/benchmarks-mmu.md] --programs PARALLEL EXCLUSIVE OLDER
+"""
+import argparse
+import collections
+import json
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from bench import Table, machine, median, progress, publish  # noqa: E402
+
+FORMATS = ["ept4", "ept5", "npt4", "npt5", "arm64-4k", "arm64-16k", "arm64-64k", "sv32x4", "sv39x4", "sv48x4", "sv57x4"]
+ROWS = [("hit", "translate, hit (64 pages)"), ("map", "fault that maps a page"),
+        ("permission-fault", "permission fault, marks dirty"), ("write-protect", "write-protect, per page"),
+        ("harvest", "harvest and protect, per dirty page"), ("map-block", "fault that maps a block"),
+        ("eager-split", "eager split, per page"), ("collapse", "collapse, per page"), ("unmap", "unmap, per page"),
+        ("first-write-born", "first write, born with pages"), ("first-write-eager", "first write after eager split"),
+        ("first-write-lazy", "first write, lazy split")]
+FLOORS = {"hit": "floor-hit", "map": "floor-map", "permission-fault": "floor-permission-fault",
+          "write-protect": "floor-write-protect", "unmap": "floor-unmap"}
+
+
+class Figures:
+    """Medians by scheme, format, threads, name."""
+
+    def __init__(self):
+        self.all = collections.defaultdict(list)
+        self.units = {}
+
+    def add(self, line):
+        scheme, fmt, threads, name, value, unit = line.split()
+        self.all[scheme, fmt, int(threads), name].append(float(value))
+        self.units[name] = unit
+
+    def get(self, scheme, fmt, threads, name):
+        return median(self.all.get((scheme, fmt, threads, name), []))
+
+    def per_run(self, fmt, threads, over, under, scheme="parallel", under_scheme="parallel"):
+        """The median of a ratio of two figures of the same run, so that what slows a whole run cancels out."""
+        pairs = zip(self.all.get((scheme, fmt, threads, over), []),
+                    self.all.get((under_scheme, fmt, threads, under), []))
+        return median([a / b for a, b in pairs if b])
+
+    def scaling(self, fmt, name):
+        """How much faster two threads are than one: 2 is perfect."""
+        return 2 * self.get("parallel", fmt, 1, name) / self.get("parallel", fmt, 2, name)
+
+    def names(self, prefix):
+        return [n for n in dict.fromkeys(k[3] for k in self.all) if n.startswith(prefix)]
+
+
+def number(value):
+    return "" if value != value else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def measure(programs, runs, figures):
+    for part in ([], ["linux"]):
+        for n in range(runs):
+            for program in programs:
+                progress(f"{os.path.basename(program)} {' '.join(part)} {n + 1}/{runs}")
+                out = subprocess.run([program, *part], check=True, timeout=600, stdout=subprocess.PIPE, text=True)
+                for line in out.stdout.splitlines():
+                    figures.add(line)
+
+
+def goals(f):
+    """(goal, limit, measured, met) of each: None if it was not measured."""
+    def under(limit, value):
+        return None if value != value else value <= limit
+
+    def over(limit, value):
+        return None if value != value else value >= limit
+
+    found = []
+
+    def add(what, limit, value, text, met):
+        found.append((what, limit, "not measured" if value != value else text.format(value),
+                      "" if met is None else "yes" if met else "**no**"))
+
+    value = f.per_run("ept4", 1, "hit", "floor-hit-rcu")
+    add("translate, ept4: next to the hand-written walk in the same read section", "1.05", value, "{:.2f}",
+        under(1.05, value))
+    value = f.per_run("ept4", 1, "map", "floor-map")
+    add("fault that maps, ept4: next to the floor", "2", value, "{:.2f}", under(2, value))
+    for name in ("map", "permission-fault", "write-protect"):
+        floor = f.scaling("ept4", FLOORS[name])
+        value = f.scaling("ept4", name) / floor
+        add(f"two threads, {name}, ept4: the floor's own gain is {floor:.2f}, the core's of it", "0.95", value, "{:.2f}",
+            over(0.95, value))
+    for name in ("map", "permission-fault", "write-protect"):
+        values = [(f.per_run(fmt, 1, name, name, under_scheme="older"), fmt) for fmt in FORMATS]
+        values = [v for v in values if v[0] == v[0]] or [(float("nan"), "")]
+        value, fmt = median([v[0] for v in values]), max(values)
+        add(f"one thread, {name}: next to the older scheme, median of the formats (worst: {fmt[1]} {fmt[0]:.2f})",
+            "1.05", value, "{:.2f}", under(1.05, value))
+    values = [(f.get("parallel", fmt, 1, "clean-harvest-1T"), fmt) for fmt in FORMATS]
+    value = max([v for v in values if v[0] == v[0]] or [(float("nan"), "")])
+    add(f"harvest of 1 TiB that is clean, ms ({value[1]})", "20", value[0], "{:.1f}", under(20, value[0]))
+    values = [(f.per_run(fmt, 1, "first-write-eager", "first-write-born"), fmt) for fmt in FORMATS]
+    values = [v for v in values if v[0] == v[0]] or [(float("nan"), "")]
+    value, fmt = median([v[0] for v in values]), max(values)
+    add(f"first write after an eager split: next to a table born with pages, median (worst: {fmt[1]} {fmt[0]:.2f})",
+        "1.10", value, "{:.2f}", under(1.10, value))
+    values = [(f.get("parallel", fmt, 1, "table-share"), fmt) for fmt in FORMATS]
+    value = max([v for v in values if v[0] == v[0]] or [(float("nan"), "")])
+    add(f"tables of a guest that is mapped by smallest pages, % of its memory (most: {value[1]})", "0.25", value[0],
+        "{:.3f}", under(0.25, value[0]))
+    return found
+
+
+def operations_table(f, threads):
+    table = Table("ns, " + ("one thread" if threads == 1 else "two threads"), "floor", *FORMATS)
+    for name, what in ROWS:
+        values = [f.get("parallel", fmt, threads, name) for fmt in FORMATS]
+        if any(v == v for v in values):
+            floor = f.get("parallel", "ept4", threads, FLOORS[name]) if name in FLOORS else float("nan")
+            table.add(what, number(floor), *map(number, values))
+    return table
+
+
+def schemes_table(f):
+    table = Table("ns per operation, ept4", "threads", "floor", "parallel", "exclusive", "older")
+    for name, what in ROWS:
+        for threads in (1, 2):
+            values = [f.get(s, "ept4", threads, name) for s in ("parallel", "exclusive", "older")]
+            if values[0] == values[0]:
+                floor = f.get("parallel", "ept4", threads, FLOORS[name]) if name in FLOORS else float("nan")
+                table.add(what, threads, *map(number, [floor, *values]))
+    return table
+
+
+def format_table(f):
+    table = Table("format", "tables, % of memory", "flushes per block split by a write",
+                  "first write: eager / born", "lazy / eager")
+    for fmt in FORMATS:
+        table.add(fmt, f"{f.get('parallel', fmt, 1, 'table-share'):.4f}",
+                  number(f.get("parallel", fmt, 1, "flushes-per-lazy-split")),
+                  number(f.per_run(fmt, 1, "first-write-eager", "first-write-born")),
+                  number(f.per_run(fmt, 1, "first-write-lazy", "first-write-eager")))
+    return table
+
+
+def scenarios_table(f):
+    names = [n for p in ("demand-paging", "dirty-log", "access-tracking", "page-table", "memslots") for n in f.names(p)]
+    table = Table("scenario", "unit", *[f"{s}, {t}" for s in ("parallel", "exclusive", "older") for t in (1, 2)])
+    for name in names:
+        table.add(name, f.units[name], *[number(f.get(s, "ept4", t, name))
+                                         for s in ("parallel", "exclusive", "older") for t in (1, 2)])
+    return table
+
+
+TEXT = """# Benchmarks of the MMU core
+
+`make bench-mmu` measures this anew; `make bench-mmu ARGS="--output docs/benchmarks-mmu.md"` writes it here, `ARGS="--json
+FILE"` keeps every figure of every run. {runs} runs of each programme, alternating; medians. One thread: its processor
+time; two threads: the time of the slower. {machine}
+
+Schemes: *parallel* is the core as it is. *exclusive* is the same core under one mutex, without RCU. *older* is what Linux
+did before its parallel faults: a read-write lock whose read side serves permission faults only, without RCU. *floor* is
+written by hand for EPT with four levels, without formats, slots, lock, RCU or counters: a walk and one
+compare-and-exchange per page (tests/bench/mmu/floor.c). Each thread has 32,768 pages of its own.
+
+## Goals
+
+{goals}
+
+The header of a table page has **0 bytes**: nothing but entries is kept per table, canonical or not.
+
+## Operations
+
+{one}
+
+{two}
+
+{schemes}
+
+Flushes are asserted by the benchmark: a write that splits a block makes one flush on arm64 (break-before-make) and none
+elsewhere, and writes to pages that are small already make none.
+
+{formats}
+
+## What Linux's selftests measure
+
+Their words, ept4, 128 MiB per vCPU touched page by page: populate, enable, pass, get, clear and disable of
+dirty_log_perf_test; create, update, adjust of kvm_page_table_test; memslot_modification_stress_test (faults while a
+thread adds and removes a slot each 100 microseconds); demand_paging_test (each page comes through a server thread of its
+vCPU's own).{ageing}
+
+{scenarios}
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--json")
+    parser.add_argument("--output")
+    parser.add_argument("--programs", nargs=3, required=True)
+    args = parser.parse_args()
+    figures = Figures()
+    measure(args.programs, args.runs, figures)
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump([{"scheme": s, "format": f, "threads": t, "name": n, "unit": figures.units[n], "values": v}
+                       for (s, f, t, n), v in figures.all.items()], file, indent=1)
+    table = Table("goal", "limit", "measured", "met")
+    for row in goals(figures):
+        table.add(*row)
+    publish(TEXT.format(runs=args.runs, machine=machine(), goals=table, one=operations_table(figures, 1),
+                        two=operations_table(figures, 2), schemes=schemes_table(figures),
+                        formats=format_table(figures), scenarios=scenarios_table(figures),
+                        ageing="" if figures.names("access-tracking") else
+                        " access_tracking_perf_test is missing: the core has no ageing yet."), args.output)
+
+
+if __name__ == "__main__":
+    main()
