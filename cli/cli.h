@@ -58,9 +58,10 @@ struct verb {
 	bool hidden;	 /* not in help */
 
 	const struct config_field *fields;
-	size_t size;				 /* of the structure that they describe */
-	const char *operand_field;		 /* that the operand fills */
-	const char *second_field;		 /* and a second one; NULL: there is one at most */
+	size_t size;		   /* of the structure that they describe */
+	const char *operand_field; /* that the operand fills */
+	const char *second_field;  /* and a second one; NULL: there is one at most */
+	const char *third_field;
 	const char *(*operand_word)(unsigned i); /* for completion; NULL at the end */
 	enum completion operand_completion;
 	/* config: filled from the command line. Returns the exit code. */
@@ -72,8 +73,8 @@ const struct verb *verb_find(const char *name);
 
 extern const struct verb verb_run, verb_ps, verb_info, verb_pause, verb_resume, verb_reset,
 	verb_stop, verb_kill, verb_wait, verb_stats, verb_balloon, verb_console, verb_logs,
-	verb_save, verb_restore, verb_stream, verb_doctor, verb_version, verb_help, verb_completion,
-	verb_man;
+	verb_save, verb_restore, verb_stream, verb_mmu, verb_doctor, verb_version, verb_help,
+	verb_completion, verb_man;
 
 /* ---- options.c -------------------------------------------------------------------------- */
 

@@ -11,10 +11,10 @@
 #include "vmm/message.h"
 
 const struct verb *const verbs[] = {
-	&verb_run,     &verb_ps,	 &verb_info, &verb_pause,  &verb_resume,  &verb_reset,
-	&verb_stop,    &verb_kill,	 &verb_wait, &verb_stats,  &verb_balloon, &verb_save,
-	&verb_restore, &verb_console,	 &verb_logs, &verb_stream, &verb_doctor,  &verb_version,
-	&verb_help,    &verb_completion, &verb_man,  NULL,
+	&verb_run,     &verb_ps,      &verb_info,	&verb_pause,  &verb_resume,  &verb_reset,
+	&verb_stop,    &verb_kill,    &verb_wait,	&verb_stats,  &verb_balloon, &verb_save,
+	&verb_restore, &verb_console, &verb_logs,	&verb_stream, &verb_mmu,     &verb_doctor,
+	&verb_version, &verb_help,    &verb_completion, &verb_man,    NULL,
 };
 
 static const struct hint verb_hints[] = {

@@ -116,7 +116,8 @@ struct operands {
 static int set_operand(const struct verb *verb, void *config, const char *arg,
 		       struct operands *given, struct error *err)
 {
-	const char *const fields[] = {verb->operand_field, verb->second_field, NULL};
+	const char *const fields[] = {verb->operand_field, verb->second_field, verb->third_field,
+				      NULL};
 	const char *field = fields[given->count];
 
 	if (!field && !given->count)

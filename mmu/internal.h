@@ -45,6 +45,7 @@ struct s2 {
 	struct pgtable pt;
 	const struct stage2_ops *ops;
 	bool use_ad;
+	uint8_t which;	   /* enum s2_format */
 	uint8_t bbm_level; /* see s2_config; acted upon where the format needs it */
 
 	struct brlock lock; /* read: faults, range operations; write: slots and their flags */

@@ -35,6 +35,11 @@ const char *s2_format_name(enum s2_format format)
 	return (unsigned)format < S2_NR_FORMATS ? formats[format].name : "unknown";
 }
 
+const char *s2_name(const struct s2 *s2)
+{
+	return formats[s2->which].name;
+}
+
 int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 {
 	const struct s2_env *env = config->env ? config->env : &s2_env_default;
@@ -76,6 +81,7 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	}
 	s2->ops = ops;
 	s2->use_ad = config->use_ad;
+	s2->which = (uint8_t)config->format;
 	s2->bbm_level = (uint8_t)config->bbm_level;
 	brlock_init(&s2->lock);
 	tlb_init(&s2->tlb);

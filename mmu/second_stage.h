@@ -290,8 +290,9 @@ struct s2_registers {
 int s2_registers(const struct s2 *s2, unsigned vmid, struct s2_registers *out);
 /* The root with VMID 0. */
 uint64_t s2_root(const struct s2 *s2);
-/* The format's name: "ept4", "sv39x4". */
+/* The format's name: "ept4", "sv39x4"; that of an instance's. */
 const char *s2_format_name(enum s2_format format);
+const char *s2_name(const struct s2 *s2);
 
 /* Statistics: sums over all threads. */
 struct s2_stats {

@@ -8,6 +8,7 @@
 
 #include "vmm/board/pc.h"
 #include "vmm/chardev_attach.h"
+#include "vmm/control_mmu.h"
 #include "vmm/exit_codes.h"
 #include "vmm/json_util.h"
 #include "vmm/outgoing.h"
@@ -325,6 +326,13 @@ static const struct control_command commands[] = {
 	 save_args, ferry_save},
 	{"ferry-info", "the machine's description, and what it does now", NULL, ferry_info},
 	{"ferry-stats", "what was counted", NULL, ferry_stats},
+	{"ferry-mmu-stats", "the counters of the second stage", NULL, control_mmu_stats},
+	{"ferry-mmu-walk", "the entries on the way to a guest-physical address",
+	 control_mmu_walk_args, control_mmu_walk},
+	{"ferry-mmu-dump", "what is mapped from `start` on; `next`: go on there",
+	 control_mmu_dump_args, control_mmu_dump},
+	{"ferry-mmu-trace", "the newest `count` events of the second stage; `on` switches",
+	 control_mmu_trace_args, control_mmu_trace},
 	{"ferry-wait", "is answered when the machine has ended, with its exit code", NULL,
 	 ferry_wait},
 	{"ferry-console",
