@@ -3,7 +3,7 @@
 seconds=$1
 shift
 [ $# -gt 0 ] || set -- cpu matrix vm mmap mremap fork vfork clone pthread mutex futex sem switch pipe \
-	socketpair sigfpe sigsegv sigq timer clock memcpy memrate qsort hsearch str atomic lockbus \
+	sockpair sigfpe sigsegv sigq timer clock memcpy memrate qsort hsearch str atomic lockbus \
 	membarrier mprotect madvise fault stackmmap zero
 bad=0
 for name; do
