@@ -130,7 +130,7 @@ enum s2_inv_kind {
 	S2_INV_ROOT,   /* the contexts whose table address is root's */
 	S2_INV_STAGE1, /* of vmid: only what TLBs hold; no shadow is touched */
 	S2_INV_RANGE,  /* of vmid: every guest leaf that has a part in [start, end) */
-	S2_INV_IPA,    /* of vmid: the guest's leaf around start; level: of that leaf, 0: unknown */
+	S2_INV_IPA,    /* of vmid: the guest's leaf around start */
 };
 
 struct s2_inv {
@@ -138,7 +138,7 @@ struct s2_inv {
 	uint32_t vmid;
 	uint64_t root;
 	uint64_t start, end; /* end 0: the end of the address space */
-	unsigned level;
+	unsigned shift;	     /* IPA: log2 of the bytes that the guest's leaf maps; 0: not known */
 };
 
 /* When it returns, no TLB client uses a nested translation that it got before the call from what is
