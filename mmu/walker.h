@@ -47,25 +47,55 @@ struct walk_entry {
 	enum entry_kind kind;
 };
 
+/* Down a tree to the lowest entry that covers addr. load reads entry `index` of the table at
+ * `table` (in whatever addresses entries hold) into w->value, says where it was in w->entry, and
+ * may look at it: what it returns but 0 ends the walk and is returned. For the instance's own
+ * tables, and read-only for a guest's (mmu/guest), which may hold anything: the number of levels
+ * bounds it. */
+typedef int walk_load_fn(void *opaque, uint64_t table, size_t index, struct walk_entry *w);
+
+mmu_inline int walk_down(const struct format *f, const struct geometry *g, uint64_t root,
+			 uint64_t addr, walk_load_fn load, void *opaque, struct walk_entry *w)
+{
+	uint64_t table = root;
+
+	for (w->level = g->levels;; w->level--) {
+		int err = load(opaque, table, geometry_index(g, w->level, addr), w);
+
+		if (err)
+			return err;
+		w->kind = format_kind(f, w->value, w->level);
+		if (w->kind != ENTRY_TABLE)
+			return 0;
+		MMU_RACE_POINT();
+		table = format_addr(f, g, w->value);
+	}
+}
+
+struct walk_source {
+	const struct pgtable *pt;
+	struct geometry g;
+};
+
+mmu_inline int walk_load_own(void *opaque, uint64_t table, size_t index, struct walk_entry *w)
+{
+	const struct walk_source *source = opaque;
+
+	w->entry = entry_at(&source->g, pgtable_at(source->pt, table), index);
+	w->value = entry_load(&source->g, w->entry);
+	return 0;
+}
+
 /* The lowest entry that covers gpa: a leaf, nothing, or a frozen one. gpa is within the input
  * width. */
 mmu_inline struct walk_entry walk_lookup(const struct format *f, const struct pgtable *pt,
 					 uint64_t gpa)
 {
-	const struct geometry g = format_fold(f, &pt->geo);
-	struct walk_entry w = {.level = g.levels};
-	void *table = pt->root;
+	struct walk_source source = {.pt = pt, .g = format_fold(f, &pt->geo)};
+	struct walk_entry w;
 
-	for (;;) {
-		w.entry = entry_at(&g, table, geometry_index(&g, w.level, gpa));
-		w.value = entry_load(&g, w.entry);
-		w.kind = format_kind(f, w.value, w.level);
-		if (w.kind != ENTRY_TABLE)
-			return w;
-		MMU_RACE_POINT();
-		table = pgtable_at(pt, format_addr(f, &g, w.value));
-		w.level--;
-	}
+	walk_down(f, &source.g, pt->root_pa, gpa, walk_load_own, &source, &w);
+	return w;
 }
 
 /*
