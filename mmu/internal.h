@@ -12,6 +12,7 @@
 
 #include "mmu/brlock.h"
 #include "mmu/missing.h"
+#include "mmu/roots.h"
 #include "mmu/second_stage.h"
 #include "mmu/slots.h"
 #include "mmu/stats.h"
@@ -23,7 +24,8 @@
 /* The policy, specialised for one format (stage2_NAME.c). One indirect call per operation. */
 struct stage2_ops {
 	const struct format *format;
-	bool (*translate)(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out);
+	bool (*translate)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
+			  struct s2_xlat *out);
 	enum s2_result (*fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
 				struct s2_xlat *out);
 	/* Change tables; true: something was, or was being, mapped there: flush [*start, *end),
@@ -42,7 +44,10 @@ extern const struct stage2_ops stage2_ept_ops, stage2_npt_ops, stage2_arm4k_ops,
 
 struct s2 {
 	/* read on every translation, written at creation only */
-	struct pgtable pt;
+	union {
+		struct root root;
+		struct pgtable pt; /* of it */
+	};
 	const struct stage2_ops *ops;
 	bool use_ad;
 	uint8_t which;	   /* enum s2_format */
@@ -55,6 +60,10 @@ struct s2 {
 
 	_Alignas(64) pthread_mutex_t slots_mutex; /* one change of slots at a time */
 	struct tlb tlb;
+
+	/* NULL: no nested guests. Written under the lock's write side: who has changed an entry
+	 * under its read side and sees NULL then, has no shadow of it anywhere. */
+	struct s2_shadows *_Atomic shadows;
 
 	pthread_mutex_t threads_mutex;
 	struct s2_thread *threads;

@@ -3,6 +3,7 @@
 
 #include "mmu/range.h"
 #include "mmu/rcu.h"
+#include "mmu/shadow_internal.h"
 
 bool range_valid(const struct s2 *s2, uint64_t start, uint64_t end)
 {
@@ -28,6 +29,8 @@ void range_flush(struct s2_thread *t, uint64_t start, uint64_t end)
 {
 	count_flush(&t->stats, &t->s2->pt.geo, start, end);
 	trace_event(&t->trace, S2_TRACE_FLUSH, start, 0, end, 0);
+	if (__builtin_expect(!!atomic_load(&t->s2->shadows), 0))
+		shadow_follow(t, start, end);
 	tlb_flush(&t->s2->tlb, start, end);
 }
 

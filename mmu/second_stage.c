@@ -43,6 +43,7 @@ const char *s2_name(const struct s2 *s2)
 int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 {
 	const struct s2_env *env = config->env ? config->env : &s2_env_default;
+	const struct role role = {.format = (uint8_t)config->format, .kind = ROOT_CANONICAL};
 	const char *rule = "unknown format or option";
 	const struct stage2_ops *ops;
 	struct format_config fc;
@@ -75,7 +76,7 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	if (!s2)
 		return -ENOMEM;
 	memset(s2, 0, sizeof(*s2));
-	if (rcu_init() || pgtable_init(&s2->pt, &geo, env)) {
+	if (rcu_init() || root_init(&s2->root, &role, &geo, env)) {
 		free(s2);
 		return -ENOMEM;
 	}
@@ -97,7 +98,7 @@ void s2_destroy(struct s2 *s2)
 
 	if (!s2)
 		return;
-	walk_free_tree(s2->ops->format, &s2->pt, s2->pt.root, s2->pt.geo.levels, &found);
+	root_free(&s2->root, s2->ops->format, &found);
 	missing_destroy(s2);
 	slots_free(&s2->slots, s2->pt.env);
 	brlock_destroy(&s2->lock);
@@ -207,7 +208,7 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 
 bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)
 {
-	return t->ops->translate(t, gpa, access, out);
+	return t->ops->translate(&t->s2->pt, gpa, access, out);
 }
 
 uint64_t s2_level_size(const struct s2 *s2, uint32_t level)

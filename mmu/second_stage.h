@@ -125,7 +125,7 @@ enum s2_result {
 	S2_EMULATE,  /* no slot there, or a write to a read-only slot: MMIO */
 	S2_INVALID,  /* gpa beyond the input width: the guest's error */
 	S2_MISSING,  /* post-copy: the page is not here yet (missing.h) */
-	S2_FORWARD,  /* nested: the guest's own second stage refuses (comes with shadow contexts) */
+	S2_FORWARD,  /* nested (shadow.h): the guest's own second stage refuses */
 	S2_NOMEM,    /* no memory for a table; nothing was changed */
 	S2_NR_RESULTS
 };
@@ -267,6 +267,10 @@ struct s2_tlb_client {
 	void *opaque;
 	void (*invalidate)(void *opaque, uint64_t start, uint64_t end, uint64_t generation);
 	void (*wait)(void *opaque, uint64_t generation);
+	/* The same as invalidate for nested translations, which the client holds under the tags of
+	 * shadow contexts (shadow.h): [start, end) are nested addresses. NULL: it holds none. */
+	void (*invalidate_tag)(void *opaque, uint32_t tag, uint64_t start, uint64_t end,
+			       uint64_t generation);
 	/* private to the core */
 	_Atomic uint64_t acked;
 	_Atomic uint32_t waiters;

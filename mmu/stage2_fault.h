@@ -24,10 +24,9 @@ mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
 	out->entry = w->value;
 }
 
-mmu_inline bool stage2_translate(const struct format *f, struct s2_thread *t, uint64_t gpa,
+mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *pt, uint64_t gpa,
 				 uint32_t access, struct s2_xlat *out)
 {
-	const struct pgtable *pt = &t->s2->pt;
 	struct walk_entry w;
 	bool hit;
 

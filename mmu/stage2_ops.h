@@ -10,10 +10,10 @@
 #include "mmu/stage2_range.h"
 
 #define STAGE2_DEFINE_OPS(fmt, symbol)                                                             \
-	static bool fmt##_translate(struct s2_thread *t, uint64_t gpa, uint32_t access,            \
+	static bool fmt##_translate(const struct pgtable *pt, uint64_t gpa, uint32_t access,       \
 				    struct s2_xlat *out)                                           \
 	{                                                                                          \
-		return stage2_translate(&fmt##_format, t, gpa, access, out);                       \
+		return stage2_translate(&fmt##_format, pt, gpa, access, out);                      \
 	}                                                                                          \
 	static enum s2_result fmt##_fault(struct s2_thread *t, uint64_t gpa, uint32_t access,      \
 					  struct s2_xlat *out)                                     \

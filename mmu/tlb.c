@@ -67,20 +67,35 @@ static void poll_acked(struct s2_tlb_client *client, uint64_t generation)
 	}
 }
 
-/* A client that has not acknowledged yet, pinned by its count of waiters. */
-static struct s2_tlb_client *pin_pending(struct tlb *tlb, uint64_t generation)
+/* A client that has not acknowledged yet, pinned by its count of waiters. tagged: of those only
+ * that hold tagged translations, since others have not been told. */
+static struct s2_tlb_client *pin_pending(struct tlb *tlb, uint64_t generation, bool tagged)
 {
 	struct s2_tlb_client *client;
 
 	pthread_mutex_lock(&tlb->mutex);
 	for (client = tlb->clients; client; client = client->next) {
-		if (!s2_tlb_acked(client, generation)) {
+		if (!s2_tlb_acked(client, generation) && (!tagged || client->invalidate_tag)) {
 			atomic_fetch_add(&client->waiters, 1);
 			break;
 		}
 	}
 	pthread_mutex_unlock(&tlb->mutex);
 	return client;
+}
+
+static void wait_all(struct tlb *tlb, uint64_t generation, bool tagged)
+{
+	struct s2_tlb_client *client;
+
+	while ((client = pin_pending(tlb, generation, tagged))) {
+		if (client->wait)
+			client->wait(client->opaque, generation);
+		/* A wait that came back early must not become a busy loop under the mutex. */
+		if (!client->wait || !s2_tlb_acked(client, generation))
+			poll_acked(client, generation);
+		atomic_fetch_sub(&client->waiters, 1);
+	}
 }
 
 void tlb_flush(struct tlb *tlb, uint64_t start, uint64_t end)
@@ -93,13 +108,25 @@ void tlb_flush(struct tlb *tlb, uint64_t start, uint64_t end)
 	for (client = tlb->clients; client; client = client->next)
 		client->invalidate(client->opaque, start, end, generation);
 	pthread_mutex_unlock(&tlb->mutex);
+	wait_all(tlb, generation, false);
+}
 
-	while ((client = pin_pending(tlb, generation))) {
-		if (client->wait)
-			client->wait(client->opaque, generation);
-		/* A wait that came back early must not become a busy loop under the mutex. */
-		if (!client->wait || !s2_tlb_acked(client, generation))
-			poll_acked(client, generation);
-		atomic_fetch_sub(&client->waiters, 1);
+uint64_t tlb_post_tag(struct tlb *tlb, uint32_t tag, uint64_t start, uint64_t end)
+{
+	struct s2_tlb_client *client;
+	uint64_t generation;
+
+	pthread_mutex_lock(&tlb->mutex);
+	generation = ++tlb->generation;
+	for (client = tlb->clients; client; client = client->next) {
+		if (client->invalidate_tag)
+			client->invalidate_tag(client->opaque, tag, start, end, generation);
 	}
+	pthread_mutex_unlock(&tlb->mutex);
+	return generation;
+}
+
+void tlb_wait_tag(struct tlb *tlb, uint64_t generation)
+{
+	wait_all(tlb, generation, true);
 }

@@ -25,4 +25,9 @@ void tlb_remove(struct tlb *tlb, struct s2_tlb_client *client);
  * core and no RCU read section is held by the caller. */
 void tlb_flush(struct tlb *tlb, uint64_t start, uint64_t end);
 
+/* The same for what clients hold under a tag, in two steps: tell those that hold such; wait for
+ * them until this generation. */
+uint64_t tlb_post_tag(struct tlb *tlb, uint32_t tag, uint64_t start, uint64_t end);
+void tlb_wait_tag(struct tlb *tlb, uint64_t generation);
+
 #endif

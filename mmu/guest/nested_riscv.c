@@ -1,0 +1,61 @@
+/* A guest's G-stage: Privileged Architecture, chapter "H" Extension (hgatp); what is reserved in an
+ * entry: section Sv39, Svnapot, Svpbmt. */
+#include <errno.h>
+
+#include "mmu/format/riscv_gstage.h"
+#include "mmu/guest/stage2.h"
+
+static enum s2_stage_fault check_riscv(const struct geometry *g, uint64_t e, unsigned level)
+{
+	const bool leaf = e & RISCV_RWX, wide = g->entry_size == 8, napot = wide && e & RISCV_N;
+	uint64_t addr = riscv_unpack(g, e), pbmt = wide ? e >> 61 & 3 : 0;
+
+	if (wide && e >> 54 & 0x7f)
+		return S2_FAULT_RESERVED;
+	if (!leaf)
+		return level == 1 || napot || pbmt || e & (RISCV_U | RISCV_A | RISCV_D)
+			       ? S2_FAULT_RESERVED
+			       : S2_NO_FAULT;
+	if ((pbmt && !(g->options & FORMAT_PBMT)) || pbmt == 3 || (e & RISCV_RWX) == 1 << 2 ||
+	    (e & RISCV_RWX) == (1 << 2 | 1 << 3))
+		return S2_FAULT_RESERVED;
+	if (napot)
+		return level == 1 && g->options & FORMAT_NAPOT && (addr >> 12 & 15) == 8
+			       ? S2_NO_FAULT
+			       : S2_FAULT_RESERVED;
+	if (addr & (geometry_size(g, level) - 1))
+		return S2_FAULT_RESERVED;
+	return e & RISCV_U ? S2_NO_FAULT : S2_FAULT_PERMISSION;
+}
+
+static const struct nested_format nested_riscv64 = {
+	.f = &riscv64_format, .a_faults = true, .d_faults = true, .check = check_riscv};
+static const struct nested_format nested_riscv32 = {
+	.f = &riscv32_format, .a_faults = true, .d_faults = true, .check = check_riscv};
+
+int nested_parse_riscv(struct guest_stage2 *out, const struct nested_rules *rules,
+		       const struct s2_guest_root *regs, const char **why)
+{
+	const bool sv32 = rules->format == S2_SV32X4;
+	const unsigned mode = (unsigned)(sv32 ? regs->root >> 31 & 1 : regs->root >> 60);
+	const unsigned pa = sv32 ? 34 : 56;
+	const struct format_config c = {.levels = sv32 ? 2 : mode - 5, .options = rules->options};
+	int err;
+
+	out->n = sv32 ? &nested_riscv32 : &nested_riscv64;
+	out->vmid = (uint32_t)(sv32 ? regs->root >> 22 & 0x7f : regs->root >> 44 & 0x3fff);
+	out->set_ad = rules->use_ad;
+	/* the two lowest bits of the page number read as zero */
+	out->root = (regs->root & (sv32 ? 0x3ffffcu : UINT64_C(0xffffffffffc))) << 12;
+	if (sv32 ? mode != 1 : mode < 8 || mode > 10) {
+		*why = "hgatp.MODE: reserved";
+		return -EINVAL;
+	}
+	err = riscv_geometry(&out->geo, &c, why);
+	out->geo.output_bits = (uint8_t)(rules->gpa_bits < pa ? rules->gpa_bits : pa);
+	if (!err && out->root >> out->geo.output_bits) {
+		*why = "hgatp: the root lies beyond the guest's physical width";
+		err = -EINVAL;
+	}
+	return err;
+}

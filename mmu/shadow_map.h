@@ -1,0 +1,77 @@
+/*
+ * One node for each shadow leaf: which part of the guest's memory it uses, from which leaf of the
+ * guest it was made. Found by any of the three: by gpa (unmapping a page of the instance), by the
+ * guest's leaf (an invalidation by ngpa takes all that was made of it, however small the pieces and
+ * whatever its size was), by context (dropping it).
+ *
+ * Locking: nodes are taken and linked under the read side of the instance's lock, by many threads;
+ * everything else, unlinking above all, happens under the write side. So a free list only shrinks
+ * while it is shared, chains only grow, and neither needs more than a compare-and-exchange.
+ */
+#ifndef MMU_SHADOW_MAP_H
+#define MMU_SHADOW_MAP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mmu/second_stage.h"
+
+enum shadow_chain { CHAIN_GPA, CHAIN_BLOCK, CHAIN_CONTEXT, SHADOW_CHAINS };
+
+struct shadow_node {
+	uint64_t gpa, ngpa; /* where the leaf begins */
+	uint16_t context;
+	uint8_t shift;	     /* log2 of the bytes that it maps */
+	uint8_t guest_shift; /* the same of the guest's leaf */
+	struct {
+		_Atomic uint32_t next; /* index of a node; 0: none */
+		uint32_t prev;
+	} link[SHADOW_CHAINS];
+};
+
+struct shadow_map {
+	const struct s2_env *env;
+	struct shadow_node *node; /* 0 is none */
+	_Atomic uint32_t *bucket[SHADOW_CHAINS];
+	size_t node_bytes, bucket_bytes[SHADOW_CHAINS];
+	unsigned bucket_bits; /* of gpa and block; of contexts: one each */
+	uint32_t nodes;
+	_Atomic uint32_t free;	   /* shrinks under the read side */
+	_Atomic uint32_t returned; /* grows under the read side */
+	_Atomic uint32_t used;
+	/* Bit n: leaves of 1 << n bytes have been there: of shadows, of the guest. */
+	_Atomic uint64_t shifts[2];
+};
+
+int shadow_map_init(struct shadow_map *map, const struct s2_env *env, size_t leaves,
+		    unsigned contexts);
+void shadow_map_free(struct shadow_map *map);
+
+/* Read side. 0: none is left (but there may be after shadow_map_reclaim). */
+uint32_t shadow_map_take(struct shadow_map *map);
+void shadow_map_return(struct shadow_map *map, uint32_t index); /* was taken, is not linked */
+void shadow_map_link(struct shadow_map *map, uint32_t index);
+/* The node of this very leaf, or 0. */
+uint32_t shadow_map_find(struct shadow_map *map, const struct shadow_node *like);
+
+/* Write side. */
+void shadow_map_remove(struct shadow_map *map, uint32_t index);
+
+/* Where a visit is. All zero at first. */
+struct shadow_cursor {
+	uint64_t at, shifts;
+};
+
+/* Visits (write side), for all sizes that there are, the nodes whose part of the guest's memory
+ * (CHAIN_GPA; context is 0), or whose guest leaf in `context` (CHAIN_BLOCK), overlaps [start,
+ * last]. visit may remove the node it is given, and no other. Stops when about `budget` nodes and
+ * buckets have been looked at; true: there is more, and the lock may be left before the next call
+ * (what is linked meanwhile may be left out). */
+typedef void shadow_visit_fn(void *opaque, uint32_t index);
+bool shadow_map_visit(struct shadow_map *map, enum shadow_chain chain, unsigned context,
+		      uint64_t start, uint64_t last, struct shadow_cursor *cursor, unsigned budget,
+		      shadow_visit_fn *visit, void *opaque);
+
+#endif
