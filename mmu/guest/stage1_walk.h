@@ -1,0 +1,35 @@
+/*
+ * What the stage-1 walkers share: one walk down through a struct format, with a look at each entry
+ * before it is followed. For mmu/guest only.
+ */
+#ifndef MMU_GUEST_STAGE1_WALK_H
+#define MMU_GUEST_STAGE1_WALK_H
+
+#include "mmu/guest/stage1.h"
+#include "mmu/walker.h"
+
+struct stage1;
+
+/* A way to translate: the shape, and what is to be known of an entry. */
+struct stage1 {
+	const struct format *f; /* valid, is_leaf and unpack of it are used */
+	struct geometry geo;	/* output_bits: the guest's physical width */
+	uint64_t root;
+	/* Of a valid entry: what the manual forbids, or GUEST_MAPPED; takes permissions from
+	 * out->perm and out->user (all set at first). */
+	enum guest_fault (*entry)(const struct stage1 *s, uint64_t value, unsigned level,
+				  struct guest_xlat *out);
+	bool nx; /* x86: EFER.NXE */
+};
+
+enum guest_fault stage1_walk(const struct stage1 *s, const struct guest_memory *memory, uint64_t va,
+			     struct guest_xlat *out);
+
+enum guest_fault stage1_x86(const struct guest_paging *paging, const struct guest_memory *memory,
+			    uint64_t va, struct guest_xlat *out);
+enum guest_fault stage1_arm(const struct guest_paging *paging, const struct guest_memory *memory,
+			    uint64_t va, struct guest_xlat *out);
+enum guest_fault stage1_riscv(const struct guest_paging *paging, const struct guest_memory *memory,
+			      uint64_t va, struct guest_xlat *out);
+
+#endif
