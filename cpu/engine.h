@@ -68,6 +68,7 @@ enum engine_counter {
 	COUNT_INTERRUPTS,  /* external interrupts taken */
 	COUNT_TRANSLATES,  /* second-stage look-ups */
 	COUNT_FAULTS,	   /* of them: not in the table yet */
+	COUNT_PAGE_WAITS,  /* waits for a page that is not here yet */
 	COUNT_MMIO,	   /* MMIO accesses */
 	COUNT_PIO,	   /* port accesses */
 	COUNT_MSR,	   /* MSR accesses that reached ferry */

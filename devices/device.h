@@ -114,9 +114,7 @@ struct watch_source {
 /* Whoever was told "not yet". */
 struct dma_waiter {
 	void (*ready)(struct dma_waiter *waiter); /* the loop's thread, no lock held */
-	/* Of whoever calls. */
-	struct dma_waiter *next;
-	bool waiting;
+	bool waiting;				  /* of whoever calls */
 };
 /* What a device reaches of guest memory; addresses are the guest's and never trusted. The event
  * loop's thread only, and with no lock held: a write may wait for vCPUs. */

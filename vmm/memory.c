@@ -12,6 +12,7 @@
 
 #include "migration/stream_memory.h"
 #include "vmm/host.h"
+#include "vmm/memory_missing.h"
 
 enum { PAGE = 4096, HUGE = 2 << 20 };
 #define PCI_HOLE (3ull << 30) /* RAM ends here at the latest; the rest continues at 4 GiB */
@@ -213,7 +214,10 @@ static int translate(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa
 			break;
 		switch (result) {
 		case S2_RETRY: continue;
-		case S2_MISSING: return -EAGAIN;
+		case S2_MISSING:
+			if (t == mem->vmm)
+				mem->missing_gpa = gpa;
+			return -EAGAIN;
 		case S2_NOMEM: return -ENOMEM;
 		default: return -EFAULT;
 		}
@@ -405,48 +409,12 @@ static bool dma_here(void *opaque, uint64_t gpa, uint64_t len)
 	return here;
 }
 
-static void dma_wait(void *opaque, struct dma_waiter *waiter)
-{
-	struct guest_memory *mem = opaque;
-
-	if (waiter->waiting)
-		return;
-	waiter->waiting = true;
-	waiter->next = mem->waiters;
-	mem->waiters = waiter;
-}
-
-static void dma_wait_not(void *opaque, struct dma_waiter *waiter)
-{
-	struct guest_memory *mem = opaque;
-	struct dma_waiter **at = &mem->waiters;
-
-	while (*at && *at != waiter)
-		at = &(*at)->next;
-	if (*at)
-		*at = waiter->next;
-	waiter->waiting = false;
-}
-
-void memory_arrived(struct guest_memory *mem)
-{
-	struct dma_waiter *waiter = mem->waiters, *next;
-
-	/* Whoever waits again belongs to the next time. */
-	mem->waiters = NULL;
-	for (; waiter; waiter = next) {
-		next = waiter->next;
-		waiter->waiting = false;
-		waiter->ready(waiter);
-	}
-}
-
 struct dma_ops memory_dma(struct guest_memory *mem)
 {
 	return (struct dma_ops){.map = dma_map,
 				.written = dma_written,
 				.here = dma_here,
-				.wait = dma_wait,
-				.wait_not = dma_wait_not,
+				.wait = memory_wait,
+				.wait_not = memory_wait_not,
 				.opaque = mem};
 }

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "devices/device.h"
-#include "mmu/second_stage.h"
+#include "mmu/missing.h"
 #include "vmm/error.h"
 
 struct guest_memory {
@@ -28,10 +28,15 @@ struct guest_memory {
 	 */
 	void (*written)(void *opaque, uint64_t hpa, uint64_t len);
 	void *written_opaque;
-	/* Post-copy: the core may say S2_MISSING. Devices then wait here until memory_arrived().
-	 * The main thread's. */
+	/* Between memory_missing_start and _stop the core may say S2_MISSING. A device waits for
+	 * the page that it met last; when it comes, `arrived` (any thread; it may hold locks of the
+	 * core: it posts) makes the main thread call memory_arrived. The main thread's. */
 	bool incomplete;
-	struct dma_waiter *waiters;
+	uint64_t missing_gpa; /* what the main thread met last */
+	struct memory_wait *waits;
+	unsigned wait_round;
+	void (*arrived)(void *opaque);
+	void *arrived_opaque;
 };
 
 enum memory_flags {
@@ -69,7 +74,16 @@ struct stream_memory;
 void memory_layout(const struct guest_memory *mem, struct stream_memory *out);
 uint8_t *memory_page(const struct guest_memory *mem, uint64_t page);
 
-/* Pages that were missing are here, or all are: whoever waits looks again. Main thread. */
+/* Pages that are not here yet: mmu/missing.h, on top of which devices wait. start:
+ * s2_missing_start; stop: s2_missing_stop, and their errors. Main thread, devices included. */
+int memory_missing_start(struct guest_memory *mem, const struct s2_missing_ops *ops);
+int memory_missing_stop(struct guest_memory *mem);
+/* Brings the whole pages [gpa, gpa + len): those that are not here get their part of `data` (NULL:
+ * zeroes), others stay. Any thread that has a registration `t`. Returns how many pages were
+ * brought; -EINVAL: not whole pages of RAM. */
+int64_t memory_bring(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, const void *data,
+		     uint64_t len);
+/* Devices whose page is here by now look again. Main thread. */
 void memory_arrived(struct guest_memory *mem);
 
 /* What devices see of it (devices/device.h). The main thread's, while `mem` lives. */

@@ -7,6 +7,8 @@
  *   no-device-code     vCPUs keep translated code that a device has overwritten (control)
  *   roundtrip=MS       every MS milliseconds on average the whole machine state is saved, wiped and
  *                      loaded again
+ *   missing=MS         all RAM goes missing at the start, and comes back page by page: in random
+ *                      order within MS milliseconds, and what is asked for first
  *
  * A start with any of them says so on stderr.
  */

@@ -13,6 +13,7 @@
 #include "vmm/message.h"
 #include "vmm/outgoing.h"
 #include "vmm/testing.h"
+#include "vmm/testing_missing.h"
 #include "vmm/vm_internal.h"
 
 static void quit(void *opaque, int code)
@@ -104,6 +105,18 @@ static void written(void *opaque, uint64_t hpa, uint64_t len)
 	vm->engine_ops->written(vm->engine, hpa, len);
 }
 
+static void look_again(void *arg)
+{
+	memory_arrived(&((struct vm *)arg)->memory);
+}
+
+static void arrived(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	loop_work_post(vm->loop, &vm->memory_work);
+}
+
 static int create_engine(struct vm *vm, struct error *err)
 {
 	const struct engine_config config = {
@@ -121,6 +134,9 @@ static int create_engine(struct vm *vm, struct error *err)
 		return ret;
 	vm->memory.written = testing_has("no-device-code") ? NULL : written;
 	vm->memory.written_opaque = vm;
+	vm->memory_work = (struct loop_work){.fn = look_again, .arg = vm};
+	vm->memory.arrived = arrived;
+	vm->memory.arrived_opaque = vm;
 	return 0;
 }
 
@@ -205,6 +221,7 @@ static void destroy(struct vm *vm, struct runtime_end *end)
 	if (vm->arrival)
 		vm->arrival->finish(vm->arrival);
 	vcpus_end(vm);
+	testing_missing_end(vm);
 	parent_unwatch(vm->parent);
 	if (vm->roundtrip_timer)
 		loop_timers(vm->loop)->destroy(vm->roundtrip_timer);
@@ -284,6 +301,8 @@ int vm_run_arrival(const struct run_config *config, struct vm_arrival *arrival,
 		lifecycle_arrive(vm);
 		ret = arrival->begin(arrival, vm, err);
 	}
+	if (!ret && testing_number("missing") > 0)
+		ret = testing_missing_start(vm, testing_number("missing"));
 	if (!ret && testing_number("roundtrip") > 0)
 		ret = lifecycle_start_roundtrips(vm, testing_number("roundtrip"));
 	if (!ret) {

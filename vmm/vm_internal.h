@@ -49,6 +49,8 @@ struct vm {
 	struct host_engine host_engine;
 	struct loop *loop;
 	struct guest_memory memory;
+	struct loop_work memory_work; /* pages have arrived that devices wait for */
+	struct testing_missing *testing_missing;
 	struct boot_image *image;
 	struct vm_arrival *arrival; /* NULL: it was booted here */
 	struct outgoing *outgoing;  /* a migration or a save that runs */

@@ -109,6 +109,10 @@ static int second_stage(struct soft_vcpu *v, uint64_t gpa, uint32_t need, struct
 		 * come back. */
 		v->retry = true;
 		return UC_VCPU_XLAT_FAULT;
+	case S2_MISSING:
+		v->missing = true;
+		v->missing_gpa = gpa;
+		return UC_VCPU_XLAT_FAULT;
 	case S2_EMULATE:
 	case S2_INVALID: return UC_VCPU_XLAT_MMIO; /* beyond the bus: reads as ones */
 	case S2_NOMEM: v->failure = "no memory for second-stage tables"; return UC_VCPU_XLAT_FAULT;

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ const char *const engine_counter_names[COUNT_NR] = {
 	[COUNT_INTERRUPTS] = "interrupts",
 	[COUNT_TRANSLATES] = "translates",
 	[COUNT_FAULTS] = "second-stage-faults",
+	[COUNT_PAGE_WAITS] = "page-waits",
 	[COUNT_MMIO] = "mmio",
 	[COUNT_PIO] = "pio",
 	[COUNT_MSR] = "msr",
@@ -125,12 +127,27 @@ static void ring(struct soft_vcpu *v)
 
 /* Until something changes after `seen` was read: a change in between makes the futex call return at
  * once. */
-static void sleep_halted(struct soft_vcpu *v, uint32_t seen)
+static void sleep_until(struct soft_vcpu *v, uint32_t seen)
 {
-	soft_count(v, COUNT_HALTS);
 	atomic_store(&v->sleeping, true);
 	soft_futex_wait(&v->doorbell, seen);
 	atomic_store(&v->sleeping, false);
+}
+
+static void page_arrived(struct s2_page_waiter *waiter)
+{
+	ring((struct soft_vcpu *)((char *)waiter - offsetof(struct soft_vcpu, page)));
+}
+
+/* Until the page is here, or a kick or an interrupt wants the vCPU: then the instruction is tried
+ * again, and waits again if it must. Others serve this vCPU's queue meanwhile, as in HLT. */
+static void wait_page(struct soft_vcpu *v, uint32_t seen)
+{
+	soft_count(v, COUNT_PAGE_WAITS);
+	v->page.wake = page_arrived;
+	if (s2_page_wait(v->s2, v->missing_gpa, &v->page))
+		sleep_until(v, seen);
+	s2_page_wait_end(v->s2, &v->page);
 }
 
 static void exit_error(struct cpu_exit *exit, const char *text)
@@ -185,11 +202,19 @@ static bool handle(struct soft_vcpu *v, uc_vcpu_run_info *info, uc_err err, uint
 	switch (info->reason) {
 	case UC_VCPU_EXIT_DEBUG: return true;
 	case UC_VCPU_EXIT_KICK: soft_count(v, COUNT_KICKS); return true;
-	case UC_VCPU_EXIT_HLT: sleep_halted(v, seen); return true;
+	case UC_VCPU_EXIT_HLT:
+		soft_count(v, COUNT_HALTS);
+		sleep_until(v, seen);
+		return true;
 	case UC_VCPU_EXIT_SHUTDOWN: exit->reason = CPU_EXIT_SHUTDOWN; return false;
 	case UC_VCPU_EXIT_FAULT:
 		if (v->retry) {
 			v->retry = false;
+			return true;
+		}
+		if (v->missing) {
+			v->missing = false;
+			wait_page(v, seen);
 			return true;
 		}
 		if (!v->conflict.valid) {

@@ -17,6 +17,7 @@
 #include <unicorn/vcpu.h>
 
 #include "cpu/engine.h"
+#include "mmu/missing.h"
 
 enum { SOFT_QUEUE = 512 };
 
@@ -56,6 +57,9 @@ struct soft_vcpu {
 	} conflict;
 	uint32_t last_page, repeats; /* conflicts over one page in a row */
 	bool retry;		     /* the second stage lost a race: just run again */
+	bool missing;		     /* this page is not here yet */
+	uint64_t missing_gpa;
+	struct s2_page_waiter page;
 	const char *failure;
 	_Atomic uint64_t counters[COUNT_NR];
 };

@@ -136,18 +136,18 @@ def finish(vm, timeout=180):
 # ---- user mode ----------------------------------------------------------------------------------
 
 @limit(300)
-@each(roundtrips=[False, True])
-def test_user(roundtrips):
-    """Addresses, names, both directions, many connections, datagrams; undisturbed and with the state of the machine
-    going back and forth."""
-    if roundtrips and VMM != "ferry":
+@each(disturbed=["no", "roundtrip=20", "missing=8000"])
+def test_user(disturbed):
+    """Addresses, names, both directions, many connections, datagrams; undisturbed, with the state of the machine going
+    back and forth, and with memory that comes while they run."""
+    if disturbed != "no" and VMM != "ferry":
         raise Skip("about ferry itself")
     namespace()
     resolver()
-    bulk = Bulk("127.0.0.1", 5000, 10 if roundtrips else 100)
+    bulk = Bulk("127.0.0.1", 5000, 100 if disturbed == "no" else 10)
     echo_server("127.0.0.1", 7)
     steps = ["dhcp", "ping=10.0.2.2", "dns=test.example", "bulk=10.0.2.2:5000", "many=10.0.2.2:7:200", "udp=10.0.2.2:7"]
-    env = {"FERRY_TEST": "roundtrip=20"} if roundtrips else {}
+    env = {} if disturbed == "no" else {"FERRY_TEST": disturbed}
     with guest(steps, "user", cpus=2, env=env) as vm:
         output = finish(vm)
     check("lease 10.0.2.15/24 10.0.2.2 10.0.2.3" in output, output)

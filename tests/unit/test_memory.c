@@ -151,34 +151,92 @@ static void test_discard(unsigned flags)
 static void on_ready(struct dma_waiter *waiter)
 {
 	ready++;
-	if (ready == 1)
+	if (ready == 1) /* one had not got all of it */
 		dma.wait(dma.opaque, waiter);
+}
+
+static unsigned requests, arrivals;
+
+static void request(void *opaque, struct s2_thread *t, uint64_t gpa)
+{
+	CHECK(opaque == &requests && t == mem.vmm && gpa % PAGE == 0);
+	requests++;
+}
+
+static void on_arrived(void *opaque)
+{
+	CHECK(opaque == &arrivals);
+	arrivals++;
 }
 
 static void test_wait(void)
 {
+	static const struct s2_missing_ops ops = {.opaque = &requests, .request = request};
 	struct dma_waiter a = {.ready = on_ready}, b = {.ready = on_ready};
+	static uint8_t data[4 * PAGE];
+	size_t len = 2 * PAGE;
+	uint8_t byte = 0;
+	void *p;
 
 	start(16 * MiB, 0);
+	mem.arrived = on_arrived;
+	mem.arrived_opaque = &arrivals;
+	memset(data, 0x77, sizeof(data));
+	CHECK_EQ(memory_set(&mem, NULL, 0, 0x11, 16 * MiB), 0);
 	CHECK(dma.here(dma.opaque, 0, 16 * MiB));
-	mem.incomplete = true;
+	CHECK_EQ(memory_missing_stop(&mem), -ENOENT);
+	CHECK_EQ(memory_missing_start(&mem, &ops), 0);
+	CHECK_EQ(memory_missing_start(&mem, &ops), -EALREADY);
 	CHECK(dma.here(dma.opaque, 0, 64 * MiB));
+	CHECK_EQ(s2_missing_mark(mem.vmm, 5 * PAGE, 3, NULL), 3);
+
+	/* All that is not here is asked for, once. */
+	CHECK(dma.here(dma.opaque, 0, 5 * PAGE));
+	CHECK(!dma.here(dma.opaque, 0, 16 * MiB));
+	CHECK(!dma.here(dma.opaque, 0, 16 * MiB));
+	CHECK_EQ(requests, 3);
+	CHECK_EQ(dma.map(dma.opaque, 4 * PAGE, &len, true, &p), 0);
+	CHECK_EQ(len, PAGE);
+	CHECK_EQ(dma.map(dma.opaque, 5 * PAGE, &len, true, &p), -EAGAIN);
+	CHECK_EQ(memory_read(&mem, NULL, 6 * PAGE - 1, &byte, 1), -EAGAIN);
+
+	/* Both wait for page 5. */
 	dma.wait(dma.opaque, &a);
 	dma.wait(dma.opaque, &b);
 	dma.wait(dma.opaque, &a);
+	memory_arrived(&mem);
 	CHECK_EQ(ready, 0);
+	CHECK_EQ(memory_bring(&mem, mem.vmm, 6 * PAGE, data, PAGE), 1);
+	CHECK_EQ(arrivals, 0); /* another page */
+	CHECK_EQ(memory_bring(&mem, mem.vmm, 5 * PAGE - 1, data, PAGE), -EINVAL);
+	CHECK_EQ(memory_bring(&mem, mem.vmm, 4 * PAGE, data, 2 * PAGE), 1);
+	CHECK_EQ(arrivals, 2);
+	CHECK_EQ(ready, 0); /* they are the main thread's */
 	memory_arrived(&mem);
 	CHECK_EQ(ready, 2);
-	memory_arrived(&mem); /* one had not got all of it */
+	CHECK_EQ(arrivals, 3); /* the one that waits again does so in vain */
+	memory_arrived(&mem);
 	CHECK_EQ(ready, 3);
 	memory_arrived(&mem);
 	CHECK_EQ(ready, 3);
+	CHECK_EQ(memory_read(&mem, NULL, 5 * PAGE, &byte, 1), 0);
+	CHECK_EQ(byte, 0x77);
+	CHECK_EQ(memory_read(&mem, NULL, 4 * PAGE, &byte, 1), 0);
+	CHECK_EQ(byte, 0x11); /* was here */
+
+	/* One gives up. */
+	CHECK_EQ(memory_read(&mem, NULL, 7 * PAGE, &byte, 1), -EAGAIN);
 	dma.wait(dma.opaque, &a);
 	dma.wait(dma.opaque, &b);
 	dma.wait_not(dma.opaque, &a);
 	dma.wait_not(dma.opaque, &a);
-	memory_arrived(&mem);
+	CHECK_EQ(memory_missing_stop(&mem), -EBUSY);
+	CHECK_EQ(memory_bring(&mem, mem.vmm, 7 * PAGE, NULL, PAGE), 1);
+	CHECK_EQ(memory_missing_stop(&mem), 0);
 	CHECK_EQ(ready, 4);
+	CHECK_EQ(memory_read(&mem, NULL, 7 * PAGE, &byte, 1), 0);
+	CHECK_EQ(byte, 0);
+	CHECK(dma.here(dma.opaque, 0, 16 * MiB));
 	memory_destroy(&mem);
 }
 
