@@ -385,14 +385,6 @@ static void *run_changer(void *arg)
 	return NULL;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 static void harvest(struct s2_thread *t)
 {
 	uint64_t bitmap[RAM / 64];
@@ -428,7 +420,7 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 	struct s2_slot ram = {.size = RAM * K4, .page_size = 2 * M2};
 	struct s2_slot moving = {.size = MOVING * K4, .page_size = M2};
 	int vcpus = threads > 2 ? threads / 2 : 1, others = threads - vcpus - 1;
-	uint64_t end = now_ms() + ms;
+	uint64_t end = test_now_ms() + ms;
 	pthread_t thread[MAX_THREADS];
 	struct s2_thread *t;
 
@@ -466,11 +458,11 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 	while (atomic_load(&running) < threads - 1)
 		sched_yield();
 
-	while (now_ms() < end) {
-		uint64_t until = now_ms() + 20;
+	while (test_now_ms() < end) {
+		uint64_t until = test_now_ms() + 20;
 
 		/* large leaves come back */
-		while (now_ms() < until) {
+		while (test_now_ms() < until) {
 			if (!others)
 				change(t, seed, test_random(seed) % 2);
 			sched_yield();
@@ -478,7 +470,7 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 		CHECK(!s2_dirty_start(t), "start");
 		for (uint64_t i = 0; i < RAM; i++)
 			copy[i] = atomic_load(&memory[i]);
-		for (until = now_ms() + 60; now_ms() < until;) {
+		for (until = test_now_ms() + 60; test_now_ms() < until;) {
 			harvest(t);
 			if (!others)
 				change(t, seed, test_random(seed) % 2);

@@ -71,6 +71,14 @@ static inline uint64_t test_seed(int argc, char **argv)
 	return seed ? seed * UINT64_C(0x9e3779b97f4a7c15) | 1 : 1;
 }
 
+static inline uint64_t test_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
 /* Environment: counts what is allocated, fails the n-th allocation from now when told, and can make
  * table addresses differ from pointers. */
 enum { TEST_QUARANTINE = 64 };
