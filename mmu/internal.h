@@ -1,8 +1,8 @@
 /*
  * What an instance and a thread's registration are made of; for mmu/ only.
  *
- * Locks, outermost first: slots_mutex, lock (write side), tlb.mutex. None is held while waiting for
- * a TLB client. docs/mmu-locking.md has the whole protocol.
+ * Locks, outermost first: slots_mutex, sharing_mutex, lock (write side), tlb.mutex. None is held
+ * while waiting for a TLB client. docs/mmu-locking.md has the whole protocol.
  */
 #ifndef MMU_INTERNAL_H
 #define MMU_INTERNAL_H
@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "mmu/brlock.h"
+#include "mmu/fields.h"
 #include "mmu/missing.h"
 #include "mmu/roots.h"
 #include "mmu/second_stage.h"
@@ -56,9 +57,14 @@ struct s2 {
 	struct brlock lock; /* read: faults, range operations; write: slots and their flags */
 	struct slots slots;
 	struct missing *missing; /* pages may be; under the lock's write side */
-	bool logging;		 /* dirty tracking is on for slots to come; under slots_mutex */
+	bool sharing;		 /* pages have owners; the same, as are the next two */
+	uint8_t sharing_first;	 /* of new slots */
+	struct field sharing_field;
+	bool logging; /* dirty tracking is on for slots to come; under slots_mutex */
 
 	_Alignas(64) pthread_mutex_t slots_mutex; /* one change of slots at a time */
+	struct fields fields;			  /* under slots_mutex */
+	pthread_mutex_t sharing_mutex; /* changes of owners; of two instances, by address */
 	struct tlb tlb;
 
 	/* NULL: no nested guests. Written under the lock's write side: who has changed an entry

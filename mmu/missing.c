@@ -246,6 +246,8 @@ void missing_slot_gone(struct s2 *s2, struct slot *slot)
 void missing_destroy(struct s2 *s2)
 {
 	free_arrays(&s2->slots, s2->pt.env);
+	for (size_t i = 0; i < s2->slots.count; i++)
+		states_free(&s2->slots.slot[i].sharing, s2->pt.env);
 	if (s2->missing)
 		missing_free(s2->missing, s2->pt.env);
 }

@@ -10,6 +10,7 @@
 #include "mmu/missing_internal.h"
 #include "mmu/range.h"
 #include "mmu/rcu.h"
+#include "mmu/sharing_internal.h"
 
 static const struct {
 	const char *name;
@@ -87,6 +88,7 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	brlock_init(&s2->lock);
 	tlb_init(&s2->tlb);
 	pthread_mutex_init(&s2->slots_mutex, NULL);
+	pthread_mutex_init(&s2->sharing_mutex, NULL);
 	pthread_mutex_init(&s2->threads_mutex, NULL);
 	*out = s2;
 	return 0;
@@ -104,6 +106,7 @@ void s2_destroy(struct s2 *s2)
 	brlock_destroy(&s2->lock);
 	tlb_destroy(&s2->tlb);
 	pthread_mutex_destroy(&s2->slots_mutex);
+	pthread_mutex_destroy(&s2->sharing_mutex);
 	pthread_mutex_destroy(&s2->threads_mutex);
 	free(s2);
 }
@@ -144,6 +147,8 @@ int s2_slot_add(struct s2_thread *t, const struct s2_slot *s)
 	if (!err)
 		err = missing_slot_add(s2, &slot);
 	if (!err)
+		err = sharing_slot_add(s2, &slot);
+	if (!err)
 		err = slots_grow(&s2->slots, env, &copy);
 	if (!err) {
 		slots_insert(&copy, &slot);
@@ -157,6 +162,7 @@ int s2_slot_add(struct s2_thread *t, const struct s2_slot *s)
 		if (slot.bitmap)
 			env->free(env->opaque, slot.bitmap, slot.bitmap_bytes);
 		states_free(&slot.missing, env);
+		states_free(&slot.sharing, env);
 	}
 	pthread_mutex_unlock(&s2->slots_mutex);
 	return err;
@@ -202,6 +208,7 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 	if (gone.bitmap)
 		s2->pt.env->free(s2->pt.env->opaque, gone.bitmap, gone.bitmap_bytes);
 	missing_slot_gone(s2, &gone);
+	states_free(&gone.sharing, s2->pt.env);
 	pthread_mutex_unlock(&s2->slots_mutex);
 	return 0;
 }

@@ -12,16 +12,20 @@
 #include "mmu/second_stage.h"
 #include "mmu/states.h"
 
-/* With enum s2_slot_flags: pages may be missing (missing_internal.h). */
+/* With enum s2_slot_flags: pages may be missing (missing_internal.h); they have owners
+ * (sharing_internal.h). */
 #define SLOT_MISSING (UINT32_C(1) << 31)
+#define SLOT_SHARING (UINT32_C(1) << 30)
+#define SLOT_STATES  (SLOT_MISSING | SLOT_SHARING)
 
 struct slot {
 	struct s2_slot s;
 	bool dying;	  /* being removed: faults find no memory, its range stays taken */
 	uint64_t *bitmap; /* dirty bits while S2_SLOT_LOG, else NULL; see dirty.h */
 	size_t bitmap_bytes;
-	struct states missing; /* while SLOT_MISSING: of enum s2_page_state; outlives the array of
-				* slots, as bitmaps do */
+	/* These outlive the array of slots, as bitmaps do. */
+	struct states missing; /* while SLOT_MISSING: of enum s2_page_state */
+	struct states sharing; /* with SLOT_SHARING: of enum s2_share_state */
 };
 
 struct slots {

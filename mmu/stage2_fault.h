@@ -9,6 +9,7 @@
 #include "mmu/internal.h"
 #include "mmu/missing_internal.h"
 #include "mmu/range.h"
+#include "mmu/sharing_internal.h"
 #include "mmu/stage2_break.h"
 
 mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
@@ -59,6 +60,22 @@ mmu_inline unsigned stage2_goal(const struct geometry *g, const struct s2_slot *
 	return level;
 }
 
+/* What the states of pages say to a fault: S2_FIXED for going on. */
+static inline enum s2_result stage2_states(struct s2_thread *t, struct slot *slot, uint64_t gpa)
+{
+	if (slot->s.flags & SLOT_SHARING && sharing_none(t->s2, slot, gpa))
+		return S2_EMULATE;
+	return slot->s.flags & SLOT_MISSING && missing_fault(t, slot, gpa) ? S2_MISSING : S2_FIXED;
+}
+
+static inline unsigned stage2_states_goal(const struct geometry *g, const struct slot *slot,
+					  uint64_t gpa, unsigned goal)
+{
+	if (slot->s.flags & SLOT_MISSING)
+		goal = missing_level(g, slot, gpa, goal);
+	return slot->s.flags & SLOT_SHARING ? sharing_level(g, slot, gpa, goal) : goal;
+}
+
 /* What a leaf may grant after this fault. While logging, W is given page by page, on a write. */
 mmu_inline uint32_t stage2_grant(const struct s2_slot *s, uint32_t access)
 {
@@ -96,8 +113,8 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	uint64_t leaf, old = w->value;
 	int err;
 
-	if (__builtin_expect(s->flags & SLOT_MISSING, 0))
-		goal = missing_level(&g, slot, gpa, goal);
+	if (__builtin_expect(s->flags & SLOT_STATES, 0))
+		goal = stage2_states_goal(&g, slot, gpa, goal);
 	if (f->break_before_make && brk->old) {
 		if (w->value != brk->expect || from != brk->level)
 			return S2_RETRY;
@@ -133,6 +150,8 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	}
 	if (!leaf)
 		return S2_EMULATE; /* cannot be: s2_slot_add has checked the addresses */
+	if (__builtin_expect(s->flags & SLOT_SHARING, 0))
+		leaf = sharing_leaf(f, t->s2, slot, gpa, leaf);
 	if (t->s2->use_ad) {
 		uint32_t ad = FORMAT_A | (access & S2_W ? FORMAT_D : 0);
 
@@ -191,10 +210,10 @@ again:
 	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
 	permission |= slot && access & S2_W && slot->s.flags & S2_SLOT_READONLY;
 	if (slot && !slot->dying && !(access & S2_W && slot->s.flags & S2_SLOT_READONLY)) {
-		if (__builtin_expect(slot->s.flags & SLOT_MISSING, 0) &&
-		    missing_fault(t, slot, gpa)) {
-			result = S2_MISSING;
-		} else {
+		result = S2_FIXED;
+		if (__builtin_expect(slot->s.flags & SLOT_STATES, 0))
+			result = stage2_states(t, slot, gpa);
+		if (__builtin_expect(result == S2_FIXED, 1)) {
 			rcu_enter();
 			w = walk_lookup(f, pt, gpa);
 			permission |= w.kind == ENTRY_LEAF;
