@@ -73,8 +73,8 @@ const struct verb *verb_find(const char *name);
 
 extern const struct verb verb_run, verb_ps, verb_info, verb_pause, verb_resume, verb_reset,
 	verb_stop, verb_kill, verb_wait, verb_stats, verb_balloon, verb_console, verb_logs,
-	verb_save, verb_restore, verb_stream, verb_mmu, verb_doctor, verb_version, verb_help,
-	verb_completion, verb_man;
+	verb_save, verb_restore, verb_migrate, verb_receive, verb_migrate_control, verb_stream,
+	verb_mmu, verb_doctor, verb_version, verb_help, verb_completion, verb_man;
 
 /* ---- options.c -------------------------------------------------------------------------- */
 

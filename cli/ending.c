@@ -30,6 +30,8 @@ int ending(int ret, const struct vm_result *result, bool detach, int *report, st
 	}
 	if (ret)
 		return complain(EXIT_START, err);
+	if (result->end == VM_END_ABSENT)
+		return complain(EXIT_START, err);
 	if (result->end == VM_END_ENGINE)
 		return complain(EXIT_ENGINE, err);
 	say_end(result);

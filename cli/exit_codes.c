@@ -14,6 +14,10 @@ const struct exit_text exit_texts[] = {
 	{"14", "ferry stop: the guest did not switch itself off in time, and was ended"},
 	{"16", "ferry stream: the stream is damaged or cut off"},
 	{"18", "ferry stream: only a newer ferry understands the stream"},
+	{"20", "ferry migrate: the destination refuses; nothing was stopped"},
+	{"22", "ferry migrate: it failed; the guest is where it was"},
+	{"24", "ferry migrate: called off; the guest is where it was"},
+	{"26", "ferry migrate: it is not known whether the guest runs there"},
 	{"128+N",
 	 "ended by signal N: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP (the terminal "
 	 "was closed)"},

@@ -11,10 +11,13 @@
 #include "vmm/message.h"
 
 const struct verb *const verbs[] = {
-	&verb_run,     &verb_ps,      &verb_info,	&verb_pause,  &verb_resume,  &verb_reset,
-	&verb_stop,    &verb_kill,    &verb_wait,	&verb_stats,  &verb_balloon, &verb_save,
-	&verb_restore, &verb_console, &verb_logs,	&verb_stream, &verb_mmu,     &verb_doctor,
-	&verb_version, &verb_help,    &verb_completion, &verb_man,    NULL,
+	&verb_run,     &verb_ps,      &verb_info,    &verb_pause,
+	&verb_resume,  &verb_reset,   &verb_stop,    &verb_kill,
+	&verb_wait,    &verb_stats,   &verb_balloon, &verb_save,
+	&verb_restore, &verb_migrate, &verb_receive, &verb_migrate_control,
+	&verb_console, &verb_logs,    &verb_stream,  &verb_mmu,
+	&verb_doctor,  &verb_version, &verb_help,    &verb_completion,
+	&verb_man,     NULL,
 };
 
 static const struct hint verb_hints[] = {
@@ -34,6 +37,10 @@ static const struct hint verb_hints[] = {
 	{"poweroff", "use: ferry stop"},
 	{"destroy", "use: ferry kill"},
 	{"check", "use: ferry doctor"},
+	{"move", "use: ferry migrate"},
+	{"send", "use: ferry migrate"},
+	{"incoming", "use: ferry receive"},
+	{"snapshot", "use: ferry save"},
 	{NULL, NULL},
 };
 

@@ -4,22 +4,12 @@
 #include "cli/cli.h"
 #include "cli/detach.h"
 #include "cli/ending.h"
+#include "cli/incoming_options.h"
 #include "vmm/exit_codes.h"
 #include "vmm/incoming.h"
 
 static const struct option options[] = {
-	OPTION("name", 0, "NAME", "name", .group = "Here"),
-	OPTION("serial", 0, "stdio|pty|attach|file=PATH|socket=PATH|none", "serial",
-	       .completion = COMPLETE_FILES),
-	OPTION("console", 0, "stdio|pty|attach|file=PATH|socket=PATH|none", "console",
-	       .completion = COMPLETE_FILES),
-	OPTION("disk", 0, "N=FILE", "disk", .completion = COMPLETE_FILES),
-	OPTION("net", 0, "user|tap=NAME|stream=unix:PATH[,KEY=VALUE]...", "net"),
-	OPTION("vsock", 0, "PATH[,cid=N]", "vsock", .completion = COMPLETE_FILES),
-	OPTION("engine", 0, "auto|kvm|soft", "engine"),
-	OPTION("overcommit", 0, NULL, "overcommit"),
-	OPTION("shared", 0, NULL, "shared"),
-	OPTION("hugepages", 0, NULL, "hugepages"),
+	INCOMING_OPTIONS,
 	OPTION("eager", 0, NULL, "eager"),
 	OPTION("detach", 'd', NULL, "detach", .group = "Run"),
 	OPTION("pidfile", 0, "FILE", "pidfile", .completion = COMPLETE_FILES),

@@ -180,6 +180,37 @@ COMMAND(ferry_save)
 	return code ? code : CONTROL_LATER;
 }
 
+COMMAND(ferry_migrate)
+{
+	const json_t *timeout = json_object_get(args, "timeout"),
+		     *bandwidth = json_object_get(args, "bandwidth"),
+		     *downtime = json_object_get(args, "downtime");
+	const struct outgoing_params params = {
+		.to = json_string_value(json_object_get(args, "to")),
+		.downtime_ms = downtime ? (uint64_t)json_integer_value(downtime) : 300,
+		.bandwidth = bandwidth ? (uint64_t)json_integer_value(bandwidth) : 0,
+		.timeout_ms = timeout ? (uint64_t)json_integer_value(timeout) : 0};
+	int code = outgoing_move(opaque, &params, request, err);
+
+	UNUSED(ret);
+	return code ? code : CONTROL_LATER;
+}
+
+COMMAND(ferry_migration)
+{
+	UNUSED(request, args, err);
+	*ret = outgoing_query(opaque);
+	if (!*ret)
+		*ret = json_pack("{s:s}", "phase", "none");
+	return 0;
+}
+
+COMMAND(ferry_migrate_control)
+{
+	UNUSED(request, ret);
+	return outgoing_control(opaque, json_string_value(json_object_get(args, "action")), err);
+}
+
 /* ---- the end ---------------------------------------------------------------------------- */
 
 struct vm_request {
@@ -217,6 +248,7 @@ static void tell_end(struct vm *vm)
 		reason = "host-error";
 		guest = false;
 		break;
+	case VM_END_ABSENT:
 	case VM_END_MOVED:
 		reason = "host-moved";
 		guest = false;
@@ -304,6 +336,23 @@ static const struct control_arg save_args[] = {
 	{.name = NULL},
 };
 
+static const struct control_arg migrate_args[] = {
+	{.name = "to", .type = CONTROL_STRING},
+	{.name = "downtime", .type = CONTROL_INT, .optional = true, .min = 1, .max = 3600000},
+	{.name = "bandwidth",
+	 .type = CONTROL_INT,
+	 .optional = true,
+	 .min = 4096,
+	 .max = INT64_MAX >> 16},
+	{.name = "timeout", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
+	{.name = NULL},
+};
+
+static const struct control_arg migrate_control_args[] = {
+	{.name = "action", .type = CONTROL_STRING},
+	{.name = NULL},
+};
+
 static const struct control_arg balloon_args[] = {
 	{.name = "value", .type = CONTROL_INT, .min = 0, .max = INT64_MAX},
 	{.name = NULL},
@@ -324,6 +373,13 @@ static const struct control_command commands[] = {
 	{"query-balloon", "how many bytes the guest has now", NULL, query_balloon},
 	{"ferry-save", "moves the guest into `file`, an absolute path; the machine ends then",
 	 save_args, ferry_save},
+	{"ferry-migrate",
+	 "moves the guest to the ferry at `to`; the answer says how it went, milliseconds and "
+	 "bytes per second",
+	 migrate_args, ferry_migrate},
+	{"ferry-migration", "how far that is", NULL, ferry_migration},
+	{"ferry-migrate-control", "`action`: cancel, retry, or force", migrate_control_args,
+	 ferry_migrate_control},
 	{"ferry-info", "the machine's description, and what it does now", NULL, ferry_info},
 	{"ferry-stats", "what was counted", NULL, ferry_stats},
 	{"ferry-mmu-stats", "the counters of the second stage", NULL, control_mmu_stats},

@@ -11,6 +11,7 @@ int exit_code_of(const struct vm_result *result)
 	case VM_END_PANIC: return EXIT_PANIC;
 	case VM_END_DEBUG_EXIT: return exit_code_debug(result->code);
 	case VM_END_ENGINE: return EXIT_ENGINE;
+	case VM_END_ABSENT: return EXIT_START;
 	case VM_END_STOPPED: return (int)result->code;
 	}
 	return EXIT_ENGINE;
@@ -24,6 +25,7 @@ void exit_reason(const struct vm_result *result, char *buf, size_t len)
 	case VM_END_POWEROFF: text = "the guest switched itself off"; break;
 	case VM_END_PANIC: text = "guest panic: the guest says that it has crashed"; break;
 	case VM_END_MOVED: text = "the guest has been moved"; break;
+	case VM_END_ABSENT: text = "the guest did not come"; break;
 	case VM_END_ENGINE: break;
 	case VM_END_RESET_LIMIT:
 		snprintf(buf, len,

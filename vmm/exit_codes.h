@@ -22,7 +22,11 @@ enum exit_code {
 	EXIT_HARD = 14,	      /* stop: the guest did not switch itself off, and was ended */
 	EXIT_STREAM_DAMAGED = 16, /* stream: damaged or cut off */
 	EXIT_STREAM_NEWER = 18,	  /* stream: only a newer ferry understands it */
-	EXIT_SIGNAL = 128,	  /* + the signal's number */
+	EXIT_REFUSED = 20,   /* migrate: the destination does not take it; nothing was stopped */
+	EXIT_FAILED = 22,    /* migrate: it failed; the guest is where it was */
+	EXIT_CANCELLED = 24, /* migrate: called off; the guest is where it was */
+	EXIT_DOUBT = 26,     /* migrate: it is not known where the guest is */
+	EXIT_SIGNAL = 128,   /* + the signal's number */
 };
 
 static inline int exit_code_debug(unsigned value)

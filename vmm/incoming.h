@@ -28,6 +28,11 @@ struct incoming_config {
 };
 extern const struct config_field incoming_fields[];
 
+/* Waits at how->from for a machine that another ferry sends. As vm_run(); one that does not come is
+ * an error, or ends with VM_END_ABSENT. */
+int vm_receive(const struct incoming_config *how, const struct vm_observer *observer,
+	       struct vm_result *result, struct error *err);
+
 /* The machine in a file, from where it was stopped. As vm_run(). */
 int vm_restore(const struct incoming_config *how, const struct vm_observer *observer,
 	       struct vm_result *result, struct error *err);

@@ -2,9 +2,11 @@
 #ifndef VMM_INCOMING_INTERNAL_H
 #define VMM_INCOMING_INTERNAL_H
 
+#include "migration/destination.h"
 #include "migration/save.h"
 #include "vmm/boot/boot.h"
 #include "vmm/incoming.h"
+#include "vmm/loop_call.h"
 #include "vmm/vm_internal.h"
 
 struct incoming {
@@ -13,6 +15,19 @@ struct incoming {
 	struct vm_arrival arrival;
 	struct vm *vm; /* once it stands */
 	struct migration_file file;
+	/* Of one that another ferry sends; its thread. */
+	struct destination from;
+	struct loop_call call;
+	pthread_t thread;
+	bool started;
+	int wake_fd;
+	struct field_buf state; /* to be loaded */
+	const struct stream_run *run;
+	uint64_t run_ns; /* when that came; CLOCK_MONOTONIC */
+	struct error err;
+	struct loop_work over_work;
+	int code;
+	struct stream_error why;
 };
 
 /* ---- incoming_sink.c ---- */

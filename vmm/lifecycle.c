@@ -241,6 +241,11 @@ void vm_release(struct vm *vm)
 	}
 }
 
+void vm_absent(struct vm *vm)
+{
+	end(vm, VM_END_ABSENT, 0);
+}
+
 void vm_moved(struct vm *vm)
 {
 	end(vm, VM_END_MOVED, 0);

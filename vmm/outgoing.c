@@ -26,11 +26,13 @@ uint64_t outgoing_now(void)
 
 /* ---- life ------------------------------------------------------------------------------- */
 
-static void free_outgoing(struct outgoing *o)
+void outgoing_free(struct outgoing *o)
 {
 	if (o->started)
 		pthread_join(o->thread, NULL);
 	loop_work_cancel(o->vm->loop, &o->over_work);
+	if (o->live)
+		outgoing_move_exit(o);
 	outgoing_source_exit(o);
 	o->vm->outgoing = NULL;
 	free(o->path);
@@ -46,15 +48,20 @@ static void over(void *arg)
 
 	error_set(&err, o->code, "%s", o->why.text);
 	if (!o->code)
-		message("the guest is in %s now", o->path);
-	control_answer(o->request, o->code, NULL, &err);
+		message("the guest is %s %s now", o->live ? "at" : "in", o->path);
+	else if (o->live)
+		message("the guest was not moved: %s", o->why.text);
+	if (o->live)
+		control_answer(o->request, 0, outgoing_summary(o), NULL);
+	else
+		control_answer(o->request, o->code, NULL, &err);
 	o->request = NULL;
 	if (!o->code)
 		vm_moved(vm);
-	free_outgoing(o);
+	outgoing_free(o);
 }
 
-static int start_thread(struct outgoing *o, void *(*fn)(void *arg), struct error *err)
+int outgoing_start(struct outgoing *o, void *(*fn)(void *arg), struct error *err)
 {
 	sigset_t all, old;
 	int ret;
@@ -68,7 +75,7 @@ static int start_thread(struct outgoing *o, void *(*fn)(void *arg), struct error
 	return ret ? error_set(err, ret, "cannot start a thread: %s", strerror(-ret)) : 0;
 }
 
-static struct outgoing *create(struct vm *vm, struct error *err)
+struct outgoing *outgoing_create(struct vm *vm, struct error *err)
 {
 	struct outgoing *o;
 
@@ -86,7 +93,7 @@ static struct outgoing *create(struct vm *vm, struct error *err)
 	vm->outgoing = o;
 	if (!outgoing_source_init(o, err))
 		return o;
-	free_outgoing(o);
+	outgoing_free(o);
 	return NULL;
 }
 
@@ -97,10 +104,12 @@ void outgoing_end(struct vm *vm)
 
 	if (!o)
 		return;
-	outgoing_source_end(o);
+	loop_call_end(&o->call);
+	if (o->live)
+		outgoing_move_abandon(o);
 	if (o->request)
 		control_answer(o->request, -ECANCELED, NULL, &err);
-	free_outgoing(o);
+	outgoing_free(o);
 }
 
 /* ---- into a file ------------------------------------------------------------------------ */
@@ -195,13 +204,13 @@ int outgoing_save(struct vm *vm, const char *path, struct control_request *reque
 		return error_set(err, -EINVAL, "a file's path begins at the root");
 	if (!stat(path, &st) && !S_ISREG(st.st_mode))
 		return error_set(err, -EEXIST, "%s is there and is no file", path);
-	o = create(vm, err);
+	o = outgoing_create(vm, err);
 	if (!o)
 		return -EBUSY;
 	o->request = request;
 	o->path = strdup(path);
-	ret = o->path ? start_thread(o, save_main, err) : error_set(err, -ENOMEM, "no memory");
+	ret = o->path ? outgoing_start(o, save_main, err) : error_set(err, -ENOMEM, "no memory");
 	if (ret)
-		free_outgoing(o);
+		outgoing_free(o);
 	return ret;
 }

@@ -5,6 +5,9 @@
 #ifndef VMM_OUTGOING_H
 #define VMM_OUTGOING_H
 
+#include <jansson.h>
+#include <stdint.h>
+
 #include "vmm/control.h"
 #include "vmm/error.h"
 
@@ -16,6 +19,18 @@ struct control_request;
  * 0 or -errno: it could not begin, nothing is answered. */
 int outgoing_save(struct vm *vm, const char *path, struct control_request *request,
 		  struct error *err);
+struct outgoing_params {
+	const char *to; /* address */
+	uint64_t downtime_ms, bandwidth, timeout_ms;
+};
+/* To another ferry, while the guest runs. The request is answered when it is known where the guest
+ * is: how it went, and the machine ends if it has gone. 0 or -errno as above. */
+int outgoing_move(struct vm *vm, const struct outgoing_params *params,
+		  struct control_request *request, struct error *err);
+/* "cancel", "retry", "force". 0 or -errno with a text. */
+int outgoing_control(struct vm *vm, const char *action, struct error *err);
+/* What is under way, as an object; NULL: nothing. */
+json_t *outgoing_query(struct vm *vm);
 /* The loop's thread, the loop does not run any more: what is on its way is given up. */
 void outgoing_end(struct vm *vm);
 

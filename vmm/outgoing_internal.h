@@ -3,6 +3,8 @@
 #define VMM_OUTGOING_INTERNAL_H
 
 #include "migration/machine.h"
+#include "migration/source.h"
+#include "vmm/loop_call.h"
 #include "vmm/outgoing.h"
 #include "vmm/vm_internal.h"
 
@@ -14,15 +16,13 @@ struct outgoing {
 	pthread_t thread;
 	bool started;
 	struct control_request *request;
-	char *path; /* of the file */
+	char *path; /* of the file, or the address */
+	bool live;  /* to another ferry */
+	struct source move;
+	int wake_fd; /* calls it off */
+	bool cancelled;
 
-	/* Calls to the loop's thread, one at a time. */
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	struct loop_work work;
-	void (*call)(struct outgoing *o);
-	bool done, ended; /* ended: nobody answers any more */
-	int result;
+	struct loop_call call;
 	struct error err;
 	struct field_buf *state;
 
@@ -40,10 +40,16 @@ struct outgoing {
 /* Fills in source, from the machine. */
 int outgoing_source_init(struct outgoing *o, struct error *err);
 void outgoing_source_exit(struct outgoing *o);
-/* Answers whoever waits in a call with -ECANCELED, now and from now on. */
-void outgoing_source_end(struct outgoing *o);
+
+/* ---- outgoing_move.c ---- */
+json_t *outgoing_summary(struct outgoing *o);
+void outgoing_move_abandon(struct outgoing *o);
+void outgoing_move_exit(struct outgoing *o);
 
 /* ---- outgoing.c ---- */
+struct outgoing *outgoing_create(struct vm *vm, struct error *err);
+int outgoing_start(struct outgoing *o, void *(*fn)(void *arg), struct error *err);
+void outgoing_free(struct outgoing *o);
 uint64_t outgoing_now(void); /* CLOCK_MONOTONIC, ns */
 
 #endif

@@ -11,50 +11,19 @@
 
 enum { AGAIN_US = 1000 };
 
-/* ---- calls to the loop's thread --------------------------------------------------------- */
-
-static void called(void *arg)
+/* Runs fn on the loop's thread; it answers with answer(), at once or later. */
+static int call(struct outgoing *o, void (*fn)(void *arg), struct stream_error *err)
 {
-	struct outgoing *o = arg;
+	int ret = loop_call(&o->call, fn, o);
 
-	o->call(o);
-}
-
-static void answer(struct outgoing *o, int result)
-{
-	pthread_mutex_lock(&o->lock);
-	o->result = result;
-	o->done = true;
-	pthread_cond_broadcast(&o->changed);
-	pthread_mutex_unlock(&o->lock);
-}
-
-/* Runs fn there; it calls answer(), at once or later. */
-static int call(struct outgoing *o, void (*fn)(struct outgoing *o), struct stream_error *err)
-{
-	int ret;
-
-	pthread_mutex_lock(&o->lock);
-	if (!o->ended) {
-		o->call = fn;
-		o->done = false;
-		loop_work_post(o->vm->loop, &o->work);
-	}
-	while (!o->done && !o->ended)
-		pthread_cond_wait(&o->changed, &o->lock);
-	ret = o->ended ? -ECANCELED : o->result;
-	pthread_mutex_unlock(&o->lock);
 	if (ret == -ECANCELED)
 		return stream_fail(err, NULL, ret, "the machine has ended");
 	return ret ? stream_fail(err, NULL, ret, "%s", o->err.text) : 0;
 }
 
-void outgoing_source_end(struct outgoing *o)
+static void answer(struct outgoing *o, int result)
 {
-	pthread_mutex_lock(&o->lock);
-	o->ended = true;
-	pthread_cond_broadcast(&o->changed);
-	pthread_mutex_unlock(&o->lock);
+	loop_call_answer(&o->call, result);
 }
 
 /* ---- stop and go on --------------------------------------------------------------------- */
@@ -74,8 +43,9 @@ static void still(void *arg, int code)
 	answer(o, code);
 }
 
-static void stop_now(struct outgoing *o)
+static void stop_now(void *arg)
 {
+	struct outgoing *o = arg;
 	if (vm_pause(o->vm, VM_HOLD_MOVE, still, o)) {
 		error_set(&o->err, -ENOMEM, "no memory");
 		answer(o, -ENOMEM);
@@ -99,8 +69,9 @@ static int source_stop(void *opaque, struct stream_error *err)
 	return ret;
 }
 
-static void release_now(struct outgoing *o)
+static void release_now(void *arg)
 {
+	struct outgoing *o = arg;
 	vm_release(o->vm);
 	answer(o, 0);
 }
@@ -117,8 +88,9 @@ static int source_release(void *opaque, struct stream_error *err)
 	return ret;
 }
 
-static void take_back_now(struct outgoing *o)
+static void take_back_now(void *arg)
 {
+	struct outgoing *o = arg;
 	int ret = o->released ? vm_acquire(o->vm, &o->err) : 0;
 
 	if (!ret) {
@@ -193,8 +165,9 @@ static int64_t source_harvest(void *opaque, uint64_t first, uint64_t pages, uint
 }
 
 /* Nothing of the machine moves: the thread may look at it. */
-static void state_now(struct outgoing *o)
+static void state_now(void *arg)
 {
+	struct outgoing *o = arg;
 	struct field_buf *buf = o->state;
 
 	answer(o, vm_state_save(o->vm, buf, &o->err));
@@ -235,9 +208,7 @@ int outgoing_source_init(struct outgoing *o, struct error *err)
 	int ret = description_of(&o->description, vm->config, vm->presence.name.name,
 				 vm->cpuid.model->name);
 
-	o->work = (struct loop_work){.fn = called, .arg = o};
-	pthread_mutex_init(&o->lock, NULL);
-	pthread_cond_init(&o->changed, NULL);
+	loop_call_init(&o->call, vm->loop);
 	o->source = (struct migration_source){
 		.ops = &source_ops, .opaque = o, .arch = "x86_64", .ferry = FERRY_VERSION};
 	memory_layout(&vm->memory, &o->source.memory);
@@ -248,10 +219,8 @@ int outgoing_source_init(struct outgoing *o, struct error *err)
 
 void outgoing_source_exit(struct outgoing *o)
 {
-	loop_work_cancel(o->vm->loop, &o->work);
+	loop_call_exit(&o->call);
 	if (o->s2)
 		s2_thread_exit(o->s2);
 	config_free(run_config_fields, &o->description);
-	pthread_cond_destroy(&o->changed);
-	pthread_mutex_destroy(&o->lock);
 }

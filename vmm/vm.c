@@ -313,7 +313,7 @@ int vm_run_arrival(const struct run_config *config, struct vm_arrival *arrival,
 		vm_control_end(vm, &end);
 		if (config->stats)
 			vm_stats_write(vm, config->stats);
-		if (result->end == VM_END_ENGINE && err)
+		if ((result->end == VM_END_ENGINE || result->end == VM_END_ABSENT) && err)
 			*err = vm->engine_error;
 	}
 	destroy(vm, ret ? NULL : &end);

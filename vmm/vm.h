@@ -13,6 +13,7 @@ enum vm_end {
 	VM_END_PANIC,	    /* the guest said that it has crashed (pvpanic) */
 	VM_END_DEBUG_EXIT,  /* code: the value written to the debug-exit device */
 	VM_END_ENGINE,	    /* the engine can't go on; the text says why */
+	VM_END_ABSENT,	    /* it was to come from elsewhere, and did not: the text says why */
 	VM_END_MOVED,	    /* it goes on elsewhere, or waits in a file */
 	VM_END_STOPPED,	    /* asked from outside; code: what loop_stop was given (128 + signal) */
 };
@@ -25,6 +26,8 @@ struct vm_result {
 /* May be NULL. The machine has its name, and its guest runs from now on. */
 struct vm_observer {
 	void (*running)(void *opaque, const char *name);
+	/* Of one that is waited for: where. */
+	void (*listening)(void *opaque, const char *address);
 	void *opaque;
 };
 

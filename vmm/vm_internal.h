@@ -169,6 +169,8 @@ int vm_acquire(struct vm *vm, struct error *err);
 void vm_release(struct vm *vm);
 /* The guest goes on elsewhere: this machine ends. */
 void vm_moved(struct vm *vm);
+/* It was to come from elsewhere and does not: this machine ends, with vm->engine_error. */
+void vm_absent(struct vm *vm);
 /* As a reset button: a machine that is held is so afterwards, too. */
 void vm_reset(struct vm *vm);
 const char *vm_state_name(const struct vm *vm); /* for people: running, pausing, paused... */

@@ -1,0 +1,323 @@
+/* `ferry migrate` and `ferry migrate-control`: a running guest goes to another ferry. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "cli/json.h"
+#include "cli/machine.h"
+#include "vmm/exit_codes.h"
+#include "vmm/message.h"
+
+struct migrate_config {
+	char *name, *to, *action;
+	char *downtime, *timeout;
+	uint64_t bandwidth;
+	bool json, force;
+};
+
+enum { TURN_MS = 250, GONE_MS = 10000 };
+
+/* "300ms", "2s", "1m"; a plain number is seconds. Milliseconds, or -1. */
+static long parse_time(const char *text)
+{
+	char *end;
+	double value = strtod(text, &end), unit = 1000;
+
+	if (!strcmp(end, "ms"))
+		unit = 1;
+	else if (!strcmp(end, "m"))
+		unit = 60000;
+	else if (*end && strcmp(end, "s") != 0)
+		return -1;
+	value *= unit;
+	return end == text || !(value >= 1) || value > 3600000 ? -1 : (long)value;
+}
+
+static int check_time(const char *text, struct error *err)
+{
+	return parse_time(text) < 0
+		       ? error_set(err, -EINVAL, "a time is 1ms to 3600s: 300ms, 2s, 1m")
+		       : 0;
+}
+
+/* ---- what is seen ----------------------------------------------------------------------- */
+
+static long long number(const json_t *j, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(j, key));
+}
+
+static const char *word(const json_t *j, const char *key)
+{
+	const char *text = json_string_value(json_object_get(j, key));
+
+	return text ? text : "";
+}
+
+static void print_line(json_t *j)
+{
+	json_dumpf(j, stdout, JSON_COMPACT);
+	puts("");
+	fflush(stdout);
+}
+
+static void print_progress(const json_t *p, bool terminal)
+{
+	double done = json_real_value(json_object_get(p, "done"));
+	long long rate = number(p, "rate"), left = number(p, "remaining");
+
+	fprintf(stderr,
+		"%s%s: %.0f %%, round %lld, %lld MiB left, %lld MiB/s, written again: %lld "
+		"MiB/s, downtime would be %lld ms, %lld s to go%s",
+		terminal ? "\r\033[K" : "", word(p, "phase"), done * 100, number(p, "round"),
+		left >> 20, rate >> 20, number(p, "dirty-rate") >> 20,
+		number(p, "expected-downtime-ms"), rate ? left / rate : 0, terminal ? "" : "\n");
+}
+
+/* What has changed since the last time; lines that are the same are not said again. */
+static void show(struct client *client, const struct migrate_config *config, bool terminal)
+{
+	static char last[64];
+	char now[64];
+	struct error err;
+	json_t *p;
+
+	if (client_call(client, "ferry-migration", NULL, CLIENT_ANSWER_MS, &p, &err))
+		return;
+	snprintf(now, sizeof(now), "%.20s %lld %lld", word(p, "phase"), number(p, "round"),
+		 number(p, "bytes"));
+	if (strcmp(now, last) != 0 && strcmp(word(p, "phase"), "none") != 0) {
+		strcpy(last, now);
+		if (config->json)
+			print_line(p);
+		else
+			print_progress(p, terminal);
+	}
+	json_decref(p);
+}
+
+/* ---- how it ends ------------------------------------------------------------------------ */
+
+static int finish(const struct migrate_config *config, json_t *answer, bool terminal)
+{
+	static const struct {
+		const char *status;
+		int code;
+	} codes[] = {{"moved", 0},
+		     {"refused", EXIT_REFUSED},
+		     {"failed", EXIT_FAILED},
+		     {"cancelled", EXIT_CANCELLED}};
+	const char *status = word(answer, "status");
+	int code = EXIT_DOUBT;
+
+	for (unsigned i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+		if (!strcmp(status, codes[i].status))
+			code = codes[i].code;
+	if (terminal && !config->json)
+		fprintf(stderr, "\r\033[K");
+	if (!config->json && !code)
+		message("moved to %s: %lld ms, downtime %lld ms, %lld MiB sent", config->to,
+			number(answer, "total-ms"), number(answer, "downtime-ms"),
+			number(answer, "bytes") >> 20);
+	else if (code)
+		message("%s: %s", status, word(answer, "text"));
+	if (config->json) {
+		/* Names that scripts know. */
+		json_object_set_new(answer, "downtime_ms",
+				    json_integer(number(answer, "downtime-ms")));
+		json_object_set_new(answer, "total_ms", json_integer(number(answer, "total-ms")));
+		print_line(answer);
+	}
+	json_decref(answer);
+	return code;
+}
+
+static json_t *arguments(const struct migrate_config *config)
+{
+	json_t *args = json_pack("{s:s}", "to", config->to);
+
+	if (config->downtime)
+		json_object_set_new(args, "downtime", json_integer(parse_time(config->downtime)));
+	if (config->timeout)
+		json_object_set_new(args, "timeout", json_integer(parse_time(config->timeout)));
+	if (config->bandwidth)
+		json_object_set_new(args, "bandwidth", json_integer((json_int_t)config->bandwidth));
+	return args;
+}
+
+static int migrate(const struct migrate_config *config, struct client *client, struct client *eye)
+{
+	const bool terminal = isatty(STDERR_FILENO);
+	json_t *answer = NULL;
+	struct error err;
+	int ret = client_call(client, "ferry-migrate", arguments(config), TURN_MS, &answer, &err);
+
+	while (ret == -ETIMEDOUT) {
+		show(eye, config, terminal);
+		ret = client_answer(client, TURN_MS, &answer, &err);
+	}
+	if (ret == -EPIPE) {
+		message("the machine's process has ended: whether the guest runs at %s is to be "
+			"seen there",
+			config->to);
+		return EXIT_DOUBT;
+	}
+	if (ret)
+		return complain(ret == -EREMOTEIO ? EXIT_FAILED : EXIT_START, &err);
+	if (!strcmp(word(answer, "status"), "moved"))
+		client_gone(client, GONE_MS);
+	return finish(config, answer, terminal);
+}
+
+static int usage(const char *text)
+{
+	struct error err;
+
+	error_set(&err, 0, "%s", text);
+	return complain(EXIT_USAGE, &err);
+}
+
+static int run_migrate(void *opaque)
+{
+	struct migrate_config *config = opaque;
+	struct client client, eye;
+	struct error err;
+	int ret, code;
+
+	/* One operand is the address. */
+	if (!config->to) {
+		config->to = config->name;
+		config->name = NULL;
+	}
+	if (!config->to)
+		return usage("no address is given; try: ferry migrate [NAME] tcp:HOST:PORT");
+	if (config->name && config_check_name(config->name, &err)) {
+		error_prefix(&err, 0, "NAME");
+		return complain(EXIT_USAGE, &err);
+	}
+	ret = client_open(&client, config->name, &err);
+	if (ret) {
+		client_close(&client);
+		return complain(EXIT_START, &err);
+	}
+	ret = client_open(&eye, client.name, &err);
+	code = ret ? complain(EXIT_START, &err) : migrate(config, &client, &eye);
+	client_close(&eye);
+	client_close(&client);
+	return code;
+}
+
+static int run_control(void *opaque)
+{
+	struct migrate_config *config = opaque;
+	struct client client;
+	struct error err;
+	int ret;
+
+	if (!config->action) {
+		config->action = config->name;
+		config->name = NULL;
+	}
+	if (!config->action)
+		return usage("what shall it do? ferry migrate-control [NAME] cancel|retry");
+	if (config->force && strcmp(config->action, "cancel") != 0)
+		return usage("--force belongs to cancel");
+	ret = client_open(&client, config->name, &err);
+	if (!ret)
+		ret = client_call(
+			&client, "ferry-migrate-control",
+			json_pack("{s:s}", "action", config->force ? "force" : config->action),
+			CLIENT_ANSWER_MS, NULL, &err);
+	client_close(&client);
+	return ret ? complain(EXIT_START, &err) : 0;
+}
+
+/* ---- the tables ------------------------------------------------------------------------- */
+
+#define FIELD(n, t, m, ...)                                                                        \
+	{                                                                                          \
+		.name = n, .type = t, .offset = offsetof(struct migrate_config, m), __VA_ARGS__    \
+	}
+static const struct config_field fields[] = {
+	FIELD("name", CONFIG_STRING, name, .help = "name of the machine"),
+	FIELD("to", CONFIG_STRING, to, .help = "where a ferry receive waits"),
+	FIELD("action", CONFIG_STRING, action, .help = "cancel or retry"),
+	FIELD("downtime", CONFIG_STRING, downtime, .check = check_time, .initial = "300ms",
+	      .help = "the guest may stand still for this long, at most"),
+	FIELD("timeout", CONFIG_STRING, timeout, .check = check_time,
+	      .help = "call it off when it has not come to an end by then"),
+	FIELD("bandwidth", CONFIG_SIZE, bandwidth, .min = 4096, .max = 1ull << 46,
+	      .help = "bytes per second that may be sent; a plain number is MiB"),
+	FIELD("json", CONFIG_BOOL, json, .help = "one JSON object a line on stdout, for scripts"),
+	FIELD("force", CONFIG_BOOL, force,
+	      .help = "take the guest back although it may run there: then two of it do"),
+	{.name = NULL},
+};
+
+static const struct option options[] = {
+	OPTION("downtime", 0, "TIME", "downtime", .group = "Options"),
+	OPTION("bandwidth", 0, "SIZE", "bandwidth"),
+	OPTION("timeout", 0, "TIME", "timeout"),
+	OPTION("json", 'j', NULL, "json"),
+	OPTION("help", 'h', NULL, NULL),
+	{.name = NULL},
+};
+
+static const struct option control_options[] = {
+	OPTION("force", 0, NULL, "force", .group = "Options"),
+	OPTION("help", 'h', NULL, NULL),
+	{.name = NULL},
+};
+
+static const char *action_word(unsigned i)
+{
+	static const char *const words[] = {"cancel", "retry"};
+
+	return i < sizeof(words) / sizeof(words[0]) ? words[i] : NULL;
+}
+
+const struct verb verb_migrate = {
+	.name = "migrate",
+	.summary = "move a running guest to another ferry",
+	.operands = "[NAME] tcp:HOST:PORT|unix:PATH",
+	.description =
+		"Moves the guest to the ferry receive at that address, while it runs: memory is "
+		"copied in rounds until the rest fits into --downtime; then the guest stands still "
+		"for as long, and goes on there. The machine here ends with code 0. Returns when "
+		"it "
+		"is known where the guest is; the exit code tells.\n"
+		"Whatever fails before the guest is given away leaves it running here. If the link "
+		"breaks in that very moment the guest stands still here until the other side has "
+		"said whether it has it; both look for each other by "
+		"themselves. " MACHINE_NAME_TEXT,
+	.options = options,
+	.exit_codes = true,
+	.fields = fields,
+	.size = sizeof(struct migrate_config),
+	.operand_field = "name",
+	.second_field = "to",
+	.operand_completion = COMPLETE_MACHINES,
+	.run = run_migrate,
+};
+
+const struct verb verb_migrate_control = {
+	.name = "migrate-control",
+	.summary = "call a migration off, or try again at once",
+	.operands = "[NAME] cancel|retry",
+	.description =
+		"cancel: calls the migration off; the guest goes on here. Refused when the guest "
+		"has been given away. retry: looks for the other side now, and not after a while. "
+		"cancel --force, of a guest that has been given away, takes it back here: only "
+		"for who knows that the other side will never run it. " MACHINE_NAME_TEXT,
+	.options = control_options,
+	.fields = fields,
+	.size = sizeof(struct migrate_config),
+	.operand_field = "name",
+	.second_field = "action",
+	.operand_word = action_word,
+	.operand_completion = COMPLETE_MACHINES,
+	.run = run_control,
+};

@@ -1,0 +1,43 @@
+/*
+ * The side that a guest comes to. In two steps, because the machine has to be made in between: the
+ * first one is done when all is known of it, the second one ends when the guest runs here and the
+ * source knows it, or when it never will. States: migration/state.h.
+ */
+#ifndef MIGRATION_DESTINATION_H
+#define MIGRATION_DESTINATION_H
+
+#include "migration/arrive.h"
+#include "migration/door.h"
+#include "migration/state.h"
+
+struct destination {
+	struct door *door; /* the caller's */
+	int wake_fd;	   /* readable: called off; the caller's */
+	const char *ferry, *arch;
+	/* How long READY waits for a source that does not come back; ns. */
+	uint64_t patience;
+	void (*changed)(void *opaque, enum migration_state state); /* may be NULL */
+	void *opaque;
+
+	/* Its own. */
+	struct arrival arrival;
+	struct link *link; /* NULL: lost */
+	struct stream_hello hello;
+	struct stream_agreement agreement;
+	enum migration_state state;
+	uint64_t ticket, received;
+	struct stream_failure failure; /* why it was refused */
+};
+
+/* Fill in the first part before. Waits for a source and for what it says of the machine: 0;
+ * -ECANCELED: called off; other: the attempt failed, with a text. destination_end() in each case.
+ */
+int destination_begin(struct destination *d, const struct migration_sink_ops *sink, void *opaque,
+		      struct stream_error *err);
+/* The machine cannot be built here: the source is told, and goes on. */
+void destination_refuse(struct destination *d, const char *text);
+/* The rest. 0: the guest runs here; -errno with a text: it has not run here and will not. */
+int destination_run(struct destination *d, struct stream_error *err);
+void destination_end(struct destination *d);
+
+#endif

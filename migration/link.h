@@ -1,0 +1,46 @@
+/*
+ * One connection of a migration: frames in both directions over a non-blocking socket, bounded in
+ * rate and in time. One thread at a time. A side that has said nothing for `silence` is dead: who
+ * has nothing to say says ALIVE.
+ */
+#ifndef MIGRATION_LINK_H
+#define MIGRATION_LINK_H
+
+#include "migration/stream.h"
+
+struct link {
+	int fd;
+	int wake_fd; /* readable: everything that waits returns -ECANCELED; -1: none */
+	struct stream_parser *parser;
+	struct stream_writer w;
+	uint8_t *in; /* what has been read and not been parsed */
+	size_t in_at, in_len;
+	uint64_t silence;	    /* ns */
+	uint64_t last_in, last_out; /* CLOCK_MONOTONIC, ns */
+	uint64_t limit;		    /* bytes per second, 0: none */
+	uint64_t next;		    /* when the limit allows the next frame */
+	uint64_t received, sent;    /* bytes */
+	int broken;		    /* -errno of what ended it; 0 */
+};
+
+uint64_t link_now(void); /* CLOCK_MONOTONIC, ns */
+
+/* fd is the link's from now on, also on failure. -ENOMEM. */
+int link_open(struct link **out, int fd, uint16_t channel, int wake_fd);
+void link_close(struct link *l); /* NULL is fine */
+
+/* The next frame, ALIVE passed over: 1; 0: none within timeout_ms; -ECANCELED; -ECONNRESET: the
+ * other side has closed or is silent; -EBADMSG and the like: what came is damaged. Says ALIVE
+ * meanwhile. */
+int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
+		 struct stream_error *err);
+/* To be called between frames of bulk: waits as long as the limit wants it. 0 or -ECANCELED. */
+int link_pace(struct link *l);
+/* Says ALIVE if nothing else has been said for a while. */
+int link_alive(struct link *l);
+/* Bytes that have been sent and are not with the other side's kernel yet. */
+uint64_t link_unsent(const struct link *l);
+/* Everything was said: the other side reads an end. */
+void link_finish(struct link *l);
+
+#endif

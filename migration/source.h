@@ -1,0 +1,95 @@
+/*
+ * The side that a guest leaves. Runs on a thread of its own from the first connection until it is
+ * known where the guest is. States: migration/state.h.
+ */
+#ifndef MIGRATION_SOURCE_H
+#define MIGRATION_SOURCE_H
+
+#include <pthread.h>
+
+#include "migration/link.h"
+#include "migration/machine.h"
+#include "migration/state.h"
+#include "migration/stream_hello.h"
+
+struct migration_params {
+	uint64_t downtime;  /* ns, at most */
+	uint64_t bandwidth; /* bytes per second, 0: what there is */
+	uint64_t timeout;   /* ns, 0: none: then it is called off */
+};
+
+/* What people are shown; numbers never go back but `remaining`, the rates and the round's. */
+struct migration_progress {
+	enum migration_state state;
+	const char *phase; /* connecting, copy, handover, paused, completed, failed, cancelled */
+	uint32_t round;
+	uint64_t total, remaining; /* bytes of memory; still to be sent of this round */
+	uint64_t sent;		   /* bytes on the wire */
+	uint64_t pages, zero;	   /* sent */
+	uint64_t rate, dirty_rate; /* bytes per second */
+	uint64_t downtime_expected, downtime, elapsed; /* ns */
+	double done;				       /* 0 to 1 */
+};
+
+struct source {
+	const struct migration_source *m;
+	struct migration_params params;
+	/* A new connection (non-blocking socket), or -errno with a text. wake_fd: give up. */
+	int (*dial)(void *opaque, int wake_fd, struct stream_error *err);
+	void *opaque;
+	int wake_fd;	    /* readable: called off; the caller's */
+	uint64_t retry_max; /* ns between attempts to reconnect; 0: 2 s */
+
+	pthread_mutex_t lock; /* of progress; and what is asked for */
+	struct migration_progress progress;
+	bool force, retry, abandon;
+
+	/* The thread's. */
+	struct link *link;
+	struct stream_batch *batch;
+	struct stream_hello hello;
+	struct stream_agreement agreement;
+	enum migration_state state;
+	uint64_t *bitmap; /* dirty pages, by place in memory; regions begin at words */
+	uint64_t dirty;	  /* of them */
+	uint32_t round;
+	uint64_t begun, stopped, state_size;
+	uint64_t wire; /* bytes of connections that are gone */
+	uint64_t spent, since,
+		paced;	    /* ns of rounds; of this one: its begin, and what the limit took */
+	uint64_t harvested; /* when the bitmap was fetched last */
+	uint64_t ticket;
+	bool refused; /* by the destination, before anything was paused */
+};
+
+/* Fill in the first part. 0 or -ENOMEM. */
+int source_init(struct source *s);
+/* 0: the guest runs there. Otherwise it is here and runs as before (if it ran): -ECANCELED,
+ * -ECONNREFUSED (refused there: s->refused), others; with a text. -EOWNERDEAD: the guest could not
+ * be taken back here and stands still. */
+int source_run(struct source *s, struct stream_error *err);
+void source_exit(struct source *s);
+/* Any thread. */
+void source_progress(struct source *s, struct migration_progress *out);
+/* Whether it is too late to call it off. */
+bool source_in_doubt(struct source *s);
+/* The operator knows that the destination does not have it. */
+void source_force(struct source *s);
+/* Tries to reconnect now. */
+void source_retry(struct source *s);
+/* The machine's process ends: source_run() returns soon, also in doubt (-EINPROGRESS). */
+void source_abandon(struct source *s);
+
+/* ---- source_rounds.c ---- */
+/* Description, then rounds until what is left fits into the downtime, then the last one and the
+ * device state, with the guest stopped. */
+int source_copy(struct source *s, struct stream_error *err);
+/* ---- source.c ---- */
+int source_step(struct source *s, enum migration_event event);
+void source_phase(struct source *s, const char *phase);
+/* What the other side says while we speak: 0: nothing that matters. */
+int source_listen(struct source *s, struct stream_error *err);
+/* A frame that was not asked for: FAILURE, or an error. */
+int source_said(struct source *s, const struct stream_frame *frame, struct stream_error *err);
+
+#endif

@@ -1,0 +1,303 @@
+/* Pre-copy: rounds over what was written meanwhile, until the rest fits into the downtime. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration/source.h"
+#include "migration/stream_blob.h"
+
+static const uint64_t second = 1000000000;
+/* Stopping, loading and starting again cost time beside the bytes. */
+static const uint64_t overhead = 30000000;
+enum { HARVEST = 1 << 17 /* pages at once */, SLICE = 64 /* pages between two looks around */ };
+
+static uint64_t words(uint64_t pages)
+{
+	return (pages + 63) / 64;
+}
+
+/* ---- estimates -------------------------------------------------------------------------- */
+
+/* Bytes per second that have arrived, as fast as this side reads and that one takes them: what a
+ * limit made us wait is no fault of theirs. */
+static uint64_t rate_of(const struct source *s)
+{
+	const uint64_t unsent = link_unsent(s->link), sent = s->link->sent;
+	const uint64_t arrived = sent > unsent ? sent - unsent : 0;
+	const uint64_t now = s->since ? link_now() - s->since - s->paced : 0;
+	const uint64_t time = s->spent + now ? s->spent + now : 1;
+	uint64_t rate = (uint64_t)((double)arrived * (double)second / (double)time);
+
+	if (s->link->limit && rate > s->link->limit)
+		rate = s->link->limit;
+	return rate ? rate : 1;
+}
+
+static uint64_t expect_downtime(const struct source *s, uint64_t pages)
+{
+	const uint64_t bytes = pages * STREAM_PAGE + s->state_size + link_unsent(s->link);
+
+	return overhead + (uint64_t)((double)bytes * (double)second / (double)rate_of(s));
+}
+
+static void show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero)
+{
+	struct migration_progress *p = &s->progress;
+	double done;
+
+	pthread_mutex_lock(&s->lock);
+	p->round = s->round;
+	p->remaining = remaining * STREAM_PAGE;
+	p->sent = s->wire + s->link->sent;
+	p->pages += pages;
+	p->zero += zero;
+	p->rate = rate_of(s);
+	p->downtime_expected = expect_downtime(s, s->round > 1 ? s->dirty : remaining);
+	p->elapsed = link_now() - s->begun;
+	done = (double)(p->pages + p->zero) / (double)(p->pages + p->zero + remaining + 1);
+	if (done > p->done)
+		p->done = done;
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- what is dirty ---------------------------------------------------------------------- */
+
+static uint64_t merge(uint64_t *at, const uint64_t *more, uint64_t count, bool add)
+{
+	uint64_t bits = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		at[i] = (add ? at[i] : 0) | more[i];
+		bits += (uint64_t)__builtin_popcountll(at[i]);
+	}
+	return bits;
+}
+
+/* add: to what was fetched before and has not been sent. */
+static int harvest(struct source *s, bool add, struct stream_error *err)
+{
+	const struct stream_memory *memory = &s->m->memory;
+	uint64_t fetched[HARVEST / 64], *at = s->bitmap;
+	const uint64_t now = link_now();
+
+	s->dirty = 0;
+	for (uint32_t r = 0; r < memory->count; r++) {
+		const struct stream_region *region = &memory->region[r];
+
+		for (uint64_t i = 0; i < region->count; i += HARVEST) {
+			uint64_t left = region->count - i, n = left < HARVEST ? left : HARVEST;
+			int64_t got;
+
+			memset(fetched, 0, words(n) * sizeof(fetched[0]));
+			got = s->m->ops->harvest(s->m->opaque, region->first + i, n, fetched);
+			if (got < 0)
+				return stream_fail(err, NULL, (int)got,
+						   "cannot fetch what the guest has written: %s",
+						   strerror((int)-got));
+			s->dirty += merge(at, fetched, words(n), add);
+			at += words(n);
+		}
+	}
+	if (!add && now > s->harvested) {
+		pthread_mutex_lock(&s->lock);
+		s->progress.dirty_rate = (uint64_t)((double)s->dirty * STREAM_PAGE *
+						    (double)second / (double)(now - s->harvested));
+		pthread_mutex_unlock(&s->lock);
+	}
+	s->harvested = now;
+	return 0;
+}
+
+/* ---- a round ---------------------------------------------------------------------------- */
+
+struct sending {
+	bool all, live;
+	uint64_t pages, zero, left;
+	unsigned since;
+};
+
+/* Between pages: how far it is, whether the other side has something to say, whether we may. */
+static int look_around(struct source *s, struct sending *n, struct stream_error *err)
+{
+	int ret;
+
+	show(s, n->left, n->pages, n->zero);
+	n->pages = n->zero = 0;
+	n->since = 0;
+	ret = source_listen(s, err);
+	if (!ret) {
+		uint64_t before = link_now();
+
+		if (link_pace(s->link))
+			ret = source_listen(s, err);
+		s->paced += link_now() - before;
+	}
+	return ret;
+}
+
+static int send_page(struct source *s, struct sending *n, uint64_t page, struct stream_error *err)
+{
+	int ret = stream_batch_add(s->batch, page, s->m->ops->page(s->m->opaque, page), n->live);
+
+	if (ret < 0) {
+		/* A broken connection says more itself. */
+		if (source_listen(s, err))
+			return -ECONNRESET;
+		return stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	}
+	n->zero += ret == 1;
+	n->pages += ret == 0;
+	n->left--;
+	return ++n->since >= SLICE ? look_around(s, n, err) : 0;
+}
+
+static int send_region(struct source *s, struct sending *n, const struct stream_region *region,
+		       const uint64_t *bits, struct stream_error *err)
+{
+	int ret = 0;
+
+	for (uint64_t i = 0; i < region->count && !ret; i++) {
+		if (!n->all && !(i % 64) && !bits[i / 64]) {
+			i += 63;
+			continue;
+		}
+		if (n->all || (bits[i / 64] >> (i % 64) & 1))
+			ret = send_page(s, n, region->first + i, err);
+	}
+	return ret;
+}
+
+static int send_round(struct source *s, bool all, bool live, struct stream_error *err)
+{
+	const struct stream_memory *memory = &s->m->memory;
+	struct sending n = {.all = all, .live = live, .left = all ? memory->pages : s->dirty};
+	struct stream_round round = {.phase = live ? STREAM_PRECOPY : STREAM_STOPPED,
+				     .pages = n.left};
+	const uint64_t *bits = s->bitmap;
+	const uint64_t count = n.left;
+	int ret = stream_batch_round(s->batch, ++s->round);
+
+	s->since = link_now();
+	s->paced = 0;
+	if (!ret)
+		ret = stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
+	for (uint32_t r = 0; r < memory->count && !ret; r++) {
+		ret = send_region(s, &n, &memory->region[r], bits, err);
+		if (ret)
+			return ret;
+		bits += words(memory->region[r].count);
+	}
+	if (!ret)
+		ret = stream_batch_flush(s->batch);
+	round.ends = true;
+	round.pages = count - n.left;
+	if (!ret)
+		ret = stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
+	if (ret)
+		return source_listen(s, err) ? -ECONNRESET
+					     : stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	ret = look_around(s, &n, err);
+	s->spent += link_now() - s->since - s->paced;
+	s->since = 0;
+	return ret;
+}
+
+/* ---- the whole -------------------------------------------------------------------------- */
+
+/* The guest stands still: is what is left now as little as it was thought to be? */
+static int stop_and_finish(struct source *s, bool *done, struct stream_error *err)
+{
+	struct field_buf state = {0};
+	int ret = s->m->ops->stop(s->m->opaque, err);
+
+	*done = true;
+	if (ret)
+		return ret;
+	s->stopped = link_now();
+	source_step(s, EVENT_STOP);
+	ret = harvest(s, true, err);
+	if (ret)
+		return ret;
+	if (expect_downtime(s, s->dirty) > s->params.downtime + s->params.downtime / 2) {
+		*done = false;
+		ret = s->m->ops->take_back(s->m->opaque, err);
+		if (!ret)
+			source_step(s, EVENT_GO_ON);
+		return ret;
+	}
+	source_phase(s, "handover");
+	ret = send_round(s, false, false, err);
+	if (!ret)
+		ret = s->m->ops->state(s->m->opaque, &state, err);
+	s->state_size = state.len;
+	if (!ret) {
+		ret = stream_blob_write(&s->link->w, STREAM_DEVICE, s->round, "machine", state.data,
+					state.len);
+		if (ret && !source_listen(s, err))
+			stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	}
+	field_buf_free(&state);
+	return ret;
+}
+
+static int describe(struct source *s, struct stream_error *err)
+{
+	struct stream_frame frame;
+	int ret = s->m->ops->describe(s->m->opaque, &s->link->w, err);
+
+	if (!ret) {
+		ret = stream_memory_write(&s->link->w, &s->m->memory);
+		if (ret)
+			stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	}
+	/* It may take long to build a machine there, and a destination that refuses says why. */
+	s->link->silence = 60 * second;
+	for (;;) {
+		struct stream_accept accept;
+		int got = link_receive(s->link, ret ? 1000 : -1, &frame, err);
+
+		if (got > 0 && frame.type == STREAM_ACCEPT)
+			ret = stream_control_read(&frame, &accept, sizeof(accept), err);
+		else if (got > 0 && frame.type == STREAM_STATISTICS)
+			continue;
+		else if (got > 0)
+			ret = source_said(s, &frame, err);
+		else if (got < 0)
+			ret = got;
+		break;
+	}
+	s->link->silence = 10 * second;
+	s->wire += s->link->sent;
+	s->link->sent = 0;
+	return ret;
+}
+
+int source_copy(struct source *s, struct stream_error *err)
+{
+	bool done = false;
+	int ret = describe(s, err);
+
+	if (!ret)
+		ret = s->m->ops->track(s->m->opaque, true, err);
+	s->harvested = link_now();
+	if (!ret) {
+		source_phase(s, "copy");
+		ret = send_round(s, true, true, err);
+	}
+	while (!ret && !done) {
+		ret = harvest(s, false, err);
+		if (ret)
+			break;
+		if (expect_downtime(s, s->dirty) <= s->params.downtime)
+			ret = stop_and_finish(s, &done, err);
+		else if (s->params.timeout && link_now() - s->begun > s->params.timeout)
+			ret = stream_fail(err, NULL, -ETIME,
+					  "the guest writes faster than the link carries: what is "
+					  "left would stop it for %" PRIu64 " ms",
+					  expect_downtime(s, s->dirty) / 1000000);
+		if (!ret && !done && s->dirty)
+			ret = send_round(s, false, true, err);
+	}
+	return ret;
+}

@@ -1,0 +1,126 @@
+#include "migration/state.h"
+
+#include <stddef.h>
+
+static const char *const state_names[MIGRATION_STATES] = {
+	[SOURCE_COPY] = "copy",	      [SOURCE_STOPPED] = "stopped", [SOURCE_READY] = "ready",
+	[SOURCE_DOUBT] = "doubt",     [SOURCE_MOVED] = "moved",	    [SOURCE_KEPT] = "kept",
+	[DEST_COPY] = "copy",	      [DEST_READY] = "ready",	    [DEST_WAITING] = "waiting",
+	[DEST_STARTING] = "starting", [DEST_RUNS] = "runs",	    [DEST_DONE] = "done",
+	[DEST_REFUSED] = "refused",   [DEST_FAILED] = "failed",
+};
+
+static const char *const event_names[MIGRATION_EVENTS] = {
+	[EVENT_STOP] = "stop",
+	[EVENT_GO_ON] = "go on",
+	[EVENT_SAY_READY] = "says READY",
+	[EVENT_SAY_RUN] = "says RUN",
+	[EVENT_STARTED] = "started",
+	[EVENT_START_FAILED] = "cannot start",
+	[EVENT_CALL_OFF] = "called off",
+	[EVENT_FORCE] = "forced",
+	[EVENT_GIVE_UP] = "gives up",
+	[EVENT_READY] = "READY",
+	[EVENT_RUN] = "RUN",
+	[EVENT_ACK] = "ACK",
+	[EVENT_FAILURE] = "FAILURE",
+	[EVENT_END] = "END",
+	[EVENT_LOST] = "link lost",
+	[EVENT_BACK] = "link back",
+};
+
+static const struct row {
+	unsigned char state, event, next;
+} rows[] = {
+	{SOURCE_COPY, EVENT_STOP, SOURCE_STOPPED},
+	{SOURCE_COPY, EVENT_CALL_OFF, SOURCE_KEPT},
+	{SOURCE_COPY, EVENT_FAILURE, SOURCE_KEPT},
+	{SOURCE_COPY, EVENT_LOST, SOURCE_KEPT},
+
+	{SOURCE_STOPPED, EVENT_GO_ON, SOURCE_COPY},
+	{SOURCE_STOPPED, EVENT_READY, SOURCE_READY},
+	{SOURCE_STOPPED, EVENT_CALL_OFF, SOURCE_KEPT},
+	{SOURCE_STOPPED, EVENT_FAILURE, SOURCE_KEPT},
+	{SOURCE_STOPPED, EVENT_LOST, SOURCE_KEPT},
+
+	{SOURCE_READY, EVENT_SAY_RUN, SOURCE_DOUBT},
+	{SOURCE_READY, EVENT_CALL_OFF, SOURCE_KEPT},
+	{SOURCE_READY, EVENT_FAILURE, SOURCE_KEPT},
+	{SOURCE_READY, EVENT_LOST, SOURCE_KEPT},
+
+	/* Only the destination can say what it is; until then it is too late to call it off. */
+	{SOURCE_DOUBT, EVENT_ACK, SOURCE_MOVED},
+	{SOURCE_DOUBT, EVENT_FAILURE, SOURCE_KEPT},
+	{SOURCE_DOUBT, EVENT_READY, SOURCE_DOUBT}, /* it has no RUN: again */
+	{SOURCE_DOUBT, EVENT_SAY_RUN, SOURCE_DOUBT},
+	{SOURCE_DOUBT, EVENT_LOST, SOURCE_DOUBT},
+	{SOURCE_DOUBT, EVENT_BACK, SOURCE_DOUBT},
+	{SOURCE_DOUBT, EVENT_FORCE, SOURCE_KEPT},
+
+	{DEST_COPY, EVENT_SAY_READY, DEST_READY},
+	{DEST_COPY, EVENT_CALL_OFF, DEST_FAILED},
+	{DEST_COPY, EVENT_FAILURE, DEST_FAILED},
+	{DEST_COPY, EVENT_LOST, DEST_FAILED},
+
+	/* Its user can end it here: it has not run. */
+	{DEST_READY, EVENT_RUN, DEST_STARTING},
+	{DEST_READY, EVENT_FAILURE, DEST_FAILED},
+	{DEST_READY, EVENT_CALL_OFF, DEST_REFUSED},
+	{DEST_READY, EVENT_LOST, DEST_WAITING},
+
+	{DEST_WAITING, EVENT_BACK, DEST_READY},
+	{DEST_WAITING, EVENT_CALL_OFF, DEST_REFUSED},
+	{DEST_WAITING, EVENT_GIVE_UP, DEST_FAILED},
+
+	{DEST_STARTING, EVENT_STARTED, DEST_RUNS},
+	{DEST_STARTING, EVENT_START_FAILED, DEST_REFUSED},
+
+	{DEST_RUNS, EVENT_RUN, DEST_RUNS}, /* once more, after a new connection */
+	{DEST_RUNS, EVENT_LOST, DEST_RUNS},
+	{DEST_RUNS, EVENT_BACK, DEST_RUNS},
+	{DEST_RUNS, EVENT_END, DEST_DONE},
+
+	{DEST_REFUSED, EVENT_RUN, DEST_REFUSED},
+	{DEST_REFUSED, EVENT_LOST, DEST_REFUSED},
+	{DEST_REFUSED, EVENT_BACK, DEST_REFUSED},
+	{DEST_REFUSED, EVENT_FAILURE, DEST_FAILED}, /* the source has heard it */
+	{DEST_REFUSED, EVENT_GIVE_UP, DEST_FAILED},
+};
+
+int migration_next(enum migration_state state, enum migration_event event)
+{
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		if (rows[i].state == state && rows[i].event == event)
+			return rows[i].next;
+	}
+	return -1;
+}
+
+bool migration_owns(enum migration_state state)
+{
+	switch (state) {
+	case SOURCE_COPY:
+	case SOURCE_STOPPED:
+	case SOURCE_READY:
+	case SOURCE_KEPT:
+	case DEST_RUNS:
+	case DEST_DONE: return true;
+	default: return false;
+	}
+}
+
+bool migration_over(enum migration_state state)
+{
+	return state == SOURCE_MOVED || state == SOURCE_KEPT || state == DEST_DONE ||
+	       state == DEST_FAILED;
+}
+
+const char *migration_state_name(enum migration_state state)
+{
+	return state_names[state];
+}
+
+const char *migration_event_name(enum migration_event event)
+{
+	return event_names[event];
+}

@@ -1,0 +1,230 @@
+/* A machine that another ferry sends: the loop's thread builds it and runs it, a thread of the
+ * migration's own fills it. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "vmm/cleanup.h"
+#include "vmm/exit_codes.h"
+#include "vmm/incoming_internal.h"
+#include "vmm/message.h"
+
+static const uint64_t patience = 300000000000; /* for a source that may have said RUN; ns */
+
+static struct incoming *of(struct vm_arrival *arrival)
+{
+	return (struct incoming *)((char *)arrival - offsetof(struct incoming, arrival));
+}
+
+/* ---- the sink's calls, on the loop's thread --------------------------------------------- */
+
+struct load {
+	struct incoming *in;
+	const void *state;
+	size_t len;
+	const struct stream_run *run;
+	struct stream_error *err;
+	uint64_t since;
+};
+
+static void load_now(void *arg)
+{
+	struct load *l = arg;
+
+	loop_call_answer(&l->in->call, incoming_sink.load(l->in, l->state, l->len, l->err));
+}
+
+static int call_load(void *opaque, const void *state, size_t len, struct stream_error *err)
+{
+	struct incoming *in = opaque;
+	struct load load = {.in = in, .state = state, .len = len, .err = err};
+	int ret = loop_call(&in->call, load_now, &load);
+
+	return ret == -ECANCELED ? stream_fail(err, NULL, ret, "called off") : ret;
+}
+
+/* Guest time has run on since the source spoke. */
+static void start_now(void *arg)
+{
+	struct load *l = arg;
+	struct stream_run run = *l->run;
+
+	if (!(l->in->vm->holds & VM_HOLD_USER))
+		run.guest += link_now() - l->since;
+	loop_call_answer(&l->in->call, incoming_sink.start(l->in, &run, l->err));
+}
+
+static int call_start(void *opaque, const struct stream_run *run, struct stream_error *err)
+{
+	struct incoming *in = opaque;
+	struct load load = {.in = in, .run = run, .err = err, .since = link_now()};
+	int ret = loop_call(&in->call, start_now, &load);
+
+	return ret == -ECANCELED ? stream_fail(err, NULL, ret, "called off") : ret;
+}
+
+static int call_description(void *opaque, const struct stream_frame *frame,
+			    struct stream_error *err)
+{
+	return incoming_sink.description(opaque, frame, err);
+}
+
+static int call_image(void *opaque, const char *name, const void *data, size_t len,
+		      struct stream_error *err)
+{
+	return incoming_sink.image(opaque, name, data, len, err);
+}
+
+static uint8_t *call_page(void *opaque, uint64_t page)
+{
+	return incoming_sink.page(opaque, page);
+}
+
+static const struct migration_sink_ops calling_sink = {
+	.description = call_description,
+	.image = call_image,
+	.page = call_page,
+	.load = call_load,
+	.start = call_start,
+};
+
+/* ---- the thread ------------------------------------------------------------------------- */
+
+static void over(void *arg)
+{
+	struct incoming *in = arg;
+	struct vm *vm = in->vm;
+
+	if (in->code) {
+		error_set(&vm->engine_error, in->code, "the guest did not come: %s", in->why.text);
+		vm_absent(vm);
+	} else if (!vm->config->quiet) {
+		message("the guest has come and runs here");
+	}
+}
+
+static void *receive_main(void *arg)
+{
+	struct incoming *in = arg;
+
+	pthread_setname_np(pthread_self(), "migration");
+	in->code = destination_run(&in->from, &in->why);
+	loop_work_post(in->vm->loop, &in->over_work);
+	return NULL;
+}
+
+static int receive_begin(struct vm_arrival *arrival, struct vm *vm, struct error *err)
+{
+	struct incoming *in = of(arrival);
+	sigset_t all, old;
+	int ret;
+
+	in->vm = vm;
+	ret = incoming_check_memory(in, &in->from.arrival.memory, err);
+	if (ret)
+		return ret;
+	loop_call_init(&in->call, vm->loop);
+	in->over_work = (struct loop_work){.fn = over, .arg = in};
+	sigfillset(&all);
+	cleanup_allow_crashes(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	ret = -pthread_create(&in->thread, NULL, receive_main, in);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	in->started = !ret;
+	return ret ? error_set(err, ret, "cannot start a thread: %s", strerror(-ret)) : 0;
+}
+
+static void receive_finish(struct vm_arrival *arrival)
+{
+	struct incoming *in = of(arrival);
+	const uint64_t one = 1;
+
+	if (!in->started)
+		return;
+	loop_call_end(&in->call);
+	(void)!write(in->wake_fd, &one, sizeof(one));
+	pthread_join(in->thread, NULL);
+	loop_work_cancel(in->vm->loop, &in->over_work);
+	loop_call_exit(&in->call);
+	in->started = false;
+}
+
+/* ---- before there is a machine ---------------------------------------------------------- */
+
+/* Signals end the waiting; they stay pending for whoever comes after. */
+static int wait_for_source(struct incoming *in, struct error *err)
+{
+	struct stream_error why;
+	struct signalfd_siginfo info;
+	sigset_t ends, old;
+	int ret, fd;
+
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGINT);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &ends, &old);
+	fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
+	in->from.wake_fd = fd;
+	ret = destination_begin(&in->from, &calling_sink, in, &why);
+	if (ret == -ECANCELED && fd >= 0 && read(fd, &info, sizeof(info)) == sizeof(info))
+		ret = error_set(err, -EINTR, "ended by signal %u before a guest came",
+				info.ssi_signo);
+	else if (ret)
+		error_set(err, ret, "the guest did not come: %s", why.text);
+	close(fd);
+	in->from.wake_fd = in->wake_fd;
+	if (in->from.link)
+		in->from.link->wake_fd = in->wake_fd;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ret;
+}
+
+static int receive(struct incoming *in, const struct vm_observer *observer,
+		   struct vm_result *result, struct error *err)
+{
+	int ret = wait_for_source(in, err);
+
+	if (!ret) {
+		ret = vm_run_arrival(&in->config, &in->arrival, observer, result, err);
+		if (ret)
+			destination_refuse(&in->from, err->text);
+	}
+	destination_end(&in->from);
+	return ret;
+}
+
+int vm_receive(const struct incoming_config *how, const struct vm_observer *observer,
+	       struct vm_result *result, struct error *err)
+{
+	struct incoming *in = malloc(sizeof(*in));
+	struct stream_error why;
+	int ret;
+
+	if (!in)
+		return error_set(err, -ENOMEM, "no memory");
+	incoming_init(in, how);
+	in->arrival.begin = receive_begin;
+	in->arrival.finish = receive_finish;
+	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	in->from = (struct destination){
+		.ferry = FERRY_VERSION, .arch = "x86_64", .patience = patience};
+	ret = door_open(&in->from.door, how->from, how->insecure, &why);
+	if (ret) {
+		error_set(err, ret, "%s", why.text);
+	} else {
+		if (!how->quiet && !how->detach)
+			message("waiting for a guest at %s", door_address(in->from.door));
+		observer->listening(observer->opaque, door_address(in->from.door));
+		ret = receive(in, observer, result, err);
+		door_close(in->from.door);
+	}
+	close(in->wake_fd);
+	incoming_exit(in);
+	free(in);
+	return ret;
+}

@@ -1,0 +1,167 @@
+/* To another ferry: the thread, what can be asked of it, and what it is told. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "migration/address.h"
+#include "vmm/json_util.h"
+#include "vmm/message.h"
+#include "vmm/outgoing_internal.h"
+
+enum { CONNECT_MS = 10000 };
+
+static int dial(void *opaque, int wake_fd, struct stream_error *err)
+{
+	const struct outgoing *o = opaque;
+
+	return address_connect(o->path, CONNECT_MS, wake_fd, err);
+}
+
+static void *move_main(void *arg)
+{
+	struct outgoing *o = arg;
+
+	pthread_setname_np(pthread_self(), "migration");
+	o->code = source_run(&o->move, &o->why);
+	loop_work_post(o->vm->loop, &o->over_work);
+	return NULL;
+}
+
+static void wake(struct outgoing *o)
+{
+	const uint64_t one = 1;
+
+	(void)!write(o->wake_fd, &one, sizeof(one));
+}
+
+void outgoing_move_abandon(struct outgoing *o)
+{
+	source_abandon(&o->move);
+	wake(o);
+}
+
+void outgoing_move_exit(struct outgoing *o)
+{
+	source_exit(&o->move);
+	close(o->wake_fd);
+}
+
+int outgoing_move(struct vm *vm, const struct outgoing_params *params,
+		  struct control_request *request, struct error *err)
+{
+	struct stream_error why;
+	struct outgoing *o;
+	int ret = address_check(params->to, &why);
+
+	if (ret)
+		return error_set(err, ret, "%s", why.text);
+	o = outgoing_create(vm, err);
+	if (!o)
+		return -EBUSY;
+	o->request = request;
+	o->path = strdup(params->to);
+	o->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	o->move = (struct source){.m = &o->source,
+				  .params = {.downtime = params->downtime_ms * 1000000,
+					     .bandwidth = params->bandwidth,
+					     .timeout = params->timeout_ms * 1000000},
+				  .dial = dial,
+				  .opaque = o,
+				  .wake_fd = o->wake_fd};
+	ret = source_init(&o->move);
+	o->live = true;
+	if (ret || !o->path || o->wake_fd < 0)
+		ret = error_set(err, -ENOMEM, "no memory");
+	else
+		ret = outgoing_start(o, move_main, err);
+	if (ret)
+		outgoing_free(o);
+	return ret;
+}
+
+int outgoing_control(struct vm *vm, const char *action, struct error *err)
+{
+	struct outgoing *o = vm->outgoing;
+	bool doubt;
+
+	if (!o || !o->live)
+		return error_set(err, -ENOENT, "the machine is not being moved");
+	doubt = source_in_doubt(&o->move);
+	if (!strcmp(action, "retry")) {
+		source_retry(&o->move);
+		return 0;
+	}
+	if (!strcmp(action, "cancel")) {
+		if (doubt)
+			return error_set(
+				err, -EBUSY,
+				"it is too late: the guest was given away, and only %s knows "
+				"whether it runs there",
+				o->path);
+		o->cancelled = true;
+		wake(o);
+		return 0;
+	}
+	if (!strcmp(action, "force")) {
+		if (!doubt)
+			return error_set(err, -EINVAL, "nothing is in doubt: cancel will do");
+		message("told to take the guest back, though it may run at %s: if it does, two of "
+			"it write to the same disks",
+			o->path);
+		source_force(&o->move);
+		return 0;
+	}
+	return error_set(err, -EINVAL, "'%s' is none of cancel, retry, force", action);
+}
+
+static json_int_t ms(uint64_t ns)
+{
+	return (json_int_t)((ns + 999999) / 1000000);
+}
+
+static json_t *progress_json(const struct migration_progress *p)
+{
+	json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}",
+			      "phase", p->phase, "state", migration_state_name(p->state), "round",
+			      (json_int_t)p->round, "total", (json_int_t)p->total, "remaining",
+			      (json_int_t)p->remaining, "bytes", (json_int_t)p->sent, "pages",
+			      (json_int_t)p->pages, "zero-pages", (json_int_t)p->zero, "rate",
+			      (json_int_t)p->rate, "dirty-rate", (json_int_t)p->dirty_rate,
+			      "expected-downtime-ms", ms(p->downtime_expected), "total-ms",
+			      ms(p->elapsed), "done", p->done);
+
+	return j;
+}
+
+json_t *outgoing_query(struct vm *vm)
+{
+	struct migration_progress p;
+	json_t *j;
+
+	if (!vm->outgoing || !vm->outgoing->live)
+		return NULL;
+	source_progress(&vm->outgoing->move, &p);
+	j = progress_json(&p);
+	json_object_set_new(j, "to", json_text(vm->outgoing->path));
+	return j;
+}
+
+json_t *outgoing_summary(struct outgoing *o)
+{
+	struct migration_progress p;
+	json_t *j;
+
+	source_progress(&o->move, &p);
+	j = progress_json(&p);
+	json_object_set_new(j, "status",
+			    json_string(!o->code	  ? "moved"
+					: o->move.refused ? "refused"
+					: o->cancelled	  ? "cancelled"
+							  : "failed"));
+	json_object_set_new(j, "text", json_text(o->code ? o->why.text : ""));
+	json_object_set_new(j, "downtime-ms", json_integer(ms(p.downtime)));
+	json_object_set_new(j, "faults", json_integer(0));
+	return j;
+}
