@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "vmm/json_util.h"
+#include "vmm/outgoing.h"
 #include "vmm/vm_internal.h"
 
 static json_t *element(const struct config_field *field, const void *object, unsigned index)
@@ -101,16 +102,21 @@ json_t *vm_info(struct vm *vm)
 {
 	const struct clock_source *clock = loop_clock(vm->loop);
 	struct timespec now;
+	json_t *all, *migration;
 	json_int_t up;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	up = (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec - (json_int_t)vm->start_ns;
-	return json_pack("{s:o, s:s, s:s, s:i, s:f, s:f, s:i, s:s, s:o, s:s, s:o, s:o}", "name",
-			 json_text(vm->presence.name.name), "state", vm_state_name(vm), "version",
-			 FERRY_VERSION, "pid", (int)getpid(), "uptime", (double)up / 1e9,
-			 "guest-time", (double)clock->now(clock->opaque) / 1e9, "resets",
-			 (int)vm->resets, "engine", vm->engine_ops->name, "engine-reason",
-			 json_text(vm->host_engine.reason), "cpu-model", vm->cpuid.model->name,
-			 "config", config_json(run_config_fields, vm->config), "devices",
-			 vm_devices(vm, false));
+	migration = outgoing_query(vm);
+	all = json_pack("{s:o, s:s, s:s, s:i, s:f, s:f, s:i, s:s, s:o, s:s, s:o, s:o}", "name",
+			json_text(vm->presence.name.name), "state", vm_state_name(vm), "version",
+			FERRY_VERSION, "pid", (int)getpid(), "uptime", (double)up / 1e9,
+			"guest-time", (double)clock->now(clock->opaque) / 1e9, "resets",
+			(int)vm->resets, "engine", vm->engine_ops->name, "engine-reason",
+			json_text(vm->host_engine.reason), "cpu-model", vm->cpuid.model->name,
+			"config", config_json(run_config_fields, vm->config), "devices",
+			vm_devices(vm, false));
+	if (migration)
+		json_object_set_new(all, "migration", migration);
+	return all;
 }

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import socket
 import tempfile
 import time
 
@@ -202,3 +203,140 @@ def test_restore_elsewhere():
             f.truncate(os.path.getsize(path) // 3)
         code, _, err = ferry("restore", "--disk", f"1={copy}", path, env=guest.env)
         check(code == 1 and "cut off" in err or "ends" in err, f"{code} {err}")
+
+
+# ---- from one ferry to another ----------------------------------------------------------------------
+
+
+class Receiver(Process):
+    """A ferry receive that listens."""
+
+    def __init__(self, folder, env, name, *options, address=None):
+        self.address = address or "unix:" + folder.file(name + ".sock")
+        super().__init__([FERRY, "receive", "--name", name, *options, self.address], env=env)
+        self.env = env
+        end = time.monotonic() + 60
+        while b"waiting for a guest" not in self.errors:
+            check(time.monotonic() < end and self.child.poll() is None, f"receive does not listen{self.tail()}")
+            time.sleep(0.05)
+        self.address = re.search(r"guest at (\S+)", self.stderr()).group(1)
+
+
+def migrate(env, name, address, *options, code=0):
+    """ferry migrate: the lines of --json."""
+    got, out, err = ferry("migrate", "--json", "--downtime", "1s", *options, name, address, env=env, timeout=200)
+    check(got == code, f"migrate: exit code {got}, not {code}: {out[-2000:]}{err}")
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@needs_ferry
+@limit(600)
+@each(cpus=[1, 2, 4])
+def test_live(cpus):
+    """A guest that writes for ever, with a disk that both have: everything is there, in time and whole."""
+    with Folder() as folder, start(folder, cpus, mib=4, memory=128) as guest:
+        guest.line("blkcheck write /dev/vda 8 7")
+        guest.expect("8 MiB written", 120)
+        with Receiver(folder, guest.env, "there", "--net", "user") as there:
+            lines = migrate(guest.env, "test", there.address)
+            check(guest.wait(30) == 0 and "the guest is at " in guest.stderr(), guest.tail())
+            end = lines[-1]
+            check(end["status"] == "moved" and end["phase"] == "completed" and end["downtime_ms"] < 3000, end)
+            check(all(a["done"] <= b["done"] and a["bytes"] <= b["bytes"] for a, b in zip(lines, lines[1:])),
+                  "the display runs backward")
+            check(not any(line["phase"] == "paused" for line in lines), "paused, with a good link")
+            last = int(re.findall(rb"tick (\d+)", guest.text)[-1])
+            first, _ = ticks(there, 2)
+            check(first in (last, last + 1), f"tick {first} came after tick {last}")
+            there.line("blkcheck check /dev/vda 8 7; blkcheck write /dev/vda 8 9; blkcheck check /dev/vda 8 9")
+            there.expect("8 MiB right", 120)
+            there.expect("8 MiB right", 120)
+            passes(there)
+            there.line("poweroff")
+            check(there.wait(60) == 0, there.tail())
+
+
+@needs_ferry
+@limit(600)
+def test_chain():
+    """A, B, C and back to A: each hop sends what only the one before has written."""
+    with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
+        here, opened = guest, []
+        try:
+            for hop in ("b", "c", "a"):
+                there = Receiver(folder, guest.env, hop, address="tcp:127.0.0.1:0")
+                opened.append(there)
+                migrate(guest.env, "test" if here is guest else previous, there.address)
+                check(here.wait(30) == 0, here.tail())
+                passes(there, 1)
+                here, previous = there, hop
+            here.line("poweroff")
+            check(here.wait(60) == 0, here.tail())
+        finally:
+            for there in opened:
+                there.close()
+
+
+@needs_ferry
+@limit(600)
+def test_live_fails():
+    """Nobody there, a stranger there, called off, the other side killed: the guest runs on here, and goes afterwards."""
+    with Folder() as folder, start(folder, 1, mib=4, memory=128) as guest:
+        nobody = migrate(guest.env, "test", "unix:" + folder.file("nobody"), code=22)
+        check("No such file" in nobody[-1]["text"], nobody[-1])
+        ticks(guest, 1)
+        with Receiver(folder, guest.env, "first") as there:
+            # A stranger does no harm, nor does who says nothing, nor one that would send another session.
+            strangers = []
+            for data in (b"GET / HTTP/1.0\r\n\r\n" * 100, b""):
+                line = socket.socket(socket.AF_UNIX)
+                line.connect(there.address[5:])
+                line.sendall(data)
+                strangers.append(line)
+            mover = Process([FERRY, "migrate", "--bandwidth", "1M", "--json", "test", there.address], env=guest.env,
+                            terminal=False)
+            mover.expect(r'"phase":"copy"', 60)
+            code, out, _ = ferry("info", "--json", "test", env=guest.env)
+            check(code == 0 and json.loads(out)["migration"]["phase"] == "copy", out[-500:])
+            code, _, err = ferry("migrate", "test", there.address, env=guest.env)
+            check(code == 22 and "already" in err, f"{code} {err}")
+            check(ferry("migrate-control", "test", "cancel", env=guest.env)[0] == 0, "cancel")
+            check(mover.wait(30) == 24, f"called off{mover.tail()}")
+            check(there.wait(30) == 1 and "called it off" in there.stderr(), there.tail())
+            mover.close()
+            for line in strangers:
+                line.close()
+        ticks(guest, 2)
+        with Receiver(folder, guest.env, "second") as there:
+            mover = Process([FERRY, "migrate", "--bandwidth", "2M", "--json", "test", there.address], env=guest.env,
+                            terminal=False)
+            mover.expect(r'"phase":"copy"', 60)
+            there.kill()
+            check(mover.wait(60) == 22, f"the other side was killed{mover.tail()}")
+            mover.close()
+        ticks(guest, 2)
+        with Receiver(folder, guest.env, "last") as there:
+            migrate(guest.env, "test", there.address)
+            check(guest.wait(30) == 0, guest.tail())
+            passes(there)
+
+
+@needs_ferry
+@limit(300)
+def test_addresses():
+    """What can be listened at, and what cannot."""
+    with Folder() as folder:
+        env = {"FERRY_RUNTIME_DIR": folder.path}
+        for address, reason in (("tcp:0.0.0.0:0", "--insecure"), ("tcp:127.0.0.1", "no address"),
+                                ("tcp:127.0.0.1:99999", "no address"), ("file", "no address"), ("unix:", "no address"),
+                                ("unix:/nowhere/s", "No such file")):
+            code, _, err = ferry("receive", address, env=env)
+            check(code == 1 and reason in err, f"{address}: {code} {err}")
+        with Receiver(folder, env, "one") as there:
+            code, _, err = ferry("receive", there.address, env=env)
+            check(code == 1 and "in use" in err, f"{code} {err}")
+            there.kill(15)
+            check(there.wait(20) == 1, there.tail())
+        check(not os.path.exists(folder.file("one.sock")), "the socket is left")
+        with Receiver(folder, env, "open", "--insecure", address="tcp:0.0.0.0:0") as there:
+            check(re.fullmatch(r"tcp:0.0.0.0:[1-9]\d+", there.address), there.address)

@@ -1,0 +1,340 @@
+/*
+ * Two sides of a migration in one process, with memory instead of machines, and a relay between
+ * them that counts frames and spoils the n-th one.
+ */
+#ifndef TESTS_UNIT_MIGRATION_UTIL_H
+#define TESTS_UNIT_MIGRATION_UTIL_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "migration/address.h"
+#include "migration/bytes.h"
+#include "migration/destination.h"
+#include "migration/source.h"
+#include "migration/stream_blob.h"
+#include "migration/stream_items.h"
+
+enum { FAKE_PAGES = 700 };
+
+/* ---- the machine that goes ---- */
+
+struct fake_source {
+	struct migration_source m;
+	uint8_t (*memory)[STREAM_PAGE];
+	bool dirty[FAKE_PAGES];
+	bool running, released, tracked, fail_release;
+	unsigned harvests;
+};
+
+static inline void fake_write(struct fake_source *f, unsigned page, uint8_t value)
+{
+	memset(f->memory[page], value, STREAM_PAGE);
+	f->dirty[page] = true;
+}
+
+static inline int fake_describe(void *opaque, struct stream_writer *w, struct stream_error *err)
+{
+	struct field_buf buf = {0};
+	uint8_t image[100] = {1};
+	int ret = stream_item_put_text(&buf, true, "name", "fake");
+
+	(void)opaque;
+	if (!ret)
+		ret = stream_write_bytes(w, STREAM_DESCRIPTION, 0, buf.data, buf.len);
+	if (!ret)
+		ret = stream_blob_write(w, STREAM_IMAGE, 0, "boot", image, sizeof(image));
+	field_buf_free(&buf);
+	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+}
+
+static inline const uint8_t *fake_page(void *opaque, uint64_t page)
+{
+	return ((struct fake_source *)opaque)->memory[page];
+}
+
+static inline int fake_track(void *opaque, bool on, struct stream_error *err)
+{
+	struct fake_source *f = opaque;
+
+	(void)err;
+	f->tracked = on;
+	return 0;
+}
+
+/* The guest writes between the harvests, less each time. */
+static inline int64_t fake_harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	struct fake_source *f = opaque;
+	int64_t n = 0;
+
+	for (unsigned i = 0; f->running && i < FAKE_PAGES; i += 7 + 200 * f->harvests)
+		fake_write(f, i, (uint8_t)(i + 3 * f->harvests));
+	f->harvests++;
+	for (uint64_t i = 0; i < pages; i++) {
+		if (!f->dirty[first + i])
+			continue;
+		bitmap[i / 64] |= 1ull << (i % 64);
+		f->dirty[first + i] = false;
+		n++;
+	}
+	return n;
+}
+
+static inline int fake_stop(void *opaque, struct stream_error *err)
+{
+	struct fake_source *f = opaque;
+
+	(void)err;
+	/* The last words before it stands still. */
+	if (f->running)
+		fake_write(f, 5, 0x77);
+	f->running = false;
+	return 0;
+}
+
+static inline int fake_state(void *opaque, struct field_buf *buf, struct stream_error *err)
+{
+	(void)opaque;
+	(void)err;
+	return field_buf_append(buf, "the device state", 16);
+}
+
+static inline int fake_release(void *opaque, struct stream_error *err)
+{
+	struct fake_source *f = opaque;
+
+	(void)err;
+	f->released = true;
+	return 0;
+}
+
+static inline int fake_take_back(void *opaque, struct stream_error *err)
+{
+	struct fake_source *f = opaque;
+
+	(void)err;
+	f->running = true;
+	f->released = false;
+	return 0;
+}
+
+static inline uint64_t fake_guest_time(void *opaque)
+{
+	(void)opaque;
+	return 12345;
+}
+
+static const struct migration_source_ops fake_source_ops = {
+	.describe = fake_describe,
+	.page = fake_page,
+	.track = fake_track,
+	.harvest = fake_harvest,
+	.stop = fake_stop,
+	.state = fake_state,
+	.release = fake_release,
+	.take_back = fake_take_back,
+	.guest_time = fake_guest_time,
+};
+
+static inline void fake_source_init(struct fake_source *f)
+{
+	*f = (struct fake_source){
+		.m = {.ops = &fake_source_ops, .opaque = f, .arch = "x86_64", .ferry = "test"},
+		.memory = calloc(FAKE_PAGES, STREAM_PAGE),
+		.running = true};
+	stream_memory_add(&f->m.memory, 0, FAKE_PAGES);
+	for (unsigned i = 0; i < FAKE_PAGES; i++)
+		memset(f->memory[i], i % 3 ? (int)i : 0, STREAM_PAGE);
+}
+
+/* ---- the machine that comes ---- */
+
+struct fake_sink {
+	uint8_t (*memory)[STREAM_PAGE];
+	bool loaded, running, fail_start;
+	struct fake_source *other;
+	bool both; /* it was started while the other one had it */
+};
+
+static inline int sink_description(void *opaque, const struct stream_frame *frame,
+				   struct stream_error *err)
+{
+	(void)opaque;
+	(void)frame;
+	(void)err;
+	return 0;
+}
+
+static inline int sink_image(void *opaque, const char *name, const void *data, size_t len,
+			     struct stream_error *err)
+{
+	(void)opaque;
+	(void)name;
+	(void)data;
+	return len == 100 ? 0 : stream_fail(err, NULL, -EPROTO, "an image of %zu bytes", len);
+}
+
+static inline uint8_t *sink_page(void *opaque, uint64_t page)
+{
+	return ((struct fake_sink *)opaque)->memory[page];
+}
+
+static inline int sink_load(void *opaque, const void *state, size_t len, struct stream_error *err)
+{
+	struct fake_sink *f = opaque;
+
+	f->loaded = len == 16 && !memcmp(state, "the device state", len);
+	return f->loaded ? 0 : stream_fail(err, NULL, -EPROTO, "another state");
+}
+
+static inline int sink_start(void *opaque, const struct stream_run *run, struct stream_error *err)
+{
+	struct fake_sink *f = opaque;
+
+	if (run->guest != 12345 || f->fail_start)
+		return stream_fail(err, NULL, -EBUSY, "the disk is taken");
+	f->both = f->other->running || !f->other->released || f->running;
+	f->running = true;
+	return 0;
+}
+
+static const struct migration_sink_ops fake_sink_ops = {
+	.description = sink_description,
+	.image = sink_image,
+	.page = sink_page,
+	.load = sink_load,
+	.start = sink_start,
+};
+
+/* ---- the relay ---- */
+
+enum spoil { SPOIL_NOTHING, SPOIL_CUT, SPOIL_CUT_INSIDE, SPOIL_BYTE };
+struct relay {
+	const char *address;
+	enum spoil spoil;
+	int direction; /* 0: from the source */
+	unsigned frame;
+	bool spoiled;
+	unsigned frames[2]; /* that were carried, per direction */
+	pthread_t thread[8];
+	int fd[8][2];
+	unsigned count;
+};
+
+struct flow {
+	uint8_t buf[STREAM_HEADER + STREAM_PAYLOAD_MAX];
+	size_t len;
+};
+
+/* Sends the whole frames that are there; false: the connection is to end. */
+static inline bool relay_frames(struct relay *r, int direction, struct flow *f, int to)
+{
+	for (;;) {
+		size_t whole = f->len < STREAM_HEADER ? 0 : STREAM_HEADER + get_le(f->buf + 20, 4);
+		bool this, alive;
+
+		if (!whole || f->len < whole)
+			return true;
+		alive = f->buf[4] == STREAM_ALIVE;
+		this = !r->spoiled && r->spoil && direction == r->direction && !alive &&
+		       r->frames[direction] == r->frame;
+		r->frames[direction] += !alive;
+		if (this) {
+			r->spoiled = true;
+			if (r->spoil == SPOIL_CUT)
+				return false;
+			if (r->spoil == SPOIL_CUT_INSIDE) {
+				(void)!send(to, f->buf, whole / 2, MSG_NOSIGNAL);
+				return false;
+			}
+			f->buf[whole / 2] ^= 1;
+		}
+		for (size_t at = 0; at < whole;) {
+			ssize_t n = send(to, f->buf + at, whole - at, MSG_NOSIGNAL);
+
+			if (n <= 0)
+				return false;
+			at += (size_t)n;
+		}
+		f->len -= whole;
+		memmove(f->buf, f->buf + whole, f->len);
+	}
+}
+
+struct relay_job {
+	struct relay *relay;
+	int fd[2];
+};
+
+static inline void *relay_main(void *arg)
+{
+	struct relay_job *job = arg;
+	struct flow *flow = calloc(2, sizeof(*flow));
+	bool open[2] = {true, true};
+
+	while (open[0] || open[1]) {
+		struct pollfd pfd[2] = {{.fd = open[0] ? job->fd[0] : -1, .events = POLLIN},
+					{.fd = open[1] ? job->fd[1] : -1, .events = POLLIN}};
+
+		if (poll(pfd, 2, 5000) <= 0)
+			break;
+		for (int d = 0; d < 2; d++) {
+			struct flow *f = &flow[d];
+			ssize_t n;
+
+			if (!pfd[d].revents)
+				continue;
+			n = recv(job->fd[d], f->buf + f->len, sizeof(f->buf) - f->len, 0);
+			if (n > 0) {
+				f->len += (size_t)n;
+				if (relay_frames(job->relay, d, f, job->fd[!d]))
+					continue;
+				open[0] = open[1] = false;
+				break;
+			}
+			open[d] = false;
+			shutdown(job->fd[!d], SHUT_WR);
+		}
+	}
+	close(job->fd[0]);
+	close(job->fd[1]);
+	free(flow);
+	free(job);
+	return NULL;
+}
+
+static inline int relay_dial(void *opaque, int wake_fd, struct stream_error *err)
+{
+	struct relay *r = opaque;
+	struct relay_job *job = malloc(sizeof(*job));
+	int pair[2], out = address_connect(r->address, 1000, wake_fd, err);
+
+	if (out < 0 || r->count == 8 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+		free(job);
+		return out < 0 ? out : -EMFILE;
+	}
+	/* The relay's ends block. */
+	fcntl(out, F_SETFL, 0);
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	*job = (struct relay_job){.relay = r, .fd = {pair[1], out}};
+	pthread_create(&r->thread[r->count++], NULL, relay_main, job);
+	return pair[0];
+}
+
+static inline void relay_end(struct relay *r)
+{
+	for (unsigned i = 0; i < r->count; i++)
+		pthread_join(r->thread[i], NULL);
+}
+
+#endif

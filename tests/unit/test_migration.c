@@ -1,0 +1,147 @@
+/*
+ * Both sides of a migration, as they are, and between them a link that breaks at each frame in
+ * turn, before it, in the middle of it, or with one bit of it changed: afterwards exactly one side
+ * has the guest, with its memory, and each says the same of it.
+ */
+#include <time.h>
+
+#include "migration_util.h"
+
+static char address[128];
+
+struct destination_thread {
+	pthread_t thread;
+	struct destination d;
+	struct fake_sink *sink;
+	struct stream_error err;
+	int code;
+};
+
+static void *destination_main(void *arg)
+{
+	struct destination_thread *t = arg;
+
+	t->code = destination_begin(&t->d, &fake_sink_ops, t->sink, &t->err);
+	if (!t->code)
+		t->code = destination_run(&t->d, &t->err);
+	destination_end(&t->d);
+	return NULL;
+}
+
+/* One that has not met its source waits for ever: it is called off. */
+static void wait_for(struct destination_thread *t, int wake)
+{
+	struct timespec until;
+	const uint64_t one = 1;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 1;
+	if (!pthread_timedjoin_np(t->thread, NULL, &until))
+		return;
+	(void)!write(wake, &one, sizeof(one));
+	pthread_join(t->thread, NULL);
+}
+
+/* One migration; what is wrong with how it ended, or NULL. */
+static const char *migrate(struct relay *relay, bool fail_start, bool *moved, char *text,
+			   size_t text_len)
+{
+	struct fake_source fake;
+	struct fake_sink sink = {.memory = calloc(FAKE_PAGES, STREAM_PAGE),
+				 .fail_start = fail_start,
+				 .other = &fake};
+	struct destination_thread dest = {.sink = &sink};
+	struct stream_error err = {0};
+	struct source source;
+	const char *wrong = NULL;
+	int wake[2] = {eventfd(0, EFD_NONBLOCK), eventfd(0, EFD_NONBLOCK)}, ret;
+
+	fake_source_init(&fake);
+	dest.d = (struct destination){
+		.wake_fd = wake[1], .arch = "x86_64", .ferry = "test", .patience = 500000000};
+	if (door_open(&dest.d.door, address, false, &err))
+		return "the door does not open";
+	source = (struct source){.m = &fake.m,
+				 .params = {.downtime = 300000000},
+				 .dial = relay_dial,
+				 .opaque = relay,
+				 .wake_fd = wake[0],
+				 .retry_max = 20000000};
+	relay->address = address;
+	pthread_create(&dest.thread, NULL, destination_main, &dest);
+	if (source_init(&source))
+		return "no memory";
+	ret = source_run(&source, &err);
+	snprintf(text, text_len, "%s", ret ? err.text : "");
+	/* A source that has closed its connections is gone for the destination. */
+	source_exit(&source);
+	wait_for(&dest, wake[1]);
+	relay_end(relay);
+	door_close(dest.d.door);
+	*moved = !ret;
+	if (sink.both)
+		wrong = "it was started there before it was given away";
+	else if (!ret && (!sink.running || fake.running))
+		wrong = "moved, says the source, and it is not";
+	else if (ret && (sink.running || !fake.running || fake.released))
+		wrong = "kept, says the source, and it is not";
+	else if (!ret != !dest.code)
+		wrong = "the two do not say the same";
+	else if (!ret && memcmp(sink.memory, fake.memory, FAKE_PAGES * STREAM_PAGE) != 0)
+		wrong = "other memory";
+	else if (!ret && !sink.loaded)
+		wrong = "no device state";
+	free(sink.memory);
+	free(fake.memory);
+	close(wake[0]);
+	close(wake[1]);
+	return wrong;
+}
+
+static const char *const spoil_names[] = {"nothing", "cut before", "cut inside", "bit in"};
+
+int main(void)
+{
+	unsigned frames[2], cases = 0, moves = 0;
+	struct relay relay = {0};
+	const char *wrong;
+	char text[300];
+	bool moved;
+
+	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-migration-%d", (int)getpid());
+	wrong = migrate(&relay, false, &moved, text, sizeof(text));
+	if (wrong || !moved) {
+		printf("an undisturbed move: %s %s\n", wrong ? wrong : "", text);
+		return 1;
+	}
+	frames[0] = relay.frames[0];
+	frames[1] = relay.frames[1];
+	printf("undisturbed: %u frames there, %u back\n", frames[0], frames[1]);
+	relay = (struct relay){0};
+	wrong = migrate(&relay, true, &moved, text, sizeof(text));
+	if (wrong || moved) {
+		printf("a start that fails: %s %s\n", wrong ? wrong : "it was moved", text);
+		return 1;
+	}
+	for (int direction = 0; direction < 2; direction++) {
+		for (unsigned frame = 0; frame < frames[direction]; frame++) {
+			for (enum spoil spoil = SPOIL_CUT; spoil <= SPOIL_BYTE; spoil++) {
+				relay = (struct relay){
+					.spoil = spoil, .direction = direction, .frame = frame};
+				wrong = migrate(&relay, false, &moved, text, sizeof(text));
+				printf("%s frame %u %s: %s %s\n", spoil_names[spoil], frame,
+				       direction ? "back" : "there", moved ? "moved" : "kept",
+				       text);
+				fflush(stdout);
+				if (wrong) {
+					printf("WRONG: %s\n", wrong);
+					return 1;
+				}
+				cases++;
+				moves += moved;
+			}
+		}
+	}
+	printf("%u ways to break the link: %u moved, %u kept\n", cases, moves, cases - moves);
+	return !moves || moves == cases;
+}
