@@ -99,22 +99,21 @@ static int finish_leaf(struct walk_guest *walk, struct walk_entry *w, uint64_t n
 	mask = (UINT64_C(1) << out->shift) - 1;
 	out->gpa = (format_addr(n->f, g, w->value) & ~mask) | (ngpa & mask);
 	out->granted = out->perm = n->f->perm(w->value) & walk->perm;
-	if (access & ~out->perm) {
+	if (!walk->s->set_ad && n->a_faults && n->f->accessed & ~w->value)
+		out->fault = S2_FAULT_ACCESS_FLAG;
+	else if (access & ~out->perm)
 		out->fault = S2_FAULT_PERMISSION;
+	else if (!walk->s->set_ad && n->d_faults && access & S2_W && n->f->dirty & ~w->value)
+		out->fault = S2_FAULT_ACCESS_FLAG;
+	if (out->fault)
 		return 0;
-	}
 	if (walk->s->set_ad) {
 		err = set_bits(walk, w, ad);
 		if (err)
 			return err;
-		if (n->f->dirty & ~w->value)
-			out->perm &= ~(uint32_t)S2_W;
-	} else if ((n->a_faults && n->f->accessed & ~w->value) ||
-		   (n->d_faults && access & S2_W && n->f->dirty & ~w->value)) {
-		out->fault = S2_FAULT_ACCESS_FLAG;
-	} else if (n->d_faults && n->f->dirty & ~w->value) {
-		out->perm &= ~(uint32_t)S2_W;
 	}
+	if ((walk->s->set_ad || n->d_faults) && n->f->dirty & ~w->value)
+		out->perm &= ~(uint32_t)S2_W;
 	return 0;
 }
 

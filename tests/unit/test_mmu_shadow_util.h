@@ -47,9 +47,11 @@ static inline void *nest_alloc(void *opaque, size_t bytes)
 		n->arena_used = (n->arena_used + bytes - 1) & ~(bytes - 1);
 		block = n->ram + n->arena_used;
 		n->arena_used += bytes;
+		if (n->arena_used > TABLES)
+			block = NULL;
 	}
 	pthread_mutex_unlock(&n->arena_mutex);
-	if (n->arena_used > TABLES)
+	if (!block)
 		return NULL;
 	atomic_fetch_add(&n->live, 1);
 	/* Word by word: somebody may be walking through what this was before. */
