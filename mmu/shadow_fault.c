@@ -200,6 +200,7 @@ static enum s2_result fault_once(struct s2_thread *t, struct s2_context *ctx, ui
 		return result;
 	/* Best effort: most faults need fewer tables, or none. */
 	table_pool_fill(&t->pool, g->levels - 1u);
+	MMU_RACE_POINT();
 	brlock_read_lock(&s2->lock, &t->reader);
 	rcu_enter();
 	if (atomic_load(&set->seq) == seq)
