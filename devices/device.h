@@ -111,6 +111,10 @@ struct watch_source {
 
 /* ---- guest memory ---- */
 
+struct gpa_range {
+	uint64_t gpa, len;
+};
+
 /* Whoever was told "not yet". */
 struct dma_waiter {
 	void (*ready)(struct dma_waiter *waiter); /* the loop's thread, no lock held */

@@ -25,37 +25,68 @@ static int range_check(const struct s2 *s2, uint64_t start, uint64_t *end)
 	return range_valid(s2, start, *end) ? 0 : -EINVAL;
 }
 
-void range_flush(struct s2_thread *t, uint64_t start, uint64_t end)
+/* What range_flush does before it waits; the generation to wait for. */
+static uint64_t post(struct s2_thread *t, uint64_t start, uint64_t end)
 {
 	count_flush(&t->stats, &t->s2->pt.geo, start, end);
 	trace_event(&t->trace, S2_TRACE_FLUSH, start, 0, end, 0);
 	if (__builtin_expect(!!atomic_load(&t->s2->shadows), 0))
 		shadow_follow(t, start, end);
-	tlb_flush(&t->s2->tlb, start, end);
+	return tlb_post(&t->s2->tlb, start, end);
+}
+
+void range_flush(struct s2_thread *t, uint64_t start, uint64_t end)
+{
+	tlb_wait(&t->s2->tlb, post(t, start, end));
+}
+
+/* All valid or empty. */
+static void unmap_ranges(struct s2_thread *t, struct s2_range *range, size_t n)
+{
+	uint64_t tables = 0, generation = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct s2_range *r = &range[i];
+
+		if (r->start != r->end && t->ops->freeze(t, &r->start, &r->end, &tables))
+			generation = post(t, r->start, r->end);
+		else
+			r->end = r->start;
+	}
+	if (!generation)
+		return;
+	count(&t->stats.deferred, tables);
+	tlb_wait(&t->s2->tlb, generation);
+	/* Tables that were frozen as a whole are unreachable now; whoever was inside leaves. */
+	if (tables)
+		rcu_synchronize();
+	for (size_t i = 0; i < n; i++) {
+		if (range[i].start != range[i].end)
+			t->ops->thaw(t, range[i].start, range[i].end);
+	}
+	count(&t->stats.deferred, -tables);
 }
 
 void range_unmap(struct s2_thread *t, uint64_t start, uint64_t end)
 {
-	uint64_t tables = 0;
+	unmap_ranges(t, &(struct s2_range){start, end}, 1);
+}
 
-	if (!t->ops->freeze(t, &start, &end, &tables))
-		return;
-	count(&t->stats.deferred, tables);
-	range_flush(t, start, end);
-	/* Tables that were frozen as a whole are unreachable now; whoever was inside leaves. */
-	if (tables)
-		rcu_synchronize();
-	t->ops->thaw(t, start, end);
-	count(&t->stats.deferred, -tables);
+int s2_unmap_ranges(struct s2_thread *t, struct s2_range *range, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		int err = range_check(t->s2, range[i].start, &range[i].end);
+
+		if (err < 0)
+			return err;
+	}
+	unmap_ranges(t, range, n);
+	return 0;
 }
 
 int s2_unmap(struct s2_thread *t, uint64_t start, uint64_t end)
 {
-	int err = range_check(t->s2, start, &end);
-
-	if (!err)
-		range_unmap(t, start, end);
-	return err < 0 ? err : 0;
+	return s2_unmap_ranges(t, &(struct s2_range){start, end}, 1);
 }
 
 int s2_write_protect(struct s2_thread *t, uint64_t start, uint64_t end)

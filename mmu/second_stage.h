@@ -151,6 +151,11 @@ enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, stru
  * client uses a translation that it got before the call; the slot stays, so a later access faults
  * and is mapped again. */
 int s2_unmap(struct s2_thread *t, uint64_t start, uint64_t end);
+/* Many at the price of one wait. On -EINVAL nothing was unmapped; the array's content is lost. */
+struct s2_range {
+	uint64_t start, end;
+};
+int s2_unmap_ranges(struct s2_thread *t, struct s2_range *range, size_t n);
 int s2_write_protect(struct s2_thread *t, uint64_t start, uint64_t end);
 
 /* Splits every leaf of [start, end) that is larger than a leaf of `level` into leaves of `level`,

@@ -98,7 +98,7 @@ static void wait_all(struct tlb *tlb, uint64_t generation, bool tagged)
 	}
 }
 
-void tlb_flush(struct tlb *tlb, uint64_t start, uint64_t end)
+uint64_t tlb_post(struct tlb *tlb, uint64_t start, uint64_t end)
 {
 	struct s2_tlb_client *client;
 	uint64_t generation;
@@ -108,6 +108,11 @@ void tlb_flush(struct tlb *tlb, uint64_t start, uint64_t end)
 	for (client = tlb->clients; client; client = client->next)
 		client->invalidate(client->opaque, start, end, generation);
 	pthread_mutex_unlock(&tlb->mutex);
+	return generation;
+}
+
+void tlb_wait(struct tlb *tlb, uint64_t generation)
+{
 	wait_all(tlb, generation, false);
 }
 

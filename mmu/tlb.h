@@ -21,12 +21,12 @@ void tlb_destroy(struct tlb *tlb);
 void tlb_add(struct tlb *tlb, struct s2_tlb_client *client);
 void tlb_remove(struct tlb *tlb, struct s2_tlb_client *client);
 
-/* Tells every client to forget [start, end), then waits until all have acknowledged. No lock of the
- * core and no RCU read section is held by the caller. */
-void tlb_flush(struct tlb *tlb, uint64_t start, uint64_t end);
+/* Tells every client to forget [start, end); waits until all have acknowledged what was posted up
+ * to a generation. No lock of the core and no RCU read section is held by the caller. */
+uint64_t tlb_post(struct tlb *tlb, uint64_t start, uint64_t end);
+void tlb_wait(struct tlb *tlb, uint64_t generation);
 
-/* The same for what clients hold under a tag, in two steps: tell those that hold such; wait for
- * them until this generation. */
+/* The same for what clients hold under a tag: only those that hold such are told and waited for. */
 uint64_t tlb_post_tag(struct tlb *tlb, uint32_t tag, uint64_t start, uint64_t end);
 void tlb_wait_tag(struct tlb *tlb, uint64_t generation);
 

@@ -6,11 +6,11 @@
 /* A guest changes its balloon in hundreds of steps; clients hear of it this often. */
 #define EVENT_NS 1000000000ull
 
-static int discard(void *opaque, uint64_t gpa, uint64_t len)
+static int discard(void *opaque, const struct gpa_range *range, unsigned count)
 {
 	struct vm *vm = opaque;
 
-	return memory_discard(&vm->memory, gpa, len);
+	return memory_discard(&vm->memory, range, count);
 }
 
 uint64_t vm_balloon_actual(struct vm *vm)

@@ -313,38 +313,49 @@ static bool ram(const struct guest_memory *mem, uint64_t gpa, uint64_t len, uint
 	return gpa >= FOUR_GIB && gpa - FOUR_GIB < high && len <= high - (gpa - FOUR_GIB);
 }
 
-int memory_discard(struct guest_memory *mem, uint64_t gpa, uint64_t len)
+/* Unmapped already. A vCPU may bring it back meanwhile: what it writes then is lost or stays, as on
+ * a real machine when memory is taken away that is in use. */
+static int give_back(struct guest_memory *mem, uint64_t gpa, uint64_t len)
 {
-	uint64_t hpa, end = gpa + len;
-	int ret;
+	uint64_t hpa;
 
-	if (!ram(mem, gpa, len, &hpa))
-		return -EFAULT;
-	if (mem->incomplete)
-		return -EAGAIN;
-	if (mem->hugepages)
-		return 0;
-	gpa = (gpa + PAGE - 1) & ~(uint64_t)(PAGE - 1);
-	end &= ~(uint64_t)(PAGE - 1);
-	if (gpa >= end)
-		return 0;
-	(void)ram(mem, gpa, end - gpa, &hpa);
-	ret = s2_unmap(mem->vmm, gpa, end);
-	if (ret)
-		return ret;
-	/* Here a vCPU may bring it back: what it writes now is lost or stays, as on a real machine
-	 * when memory is taken away that is in use. */
-	if (mem->fd >= 0)
-		ret = fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)hpa,
-				(off_t)(end - gpa));
-	else
-		ret = madvise(mem->host + hpa, end - gpa, MADV_DONTNEED);
-	if (ret)
+	(void)ram(mem, gpa, len, &hpa);
+	if (mem->fd >= 0 ? fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				     (off_t)hpa, (off_t)len)
+			 : madvise(mem->host + hpa, len, MADV_DONTNEED))
 		return -errno;
 	if (mem->written)
-		mem->written(mem->written_opaque, hpa, end - gpa);
-	s2_dirty_mark(mem->vmm, gpa, end - gpa);
+		mem->written(mem->written_opaque, hpa, len);
+	s2_dirty_mark(mem->vmm, gpa, len);
 	return 0;
+}
+
+int memory_discard(struct guest_memory *mem, const struct gpa_range *range, unsigned count)
+{
+	struct s2_range pages[MEMORY_DISCARD_MAX], unmap[MEMORY_DISCARD_MAX];
+	unsigned n = 0;
+	int ret = 0;
+
+	if (count > MEMORY_DISCARD_MAX)
+		return -EINVAL;
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t hpa, start = (range[i].gpa + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+		uint64_t end = (range[i].gpa + range[i].len) & ~(uint64_t)(PAGE - 1);
+
+		if (!ram(mem, range[i].gpa, range[i].len, &hpa))
+			return -EFAULT;
+		if (start < end)
+			pages[n++] = (struct s2_range){start, end};
+	}
+	if (mem->incomplete)
+		return -EAGAIN;
+	if (mem->hugepages || !n)
+		return 0;
+	memcpy(unmap, pages, n * sizeof(*pages));
+	ret = s2_unmap_ranges(mem->vmm, unmap, n);
+	for (unsigned i = 0; !ret && i < n; i++)
+		ret = give_back(mem, pages[i].start, pages[i].end - pages[i].start);
+	return ret;
 }
 
 /* ---- for devices ---- */

@@ -61,12 +61,14 @@ int memory_write(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, co
 int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint8_t byte,
 	       size_t len);
 
-/* Gives the whole pages of [gpa, gpa + len) back to the host: they read as zeroes afterwards, count
- * as written, and no vCPU has a translation or translated code from before. Main thread, no lock
- * held (it waits for vCPUs). 0; -EFAULT: not RAM; -EAGAIN: not while memory is incomplete; -errno
- * of the host. On failure nothing is lost. Pages of hugetlbfs stay: they would not be this
- * machine's any more when it needs them again. */
-int memory_discard(struct guest_memory *mem, uint64_t gpa, uint64_t len);
+/* Gives the whole pages of up to MEMORY_DISCARD_MAX ranges back to the host: they read as zeroes
+ * afterwards, count as written, and no vCPU has a translation or translated code from before. Main
+ * thread, no lock held (it waits for vCPUs, once for all ranges). 0; -EFAULT: one is not RAM, and
+ * nothing was done; -EAGAIN: not while memory is incomplete; -errno of the host. On failure nothing
+ * is lost. Pages of hugetlbfs stay: they would not be this machine's any more when it needs them
+ * again. */
+enum { MEMORY_DISCARD_MAX = 256 };
+int memory_discard(struct guest_memory *mem, const struct gpa_range *range, unsigned count);
 
 /* How guest memory lies, in pages of guest-physical addresses; and where a page of it is. Any
  * thread. */

@@ -23,10 +23,12 @@ enum { QUEUES = 5, QUEUE_SIZE = 128, CONFIG_SIZE = 16, PAGE_SHIFT = 12 };
 #define F_REPORTING	 (1ULL << 5)
 /* 5.5.4 */
 enum { C_NUM_PAGES = 0, C_ACTUAL = 4, C_POISON = 12 };
-/* Page numbers that are looked at at once, and what a turn gives back at most: then the loop has
- * its turn. */
+/* Page numbers that are looked at at once. */
 enum { PFNS = 256 };
-#define TURN_BYTES (4ULL << 30)
+/* What a turn gives back at most: then the loop has its own. Each request may wait for all vCPUs,
+ * which may wait for a processor of a busy host. */
+enum { TURN_REQUESTS = 8 };
+#define TURN_BYTES (1ULL << 30)
 
 struct balloon {
 	struct virtio v;
@@ -50,12 +52,12 @@ const char *const virtio_balloon_stat_names[BALLOON_STATS] = {
 
 /* ---- giving memory back ---- */
 
-static bool discard(struct balloon *b, uint64_t gpa, uint64_t len, uint64_t *count)
+static bool discard(struct balloon *b, const struct gpa_range *range, unsigned n, uint64_t *bytes)
 {
-	const int ret = b->config.discard(b->config.opaque, gpa, len);
+	const int ret = n ? b->config.discard(b->config.opaque, range, n) : 0;
 
-	if (!ret)
-		*count += len;
+	for (unsigned i = 0; !ret && i < n; i++)
+		*bytes += range[i].len;
 	if (ret != -EFAULT)
 		return true;
 	virtio_fail(&b->v, "a page outside of memory");
@@ -72,20 +74,21 @@ static int by_number(const void *a, const void *b)
 /* Pages that lie side by side go together. */
 static bool inflate_some(struct balloon *b, uint32_t *pfn, unsigned count)
 {
-	unsigned first = 0;
+	struct gpa_range range[PFNS];
+	unsigned n = 0;
 
 	for (unsigned i = 0; i < count; i++)
 		pfn[i] = le32toh(pfn[i]);
 	qsort(pfn, count, sizeof(*pfn), by_number);
-	for (unsigned i = 1; i <= count; i++) {
-		if (i < count && pfn[i] - pfn[i - 1] <= 1)
-			continue;
-		if (!discard(b, (uint64_t)pfn[first] << PAGE_SHIFT,
-			     (uint64_t)(pfn[i - 1] - pfn[first] + 1) << PAGE_SHIFT, &b->inflated))
-			return false;
-		first = i;
+	for (unsigned i = 0; i < count; i++) {
+		const uint64_t gpa = (uint64_t)pfn[i] << PAGE_SHIFT;
+
+		if (n && gpa <= range[n - 1].gpa + range[n - 1].len)
+			range[n - 1].len = gpa + (1 << PAGE_SHIFT) - range[n - 1].gpa;
+		else
+			range[n++] = (struct gpa_range){gpa, 1 << PAGE_SHIFT};
 	}
-	return true;
+	return discard(b, range, n, &b->inflated);
 }
 
 /* True: go on. */
@@ -110,6 +113,7 @@ static bool inflate(struct balloon *b)
 static bool report(struct balloon *b)
 {
 	const struct virtq_seg *seg = b->chain.seg + b->chain.readable;
+	struct gpa_range range[PFNS];
 	bool poison;
 
 	pthread_mutex_lock(&b->v.lock);
@@ -118,9 +122,15 @@ static bool report(struct balloon *b)
 	/* 5.5.6.7: what is free must read as the poison afterwards; zeroes are what there is. */
 	if (poison)
 		return true;
-	for (unsigned i = 0; i < b->chain.writable; i++)
-		if (seg[i].len && !discard(b, seg[i].gpa, seg[i].len, &b->reported))
+	for (unsigned i = 0, n = 0; i < b->chain.writable; i++) {
+		if (seg[i].len)
+			range[n++] = (struct gpa_range){seg[i].gpa, seg[i].len};
+		if ((n == PFNS || i + 1 == b->chain.writable) &&
+		    !discard(b, range, n, &b->reported))
 			return false;
+		if (n == PFNS)
+			n = 0;
+	}
 	return true;
 }
 
@@ -135,7 +145,7 @@ static void serve_queue(struct balloon *b, unsigned n, bool (*serve)(struct ball
 {
 	struct virtio *v = &b->v;
 	const uint64_t start = b->inflated + b->reported;
-	unsigned budget = QUEUE_SIZE;
+	unsigned budget = TURN_REQUESTS;
 	bool any = false;
 
 	for (; budget && b->inflated + b->reported - start < TURN_BYTES; budget--) {

@@ -39,9 +39,10 @@ int virtio_net_create(struct device **out, const struct virtio_config *config,
 
 /* Memory balloon (5.5), with free page reporting and statistics. */
 struct virtio_balloon_config {
-	/* Gives the pages of [gpa, gpa + len) back to the host; they read as zeroes afterwards. The
-	 * loop's thread. */
-	int (*discard)(void *opaque, uint64_t gpa, uint64_t len);
+	/* Gives the pages of these ranges (256 at most) back to the host; they read as zeroes
+	 * afterwards. -EFAULT: one of them is not RAM, and nothing was done. It may wait for vCPUs,
+	 * once. The loop's thread. */
+	int (*discard)(void *opaque, const struct gpa_range *range, unsigned count);
 	/* The guest has given up another amount (in bytes) than before; the loop's thread. May be
 	 * NULL. */
 	void (*changed)(void *opaque, uint64_t bytes);

@@ -52,15 +52,19 @@ static unsigned in_flight(const struct machine *m)
 	return m->kind == MOCK ? m->mock->in_flight : m->kind == BLK ? m->disk.in_flight : 0;
 }
 
-static int discard(void *opaque, uint64_t gpa, uint64_t len)
+static int discard(void *opaque, const struct gpa_range *range, unsigned count)
 {
 	struct machine *m = opaque;
 
-	must(gpa <= UINT64_MAX - len);
-	if (gpa >= VT_RAM || len > VT_RAM - gpa)
-		return -EFAULT;
+	must(count && count <= 256);
+	for (unsigned i = 0; i < count; i++) {
+		must(range[i].gpa <= UINT64_MAX - range[i].len);
+		if (range[i].gpa >= VT_RAM || range[i].len > VT_RAM - range[i].gpa)
+			return -EFAULT;
+	}
 	/* Also the rings, also those of the present turn. */
-	memset(m->t.ram + gpa, 0, len);
+	for (unsigned i = 0; i < count; i++)
+		memset(m->t.ram + range[i].gpa, 0, range[i].len);
 	return 0;
 }
 

@@ -80,6 +80,11 @@ static void test_map(void)
 	memory_destroy(&mem);
 }
 
+static int discard(uint64_t gpa, uint64_t len)
+{
+	return memory_discard(&mem, &(struct gpa_range){gpa, len}, 1);
+}
+
 static void test_hole(void)
 {
 	size_t len = 2 * MiB;
@@ -95,9 +100,9 @@ static void test_hole(void)
 	CHECK_EQ(len, 16 * MiB);
 	CHECK(p == mem.host + (3ull << 30));
 	CHECK_EQ(memory_write(&mem, NULL, (3ull << 30) - 8, bytes, 16), -EFAULT);
-	CHECK_EQ(memory_discard(&mem, (3ull << 30) - MiB, 2 * MiB), -EFAULT);
-	CHECK_EQ(memory_discard(&mem, 4ull << 30, 16 * MiB), 0);
-	CHECK_EQ(memory_discard(&mem, 4ull << 30, 16 * MiB + 1), -EFAULT);
+	CHECK_EQ(discard((3ull << 30) - MiB, 2 * MiB), -EFAULT);
+	CHECK_EQ(discard(4ull << 30, 16 * MiB), 0);
+	CHECK_EQ(discard(4ull << 30, 16 * MiB + 1), -EFAULT);
 	memory_destroy(&mem);
 }
 
@@ -123,7 +128,7 @@ static void test_discard(unsigned flags)
 	code_len = 0;
 	CHECK_EQ(resident(16 * MiB, 8 * MiB), 8 * MiB);
 	/* Whole pages only. */
-	CHECK_EQ(memory_discard(&mem, 16 * MiB - 1, 4 * MiB + 2), 0);
+	CHECK_EQ(discard(16 * MiB - 1, 4 * MiB + 2), 0);
 	CHECK_EQ(resident(16 * MiB, 4 * MiB), 0);
 	CHECK_EQ(resident(20 * MiB, 4 * MiB), 4 * MiB);
 	CHECK_EQ(dirty(0, 64 * MiB), 1024);
@@ -139,12 +144,12 @@ static void test_discard(unsigned flags)
 	CHECK_EQ(memory_set(&mem, NULL, 16 * MiB, 0xdd, 2 * MiB), 0);
 	CHECK_EQ(memory_read(&mem, NULL, 17 * MiB, &byte, 1), 0);
 	CHECK_EQ(byte, 0xdd);
-	CHECK_EQ(memory_discard(&mem, 30 * MiB + 1, PAGE), 0);
-	CHECK_EQ(memory_discard(&mem, 30 * MiB, 0), 0);
+	CHECK_EQ(discard(30 * MiB + 1, PAGE), 0);
+	CHECK_EQ(discard(30 * MiB, 0), 0);
 	CHECK_EQ(resident(30 * MiB, 2 * MiB), 2 * MiB);
-	CHECK_EQ(memory_discard(&mem, UINT64_MAX - 10, 20), -EFAULT);
+	CHECK_EQ(discard(UINT64_MAX - 10, 20), -EFAULT);
 	mem.incomplete = true;
-	CHECK_EQ(memory_discard(&mem, 0, MiB), -EAGAIN);
+	CHECK_EQ(discard(0, MiB), -EAGAIN);
 	memory_destroy(&mem);
 }
 
@@ -261,7 +266,7 @@ static void test_huge(void)
 	host_huge_pages(&with);
 	CHECK_EQ(with.available, host.available - 8);
 	CHECK_EQ(memory_set(&mem, NULL, 0, 0xcc, 16 * MiB), 0);
-	CHECK_EQ(memory_discard(&mem, 0, 4 * MiB), 0);
+	CHECK_EQ(discard(0, 4 * MiB), 0);
 	host_huge_pages(&with);
 	CHECK_EQ(with.available, host.available - 8);
 	CHECK_EQ(memory_read(&mem, NULL, MiB, &byte, 1), 0);

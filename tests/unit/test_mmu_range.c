@@ -157,6 +157,22 @@ static void fault(uint64_t *seed)
 	count[got]++;
 }
 
+/* As one range, or in pieces, some of them empty, that may lie under one leaf. */
+static void unmap_range(uint64_t *seed, uint64_t start, uint64_t end)
+{
+	struct s2_range piece[8] = {{start, end}};
+	size_t n = 1;
+
+	while (n < 8 && test_random(seed) % 4) {
+		uint64_t pages = (end - piece[n - 1].start) / PAGE + 1;
+
+		piece[n].start = piece[n - 1].end =
+			piece[n - 1].start + test_random(seed) % pages * PAGE;
+		piece[n++].end = end;
+	}
+	CHECK(s2_unmap_ranges(t, piece, n) == 0, "unmap");
+}
+
 static void unmap(uint64_t *seed, bool protect)
 {
 	uint64_t first, end, hpa, per = LARGE / PAGE;
@@ -165,7 +181,7 @@ static void unmap(uint64_t *seed, bool protect)
 	if (protect)
 		CHECK(s2_write_protect(t, BASE + first * PAGE, BASE + end * PAGE) == 0, "protect");
 	else
-		CHECK(s2_unmap(t, BASE + first * PAGE, BASE + end * PAGE) == 0, "unmap");
+		unmap_range(seed, BASE + first * PAGE, BASE + end * PAGE);
 	for (uint64_t i = first; i < end; i++)
 		CHECK(!(perm_at(i, &hpa) & (protect ? 2 : 7)), "page %" PRIu64, i);
 	/* What lies around loses something only if a leaf reaches from there into the range. */

@@ -10,25 +10,25 @@
 #define CONFIG	  0x2000
 
 static struct vt t, other;
-static struct {
-	uint64_t gpa, len;
-} range[64];
-static unsigned ranges, changes;
+static struct gpa_range range[64];
+static unsigned ranges, calls, changes;
 static uint64_t changed_to;
 static int refuse;
 
-static int discard(void *opaque, uint64_t gpa, uint64_t len)
+static int discard(void *opaque, const struct gpa_range *r, unsigned count)
 {
 	(void)opaque;
 	if (refuse)
 		return refuse;
-	if (gpa >= 1 << 30 || len > (1 << 30) - gpa)
-		return -EFAULT;
-	if (ranges < 64) {
-		range[ranges].gpa = gpa;
-		range[ranges].len = len;
+	for (unsigned i = 0; i < count; i++) {
+		if (r[i].gpa >= 1 << 30 || r[i].len > (1 << 30) - r[i].gpa)
+			return -EFAULT;
 	}
-	ranges++;
+	for (unsigned i = 0; i < count; i++, ranges++) {
+		if (ranges < 64)
+			range[ranges] = r[i];
+	}
+	calls++;
 	return 0;
 }
 
@@ -50,7 +50,7 @@ static void create(struct vt *vt)
 	const struct virtio_balloon_config balloon = {discard, changed, NULL};
 
 	CHECK_EQ(virtio_balloon_create(&vt->dev, &config, &balloon), 0);
-	ranges = changes = 0;
+	ranges = calls = changes = 0;
 	refuse = 0;
 }
 
@@ -85,6 +85,7 @@ static void test_inflate(void)
 	CHECK(range[0].gpa == 5 << 12 && range[0].len == 3 << 12);
 	CHECK(range[1].gpa == 9 << 12 && range[1].len == 1 << 12);
 	CHECK(range[2].gpa == 20 << 12 && range[2].len == 1 << 12);
+	CHECK_EQ(calls, 1); /* vCPUs are waited for once */
 	vt_put(&t, CONFIG + 4, 4, 5);
 	CHECK_EQ(vt_get(&t, CONFIG + 4, 4), 5);
 	CHECK_EQ(virtio_balloon_actual(t.dev), 5 << 12);
