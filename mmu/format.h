@@ -65,8 +65,7 @@ struct format {
 	/* An entry whose size changes is broken, or flushed, first: as the instance's level says
 	 * (see s2_config.bbm_level). */
 	bool break_before_make;
-	uint64_t not_cached;  /* a block with this bit is in no TLB */
-	uint64_t frozen_back; /* frozen to be split: see format_freeze_back */
+	uint64_t not_cached; /* a block with this bit is in no TLB */
 	/* Constants that the compiler may fold; 0: the geometry says (chosen at run time). */
 	uint8_t page_shift, index_bits, root_bits, entry_size, leaf_levels;
 
@@ -103,6 +102,7 @@ struct format {
 	uint8_t sw_bits, sw_shift;
 	/* Entries that are not valid. */
 	uint64_t frozen, frozen_table;
+	uint64_t frozen_back; /* something stands there again soon: see format_freeze_back */
 	uint8_t owner_bits, owner_shift;
 };
 
@@ -182,6 +182,13 @@ mmu_inline uint64_t format_set_perm(const struct format *f, const struct geometr
 	return (e & ~f->perm_bits) | f->encode_perm(perm);
 }
 
+/* The same leaf with permissions added, or 0: `more` has another bit, or they are not legal. */
+mmu_inline uint64_t format_relax(const struct format *f, const struct geometry *g, uint64_t e,
+				 uint32_t more)
+{
+	return format_set_perm(f, g, e, f->perm(e) | more);
+}
+
 /* A leaf of another level and address with all other attributes of `e`. */
 mmu_inline uint64_t format_resize(const struct format *f, const struct geometry *g, uint64_t e,
 				  uint64_t addr, unsigned level)
@@ -222,11 +229,13 @@ mmu_inline uint64_t format_freeze(const struct format *f, const struct geometry 
 	return frozen;
 }
 
-/* Frozen, but the owner means to put back what was there, in smaller leaves. Whoever wants it gone
- * or protected clears the bit (format_frozen_gone): the owner's compare-and-exchange then fails. */
-mmu_inline uint64_t format_freeze_back(const struct format *f, unsigned owner)
+/* Frozen, but the owner means to put back what was there, in smaller leaves or as one. Whoever
+ * wants it gone or protected clears the bit (format_frozen_gone): the owner's compare-and-exchange
+ * then fails, and it makes the entry empty. */
+mmu_inline uint64_t format_freeze_back(const struct format *f, const struct geometry *g, uint64_t e,
+				       unsigned level, unsigned owner)
 {
-	return f->frozen | f->frozen_back | (uint64_t)owner << f->owner_shift;
+	return format_freeze(f, g, e, level, owner) | f->frozen_back;
 }
 
 mmu_inline uint64_t format_frozen_gone(const struct format *f, uint64_t e)

@@ -1,8 +1,9 @@
 /*
  * What an instance and a thread's registration are made of; for mmu/ only.
  *
- * Locks, outermost first: slots_mutex, sharing_mutex, lock (write side), tlb.mutex. None is held
- * while waiting for a TLB client. docs/mmu-locking.md has the whole protocol.
+ * Locks, outermost first: slots_mutex, sharing_mutex, threads_mutex or dirty_mutex, lock,
+ * tlb.mutex. None is held while waiting for a TLB client. docs/mmu-locking.md has the whole
+ * protocol.
  */
 #ifndef MMU_INTERNAL_H
 #define MMU_INTERNAL_H
@@ -11,8 +12,10 @@
 #include <stdatomic.h>
 
 #include "mmu/brlock.h"
+#include "mmu/dirty_ring.h"
 #include "mmu/fields.h"
 #include "mmu/missing.h"
+#include "mmu/nx.h"
 #include "mmu/roots.h"
 #include "mmu/second_stage.h"
 #include "mmu/slots.h"
@@ -32,12 +35,18 @@ struct stage2_ops {
 	/* Change tables; true: something was, or was being, mapped there: flush [*start, *end),
 	 * which is widened to the whole of the leaves met. *tables grows by the trees frozen. */
 	bool (*freeze)(struct s2_thread *t, uint64_t *start, uint64_t *end, uint64_t *tables);
-	bool (*protect)(struct s2_thread *t, uint64_t *start, uint64_t *end);
+	/* Takes W, or with `track` what dirty tracking takes (see stage2_protect_entry). */
+	bool (*protect)(struct s2_thread *t, uint64_t *start, uint64_t *end, bool track);
 	/* After the flush (and a grace period if tables were frozen): frozen becomes empty. */
 	void (*thaw)(struct s2_thread *t, uint64_t start, uint64_t end);
-	/* Clears W on the pages whose bits are set; gpa: of bit 0, a multiple of 64 pages. The
-	 * level of what was met. The caller holds the lock's read side. */
+	/* The same as with `track`, for the pages whose bits are set; gpa: of bit 0, a multiple of
+	 * 64 pages. The level of what was met. The caller holds the lock's read side. */
 	unsigned (*protect_word)(struct s2_thread *t, uint64_t gpa, uint64_t bits);
+	/* Sets the dirty bits of leaves with D; takes nothing away. */
+	void (*gather)(struct s2_thread *t, uint64_t start, uint64_t end);
+	/* s2_split and s2_collapse, of a valid range: they flush and wait. */
+	int (*split)(struct s2_thread *t, uint64_t start, uint64_t end, unsigned level);
+	int64_t (*collapse)(struct s2_thread *t, uint64_t start, uint64_t end);
 };
 
 extern const struct stage2_ops stage2_ept_ops, stage2_npt_ops, stage2_arm4k_ops, stage2_arm16k_ops,
@@ -50,7 +59,7 @@ struct s2 {
 		struct pgtable pt; /* of it */
 	};
 	const struct stage2_ops *ops;
-	bool use_ad;
+	bool use_ad, nx_huge;
 	uint8_t which;	   /* enum s2_format */
 	uint8_t bbm_level; /* see s2_config; acted upon where the format needs it */
 
@@ -62,8 +71,12 @@ struct s2 {
 	struct field sharing_field;
 	bool logging; /* dirty tracking is on for slots to come; under slots_mutex */
 
+	_Atomic unsigned dirty_flags; /* enum s2_dirty_flags; written under slots_mutex */
+
 	_Alignas(64) pthread_mutex_t slots_mutex; /* one change of slots at a time */
-	struct fields fields;			  /* under slots_mutex */
+	pthread_mutex_t dirty_mutex;		  /* one fetching of dirty bits at a time */
+	struct nx nx;
+	struct fields fields;	       /* under slots_mutex */
 	pthread_mutex_t sharing_mutex; /* changes of owners; of two instances, by address */
 	struct tlb tlb;
 
@@ -73,7 +86,8 @@ struct s2 {
 
 	pthread_mutex_t threads_mutex;
 	struct s2_thread *threads;
-	struct counters gone; /* of threads that have left; under threads_mutex */
+	uint64_t ring_entries, ring_soft; /* of threads to come; 0: no rings; under threads_mutex */
+	struct counters gone;		  /* of threads that have left; under threads_mutex */
 	uint64_t owners[FORMAT_MAX_OWNERS / 64]; /* ids in use; under threads_mutex */
 	bool tracing;				 /* and the clock; under threads_mutex */
 	uint64_t (*trace_clock)(void);
@@ -87,10 +101,17 @@ struct s2_thread {
 	struct table_pool pool;
 	struct brlock_slot reader;
 	struct counters stats;
+	struct dirty_ring ring;
 	struct s2_missing_ops demand; /* request: of the fault that has just said S2_MISSING */
 	struct trace trace;
 	const char *name;
 	struct s2_thread *next;
 };
+
+/* Dirty bits of hardware track. */
+mmu_inline bool stage2_dbit(const struct format *f, const struct s2 *s2)
+{
+	return f->dirty && atomic_load_explicit(&s2->pt.need_dirty, memory_order_relaxed);
+}
 
 #endif

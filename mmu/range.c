@@ -93,7 +93,27 @@ int s2_write_protect(struct s2_thread *t, uint64_t start, uint64_t end)
 {
 	int err = range_check(t->s2, start, &end);
 
-	if (!err && t->ops->protect(t, &start, &end))
+	if (!err && t->ops->protect(t, &start, &end, false))
 		range_flush(t, start, end);
 	return err < 0 ? err : 0;
+}
+
+int s2_split(struct s2_thread *t, uint64_t start, uint64_t end, uint32_t level)
+{
+	const struct geometry *g = &t->s2->pt.geo;
+	int err = range_check(t->s2, start, &end);
+
+	if (!level || level > g->levels || !geometry_has_leaf(g, level))
+		return -EINVAL;
+	if (!err)
+		err = t->ops->split(t, start, end, level);
+	table_pool_trim(&t->pool, g->levels - 1u);
+	return err < 0 ? err : 0;
+}
+
+int64_t s2_collapse(struct s2_thread *t, uint64_t start, uint64_t end)
+{
+	int err = range_check(t->s2, start, &end);
+
+	return err ? (err < 0 ? err : 0) : t->ops->collapse(t, start, end);
 }

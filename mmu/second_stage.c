@@ -31,6 +31,9 @@ static const struct {
 	[S2_SV57X4] = {"sv57x4", &stage2_riscv64_ops, 5, 12},
 };
 
+/* What a format knows of; the rest is policy. */
+enum { HARDWARE_OPTIONS = S2_OPT_EXEC_ONLY | S2_OPT_VMID16 | S2_OPT_PBMT | S2_OPT_NAPOT };
+
 const char *s2_format_name(enum s2_format format)
 {
 	return (unsigned)format < S2_NR_FORMATS ? formats[format].name : "unknown";
@@ -53,14 +56,13 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	int err = -EINVAL;
 
 	if ((unsigned)config->format < S2_NR_FORMATS &&
-	    !(config->options &
-	      ~(unsigned)(S2_OPT_EXEC_ONLY | S2_OPT_VMID16 | S2_OPT_PBMT | S2_OPT_NAPOT))) {
+	    !(config->options & ~(unsigned)(HARDWARE_OPTIONS | S2_OPT_NX_HUGE))) {
 		ops = formats[config->format].ops;
 		fc = (struct format_config){.input_bits = config->input_bits,
 					    .output_bits = config->hpa_bits,
 					    .levels = formats[config->format].levels,
 					    .page_shift = formats[config->format].page_shift,
-					    .options = config->options |
+					    .options = (config->options & HARDWARE_OPTIONS) |
 						       (config->use_ad ? FORMAT_AD : 0)};
 		err = ops->format->geometry(&geo, &fc, &rule);
 		if (!err && config->bbm_level > (ops->format->break_before_make ? 2 : 0)) {
@@ -84,11 +86,14 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	s2->ops = ops;
 	s2->use_ad = config->use_ad;
 	s2->which = (uint8_t)config->format;
+	s2->nx_huge = config->options & S2_OPT_NX_HUGE;
 	s2->bbm_level = (uint8_t)config->bbm_level;
 	brlock_init(&s2->lock);
 	tlb_init(&s2->tlb);
 	pthread_mutex_init(&s2->slots_mutex, NULL);
 	pthread_mutex_init(&s2->sharing_mutex, NULL);
+	pthread_mutex_init(&s2->dirty_mutex, NULL);
+	nx_init(&s2->nx);
 	pthread_mutex_init(&s2->threads_mutex, NULL);
 	*out = s2;
 	return 0;
@@ -107,6 +112,8 @@ void s2_destroy(struct s2 *s2)
 	tlb_destroy(&s2->tlb);
 	pthread_mutex_destroy(&s2->slots_mutex);
 	pthread_mutex_destroy(&s2->sharing_mutex);
+	pthread_mutex_destroy(&s2->dirty_mutex);
+	nx_destroy(&s2->nx, s2->pt.env);
 	pthread_mutex_destroy(&s2->threads_mutex);
 	free(s2);
 }
@@ -159,8 +166,7 @@ int s2_slot_add(struct s2_thread *t, const struct s2_slot *s)
 		old.count = 0; /* bitmaps live on in the copy */
 		slots_free(&old, env);
 	} else {
-		if (slot.bitmap)
-			env->free(env->opaque, slot.bitmap, slot.bitmap_bytes);
+		dirty_free(&slot, env);
 		states_free(&slot.missing, env);
 		states_free(&slot.sharing, env);
 	}
@@ -205,8 +211,7 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 	gone = *slot;
 	slots_erase(&s2->slots, slot);
 	brlock_write_unlock(&s2->lock);
-	if (gone.bitmap)
-		s2->pt.env->free(s2->pt.env->opaque, gone.bitmap, gone.bitmap_bytes);
+	dirty_free(&gone, s2->pt.env);
 	missing_slot_gone(s2, &gone);
 	states_free(&gone.sharing, s2->pt.env);
 	pthread_mutex_unlock(&s2->slots_mutex);

@@ -37,7 +37,7 @@ enum s2_format {
 	S2_NR_FORMATS
 };
 
-/* What the hardware that walks the tables can do beyond the least. */
+/* What the hardware that walks the tables can do beyond the least; and a policy. */
 enum s2_options {
 	S2_OPT_EXEC_ONLY =
 		1, /* EPT: X without R (IA32_VMX_EPT_VPID_CAP bit 0); others need no option */
@@ -99,7 +99,7 @@ void s2_destroy(struct s2 *s2);
 
 /* A thread's registration (table cache, counters, place in the lock). Used by one thread at a time;
  * which one may change while no call is open. `name` is kept by reference and shown in statistics.
- * -ENOMEM; -EUSERS: 512 are registered. */
+ * -ENOMEM; -EUSERS: 512 are registered (Sv32x4: 64). */
 int s2_thread_init(struct s2_thread **out, struct s2 *s2, const char *name);
 void s2_thread_exit(struct s2_thread *t);
 

@@ -74,7 +74,7 @@ void shadow_evict(struct s2_thread *t, struct s2_context *own);
 /* What a shadow may grant of what a leaf of the instance does. */
 static inline uint32_t shadow_may(const struct s2 *s2, uint64_t entry)
 {
-	return s2->ops->format->perm(entry);
+	return pgtable_perm(s2->ops->format, &s2->pt, entry);
 }
 
 #endif

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "mmu/dirty.h"
+
 size_t slots_first(const struct slots *slots, uint64_t gpa)
 {
 	size_t i = 0;
@@ -54,10 +56,8 @@ void slots_erase(struct slots *slots, struct slot *slot)
 
 void slots_free(struct slots *slots, const struct s2_env *env)
 {
-	for (size_t i = 0; i < slots->count; i++) {
-		if (slots->slot[i].bitmap)
-			env->free(env->opaque, slots->slot[i].bitmap, slots->slot[i].bitmap_bytes);
-	}
+	for (size_t i = 0; i < slots->count; i++)
+		dirty_free(&slots->slot[i], env);
 	if (slots->slot)
 		env->free(env->opaque, slots->slot, slots->room);
 }

@@ -20,9 +20,10 @@
 
 struct slot {
 	struct s2_slot s;
-	bool dying;	  /* being removed: faults find no memory, its range stays taken */
-	uint64_t *bitmap; /* dirty bits while S2_SLOT_LOG, else NULL; see dirty.h */
-	size_t bitmap_bytes;
+	bool dying; /* being removed: faults find no memory, its range stays taken */
+	/* Dirty bits while S2_SLOT_LOG, else NULL, and a bit per word of them; see dirty.h. */
+	uint64_t *bitmap, *summary;
+	size_t bitmap_bytes, summary_bytes;
 	/* These outlive the array of slots, as bitmaps do. */
 	struct states missing; /* while SLOT_MISSING: of enum s2_page_state */
 	struct states sharing; /* with SLOT_SHARING: of enum s2_share_state */

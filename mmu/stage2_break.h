@@ -17,11 +17,12 @@
 #include "mmu/rcu.h"
 
 struct stage2_break {
-	uint64_t old;	 /* the leaf; 0: nothing is broken */
-	uint64_t expect; /* what stands for it until it is split */
-	unsigned level;	 /* of both */
-	bool flush;	 /* to be done */
-	bool made;	 /* nothing is left to do after it */
+	uint64_t old;	   /* the leaf; 0: nothing is broken */
+	uint64_t expect;   /* what stands for it until it is split */
+	unsigned level;	   /* of both */
+	bool flush;	   /* to be done */
+	bool made;	   /* nothing is left to do after it */
+	unsigned nx_level; /* more than 1: a block of this level is small because it is executed */
 };
 
 /* The first step, with w holding the leaf and room for `tables`. */
@@ -29,11 +30,13 @@ mmu_inline enum s2_result stage2_break(const struct format *f, struct s2_thread 
 				       struct walk_entry *w, unsigned tables,
 				       struct stage2_break *brk)
 {
+	const struct geometry g = format_fold(f, &t->s2->pt.geo);
 	uint64_t old = w->value;
 
 	if (t->pool.count < tables)
 		return S2_NOMEM;
-	brk->expect = t->s2->bbm_level ? old | f->not_cached : format_freeze_back(f, t->owner);
+	brk->expect = t->s2->bbm_level ? old | f->not_cached
+				       : format_freeze_back(f, &g, old, w->level, t->owner);
 	if (!walk_replace(f, &t->s2->pt, w, brk->expect))
 		return S2_RETRY;
 	brk->old = old;
@@ -68,7 +71,7 @@ mmu_inline void stage2_break_undo(const struct format *f, struct s2_thread *t, u
 /* w is frozen; if it would come back, it will not. false: w is something else now. */
 mmu_inline bool stage2_gone(const struct format *f, const struct pgtable *pt, struct walk_entry *w)
 {
-	while (f->frozen_back && w->kind == ENTRY_FROZEN && w->value & f->frozen_back)
+	while (w->kind == ENTRY_FROZEN && w->value & f->frozen_back)
 		walk_replace(f, pt, w, format_frozen_gone(f, w->value));
 	return w->kind == ENTRY_FROZEN;
 }

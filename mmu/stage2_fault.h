@@ -13,14 +13,15 @@
 #include "mmu/stage2_break.h"
 
 mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
-			    const struct walk_entry *w, uint64_t gpa, struct s2_xlat *out)
+			    const struct walk_entry *w, uint64_t gpa, uint32_t perm,
+			    struct s2_xlat *out)
 {
 	const struct geometry g = format_fold(f, &pt->geo);
 
 	unsigned shift = format_leaf_shift(f, &g, w->value, w->level);
 
 	out->hpa = format_addr(f, &g, w->value) | (gpa & ((UINT64_C(1) << shift) - 1));
-	out->perm = f->perm(w->value);
+	out->perm = perm;
 	out->level = w->level;
 	out->entry = w->value;
 }
@@ -29,16 +30,18 @@ mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *p
 				 uint32_t access, struct s2_xlat *out)
 {
 	struct walk_entry w;
+	uint32_t perm;
 	bool hit;
 
 	if (gpa > geometry_max(&pt->geo))
 		return false;
 	rcu_enter();
 	w = walk_lookup(f, pt, gpa);
-	hit = w.kind == ENTRY_LEAF && !(access & ~f->perm(w.value));
+	perm = pgtable_perm(f, pt, w.value);
+	hit = w.kind == ENTRY_LEAF && !(access & ~perm);
 	/* Inside the read section, so that nothing must be kept across its end (which may call). */
 	if (hit)
-		stage2_xlat(f, pt, &w, gpa, out);
+		stage2_xlat(f, pt, &w, gpa, perm, out);
 	rcu_exit();
 	return hit;
 }
@@ -76,10 +79,12 @@ static inline unsigned stage2_states_goal(const struct geometry *g, const struct
 	return slot->s.flags & SLOT_SHARING ? sharing_level(g, slot, gpa, goal) : goal;
 }
 
-/* What a leaf may grant after this fault. While logging, W is given page by page, on a write. */
-mmu_inline uint32_t stage2_grant(const struct s2_slot *s, uint32_t access)
+/* What a leaf may grant after this fault. While logging, W is given page by page, on a write; or at
+ * once, where D tells. */
+mmu_inline uint32_t stage2_grant(const struct s2_slot *s, uint32_t access, bool dbit)
 {
-	bool write = !(s->flags & S2_SLOT_READONLY) && (!(s->flags & S2_SLOT_LOG) || access & S2_W);
+	bool write = !(s->flags & S2_SLOT_READONLY) &&
+		     (!(s->flags & S2_SLOT_LOG) || access & S2_W || dbit);
 
 	return S2_R | S2_X | (write ? S2_W : 0);
 }
@@ -107,8 +112,8 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	const struct pgtable *pt = &t->s2->pt;
 	const struct geometry g = format_fold(f, &pt->geo);
 	const struct s2_slot *s = &slot->s;
-	unsigned from = w->level, goal = stage2_goal(&g, s, gpa);
-	uint32_t grant = stage2_grant(s, access);
+	unsigned from = w->level, whole = stage2_goal(&g, s, gpa), goal = whole;
+	uint32_t grant = stage2_grant(s, access, stage2_dbit(f, t->s2));
 	bool split = w->kind == ENTRY_LEAF;
 	uint64_t leaf, old = w->value;
 	int err;
@@ -124,23 +129,26 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 		return S2_RETRY;
 	}
 	if (split) {
-		uint32_t perm = f->perm(old);
-
-		if (!(access & ~perm))
+		if (!(access & ~pgtable_perm(f, pt, old)))
 			return S2_SPURIOUS;
 		/* Other permissions on the same leaf, unless W is for one page of it only. */
 		if (goal > from || !(s->flags & S2_SLOT_LOG))
 			goal = from;
-		grant |= perm;
 	} else if (goal > from) {
 		goal = from; /* a table of smaller pages is there already */
+	}
+	if (t->s2->nx_huge && goal > 1) {
+		if (access & S2_X)
+			goal = 1;
+		else
+			grant &= ~(uint32_t)S2_X;
 	}
 
 	if (split) {
 		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
 		uint64_t inside = base & (geometry_size(&g, from) - 1);
 
-		leaf = format_set_perm(f, &g, old, grant);
+		leaf = format_relax(f, &g, old, grant);
 		if (goal < from)
 			leaf = format_resize(f, &g, leaf, format_addr(f, &g, old) | inside, goal);
 	} else {
@@ -178,8 +186,10 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	/* W first, then the bit: a harvest between the two leaves W, and the next one finds the
 	 * bit. The other way round it would take the bit and W would follow: a lost write. */
 	if (slot->bitmap && access & S2_W)
-		dirty_set(slot, gpa & ~(geometry_size(&g, goal) - 1), geometry_size(&g, goal));
+		dirty_note(t, slot, gpa & ~(geometry_size(&g, goal) - 1), geometry_size(&g, goal));
 	brk->made = true;
+	if (t->s2->nx_huge && access & S2_X && goal < from)
+		brk->nx_level = whole < from && !split ? whole : from;
 	*w = (struct walk_entry){.value = leaf, .level = goal, .kind = ENTRY_LEAF};
 	return S2_FIXED;
 }
@@ -233,9 +243,12 @@ again:
 	}
 	if (f->break_before_make)
 		stage2_break_undo(f, t, gpa, &brk);
+	if (__builtin_expect(brk.nx_level > 1, 0))
+		nx_add(&s2->nx, pt->env, gpa & ~(geometry_size(&pt->geo, brk.nx_level) - 1),
+		       brk.nx_level);
 
 	if (out && (result == S2_FIXED || result == S2_SPURIOUS))
-		stage2_xlat(f, pt, &w, gpa, out);
+		stage2_xlat(f, pt, &w, gpa, pgtable_perm(f, pt, w.value), out);
 	if (result == S2_RETRY)
 		count(&t->stats.retries, 1);
 	count_fault(&t->stats, access, permission, result);

@@ -6,8 +6,10 @@
 #ifndef MMU_STAGE2_OPS_H
 #define MMU_STAGE2_OPS_H
 
+#include "mmu/stage2_collapse.h"
 #include "mmu/stage2_fault.h"
 #include "mmu/stage2_range.h"
+#include "mmu/stage2_split.h"
 
 #define STAGE2_DEFINE_OPS(fmt, symbol)                                                             \
 	static bool fmt##_translate(const struct pgtable *pt, uint64_t gpa, uint32_t access,       \
@@ -25,9 +27,9 @@
 	{                                                                                          \
 		return stage2_freeze(&fmt##_format, t, start, end, tables);                        \
 	}                                                                                          \
-	static bool fmt##_protect(struct s2_thread *t, uint64_t *start, uint64_t *end)             \
+	static bool fmt##_protect(struct s2_thread *t, uint64_t *start, uint64_t *end, bool track) \
 	{                                                                                          \
-		return stage2_protect(&fmt##_format, t, start, end);                               \
+		return stage2_protect(&fmt##_format, t, start, end, track);                        \
 	}                                                                                          \
 	static void fmt##_thaw(struct s2_thread *t, uint64_t start, uint64_t end)                  \
 	{                                                                                          \
@@ -37,6 +39,18 @@
 	{                                                                                          \
 		return stage2_protect_word(&fmt##_format, t, gpa, bits);                           \
 	}                                                                                          \
+	static void fmt##_gather(struct s2_thread *t, uint64_t start, uint64_t end)                \
+	{                                                                                          \
+		stage2_gather(&fmt##_format, t, start, end);                                       \
+	}                                                                                          \
+	static int fmt##_split(struct s2_thread *t, uint64_t start, uint64_t end, unsigned level)  \
+	{                                                                                          \
+		return stage2_split(&fmt##_format, t, start, end, level);                          \
+	}                                                                                          \
+	static int64_t fmt##_collapse(struct s2_thread *t, uint64_t start, uint64_t end)           \
+	{                                                                                          \
+		return stage2_collapse(&fmt##_format, t, start, end);                              \
+	}                                                                                          \
 	const struct stage2_ops symbol = {                                                         \
 		.format = &fmt##_format,                                                           \
 		.translate = fmt##_translate,                                                      \
@@ -45,6 +59,9 @@
 		.protect = fmt##_protect,                                                          \
 		.thaw = fmt##_thaw,                                                                \
 		.protect_word = fmt##_protect_word,                                                \
+		.gather = fmt##_gather,                                                            \
+		.split = fmt##_split,                                                              \
+		.collapse = fmt##_collapse,                                                        \
 	}
 
 #endif

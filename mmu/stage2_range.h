@@ -6,6 +6,7 @@
 #ifndef MMU_STAGE2_RANGE_H
 #define MMU_STAGE2_RANGE_H
 
+#include "mmu/dirty.h"
 #include "mmu/stage2_break.h"
 
 /* Entries visited before the lock and the read section are left for a moment, so that slot changes
@@ -55,10 +56,39 @@ mmu_inline void stage2_widen(const struct geometry *g, const struct walk_iter *i
 }
 
 /* A table is frozen as a whole up to this level of its entry: freeing one is then bounded work
- * (with 4 KiB pages: the 513 tables below 1 GiB; with larger ones a table of leaves). */
-mmu_inline unsigned stage2_freeze_level(const struct geometry *g)
+ * (with 4 KiB pages: the 513 tables below 1 GiB; with larger ones a table of leaves). None while
+ * dirty bits of hardware track: those in its leaves would go with it. */
+mmu_inline unsigned stage2_freeze_level(const struct format *f, const struct s2 *s2,
+					const struct geometry *g)
 {
-	return g->index_bits > 10 ? 2 : 3;
+	return stage2_dbit(f, s2) ? 0 : g->index_bits > 10 ? 2 : 3;
+}
+
+/* All bits of a leaf with D are set. */
+mmu_inline void stage2_gather_leaf(const struct format *f, struct s2_thread *t,
+				   const struct walk_iter *it)
+{
+	uint64_t size = geometry_size(&t->s2->pt.geo, it->at.level), base = it->gpa & ~(size - 1);
+	struct slot *slot;
+
+	if (it->at.kind != ENTRY_LEAF || !(it->at.value & f->dirty))
+		return;
+	slot = slots_find(&t->s2->slots, it->gpa, &t->slot_hint);
+	if (slot && slot->bitmap)
+		dirty_set(slot, base < slot->s.gpa ? slot->s.gpa : base, size);
+}
+
+mmu_inline void stage2_gather(const struct format *f, struct s2_thread *t, uint64_t start,
+			      uint64_t end)
+{
+	struct stage2_loop loop = {.t = t};
+	struct walk_iter it;
+
+	stage2_enter(&loop);
+	walk_begin(&it, &t->s2->pt, start, end, 1);
+	while (stage2_next(f, &loop, &it))
+		stage2_gather_leaf(f, t, &it);
+	stage2_exit(&loop);
 }
 
 mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint64_t *start,
@@ -82,9 +112,12 @@ mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint6
 				met = true; /* another's work: our flush covers it */
 			kind = it.at.kind;
 			if (kind != ENTRY_LEAF &&
-			    !(kind == ENTRY_TABLE && level <= stage2_freeze_level(&g) &&
+			    !(kind == ENTRY_TABLE && level <= stage2_freeze_level(f, t->s2, &g) &&
 			      walk_covers(f, &it)))
 				break;
+			/* Before D goes: if it changes meanwhile, the freezing fails. */
+			if (stage2_dbit(f, t->s2))
+				stage2_gather_leaf(f, t, &it);
 			before = it.at.value;
 			if (!walk_freeze(f, pt, &it.at, t->owner)) {
 				count(&t->stats.retries, 1);
@@ -103,6 +136,20 @@ mmu_inline bool stage2_freeze(const struct format *f, struct s2_thread *t, uint6
 	}
 	stage2_exit(&loop);
 	return met;
+}
+
+/* A table, of `level`, that was unlinked, flushed, and a grace period ago: it is ours alone.
+ * Freeing is a callback: nothing is held. */
+mmu_inline void stage2_free(const struct format *f, struct s2_thread *t, uint64_t pa,
+			    unsigned level)
+{
+	struct walk_count found = {0};
+
+	walk_free_tree(f, &t->s2->pt, pgtable_at(&t->s2->pt, pa), level, &found);
+	for (; level; level--)
+		count(&t->stats.leaves[level], -found.leaves[level]);
+	count(&t->stats.tables, -found.tables);
+	count(&t->stats.deferred_frees, found.tables);
 }
 
 mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_t start,
@@ -128,15 +175,8 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 		if (!walk_replace(f, pt, &it.at, 0) || !table)
 			continue;
 
-		/* Unlinked, and a grace period old: it is ours alone. Freeing is a callback. */
 		stage2_exit(&loop);
-		struct walk_count found = {0};
-
-		walk_free_tree(f, pt, pgtable_at(pt, pa), level - 1, &found);
-		for (unsigned l = 1; l < level; l++)
-			count(&t->stats.leaves[l], -found.leaves[l]);
-		count(&t->stats.tables, -found.tables);
-		count(&t->stats.deferred_frees, found.tables);
+		stage2_free(f, t, pa, level - 1);
 		trace_event(&t->trace, S2_TRACE_FREE, it.gpa, pa, 0, level);
 		stage2_enter(&loop);
 		walk_restart(&it);
@@ -144,16 +184,21 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 	stage2_exit(&loop);
 }
 
-/* Clears W of one leaf. */
+/* Takes W of one leaf. For dirty tracking (track), where dirty bits of hardware tell: D, and W
+ * stays in the smallest leaves. */
 mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t, uint64_t gpa,
-				     struct walk_entry *w)
+				     struct walk_entry *w, bool track)
 {
 	const struct geometry g = format_fold(f, &t->s2->pt.geo);
+	bool dbit = track && stage2_dbit(f, t->s2);
 
-	while (w->kind == ENTRY_LEAF && f->perm(w->value) & S2_W) {
-		uint64_t before = w->value;
-		uint64_t value = format_set_perm(f, &g, before, f->perm(before) & ~(uint32_t)S2_W);
+	while (w->kind == ENTRY_LEAF) {
+		uint64_t before = w->value, value = dbit ? before & ~f->dirty : before;
 
+		if (!dbit || w->level > 1)
+			value = format_set_perm(f, &g, value, f->perm(value) & ~(uint32_t)S2_W);
+		if (value == before)
+			return;
 		if (walk_replace(f, &t->s2->pt, w, value)) {
 			trace_event(&t->trace, S2_TRACE_PROTECT, gpa, before, value, w->level);
 			return;
@@ -163,7 +208,7 @@ mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t
 }
 
 mmu_inline bool stage2_protect(const struct format *f, struct s2_thread *t, uint64_t *start,
-			       uint64_t *end)
+			       uint64_t *end, bool track)
 {
 	const struct pgtable *pt = &t->s2->pt;
 	const struct geometry g = format_fold(f, &pt->geo);
@@ -183,7 +228,7 @@ mmu_inline bool stage2_protect(const struct format *f, struct s2_thread *t, uint
 		if (it.at.kind == ENTRY_FROZEN)
 			continue;
 		stage2_widen(&g, &it, start, end);
-		stage2_protect_entry(f, t, it.gpa, &it.at);
+		stage2_protect_entry(f, t, it.gpa, &it.at, track);
 	}
 	stage2_exit(&loop);
 	return met;
@@ -203,15 +248,15 @@ mmu_inline unsigned stage2_protect_word(const struct format *f, struct s2_thread
 	rcu_enter();
 	w = walk_lookup(f, pt, gpa);
 	first = w.entry;
-	if (w.level > 1)
-		stage2_protect_entry(f, t, gpa, &w);
+	if (w.level > 1 && !stage2_gone(f, pt, &w))
+		stage2_protect_entry(f, t, gpa, &w, true);
 	for (; w.level == 1 && bits; bits &= bits - 1) {
 		uint64_t page = gpa + ((uint64_t)__builtin_ctzll(bits) << 12);
 
 		w.entry = first + ((page >> shift) - (gpa >> shift)) * g.entry_size;
 		w.value = entry_load(&g, w.entry);
 		w.kind = format_kind(f, w.value, 1);
-		stage2_protect_entry(f, t, page, &w);
+		stage2_protect_entry(f, t, page, &w, true);
 	}
 	rcu_exit();
 	return w.level;

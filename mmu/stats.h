@@ -42,6 +42,8 @@ enum { MMU_FLUSH_SIZES = 10 };
 	X(retries, , S2_COUNTER, "retries", NULL, "races lost, and looked at again")               \
 	X(leaves, [MMU_MAX_LEVELS + 1], S2_GAUGE, "pages", stats_level, "leaves, by size")         \
 	X(tables, , S2_GAUGE, "tables", NULL, "table pages in use, with the root")                 \
+	X(dirtied, , S2_COUNTER, "dirtied", NULL,                                                  \
+	  "pages of 4 KiB that writes made dirty, while tracking")                                 \
 	X(splits, , S2_COUNTER, "splits", NULL, "leaves that became a table of smaller ones")      \
 	X(collapses, , S2_COUNTER, "collapses", NULL, "tables that became one leaf")               \
 	X(invalidations, , S2_COUNTER, "invalidations", NULL, "flushes of the TLB clients")        \

@@ -55,8 +55,8 @@ void table_pool_put(struct table_pool *pool, void *table)
 	pool->table[pool->count++] = table;
 }
 
-void table_pool_drain(struct table_pool *pool)
+void table_pool_trim(struct table_pool *pool, unsigned keep)
 {
-	while (pool->count)
+	while (pool->count > keep)
 		pool->env->free(pool->env->opaque, pool->table[--pool->count], pool->bytes);
 }

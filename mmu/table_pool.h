@@ -42,6 +42,7 @@ bool table_pool_fill(struct table_pool *pool, unsigned want);
 void *table_pool_get(struct table_pool *pool);
 /* Back after a lost race; the pool zeroes it. */
 void table_pool_put(struct table_pool *pool, void *table);
-void table_pool_drain(struct table_pool *pool);
+/* Gives back all but `keep`. Calls env->free. */
+void table_pool_trim(struct table_pool *pool, unsigned keep);
 
 #endif

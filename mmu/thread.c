@@ -35,14 +35,19 @@ int s2_thread_init(struct s2_thread **out, struct s2 *s2, const char *name)
 				      .bytes = geometry_table_bytes(&s2->pt.geo, 1),
 				      .output_bits = s2->pt.geo.output_bits};
 	pthread_mutex_lock(&s2->threads_mutex);
-	err = owner_take(s2, &t->owner);
+	err = s2->ring_entries ? dirty_ring_make(t, s2->ring_entries) : 0;
+	if (!err)
+		err = owner_take(s2, &t->owner);
 	if (!err) {
+		if (s2->ring_entries)
+			dirty_ring_on(t, s2->ring_soft);
 		t->next = s2->threads;
 		s2->threads = t;
 		trace_thread_init(t);
 	}
 	pthread_mutex_unlock(&s2->threads_mutex);
 	if (err) {
+		dirty_ring_free(t);
 		free(t);
 		return err;
 	}
@@ -56,9 +61,10 @@ void s2_thread_exit(struct s2_thread *t)
 	struct s2 *s2 = t->s2;
 	struct s2_thread **link = &s2->threads;
 
-	brlock_slot_remove(&s2->lock, &t->reader);
-	table_pool_drain(&t->pool);
+	table_pool_trim(&t->pool, 0);
 	pthread_mutex_lock(&s2->threads_mutex);
+	dirty_ring_spill(t);
+	dirty_ring_free(t);
 	while (*link != t)
 		link = &(*link)->next;
 	*link = t->next;
@@ -66,5 +72,6 @@ void s2_thread_exit(struct s2_thread *t)
 	counters_sum(&s2->gone, &t->stats);
 	trace_thread_exit(t);
 	pthread_mutex_unlock(&s2->threads_mutex);
+	brlock_slot_remove(&s2->lock, &t->reader);
 	free(t);
 }

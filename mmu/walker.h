@@ -10,6 +10,7 @@
 #define MMU_WALKER_H
 
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "mmu/entry.h"
 #include "mmu/format.h"
@@ -27,7 +28,20 @@ struct pgtable {
 	void *root;
 	uint64_t root_pa;
 	bool identity; /* table addresses are pointers */
+	/* 0; or the dirty bit, while hardware's dirty bits track writes. */
+	_Atomic uint64_t need_dirty;
 };
+
+/* What a leaf grants to a software TLB: W only with D, if D tells who has written, since no walk of
+ * hardware sets it on the first write through that TLB. */
+mmu_inline uint32_t pgtable_perm(const struct format *f, const struct pgtable *pt, uint64_t leaf)
+{
+	uint32_t perm = f->perm(leaf);
+
+	if (f->dirty && atomic_load_explicit(&pt->need_dirty, memory_order_relaxed) & ~leaf)
+		perm &= ~(uint32_t)FORMAT_W;
+	return perm;
+}
 
 mmu_inline void *pgtable_at(const struct pgtable *pt, uint64_t pa)
 {

@@ -5,7 +5,7 @@
  *
  * Software bits: 55:52 in a leaf (ignored by hardware; 57 to 60 and 63 may be claimed by features).
  * Frozen: bits 2:0 clear (not present, all else ignored), bit 11 set, bit 9: 51:12 still holds the
- * table's address, 60:52 the owner.
+ * table's address, bit 10: it comes back, 60:52 the owner.
  */
 #ifndef MMU_FORMAT_EPT_H
 #define MMU_FORMAT_EPT_H

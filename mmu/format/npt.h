@@ -4,7 +4,7 @@
  * accessed and dirty. Not used: protection keys, guest-mode execute trap.
  *
  * Software bits: 55:52 in a leaf (available). Frozen: P clear (all else ignored), bit 11 set, bit
- * 9: 51:12 still holds the table's address, 60:52 the owner.
+ * 9: 51:12 still holds the table's address, bit 10: it comes back, 60:52 the owner.
  */
 #ifndef MMU_FORMAT_NPT_H
 #define MMU_FORMAT_NPT_H

@@ -5,7 +5,7 @@
  * level may hold leaves. After any change a fence is enough.
  *
  * Software bits: 9:8 in a leaf. Frozen: V clear (all else ignored), bit 1 set, bit 2: the table's
- * address is still there; the owner in 62:54, or in 9:3 of 32-bit entries.
+ * address is still there, bit 3: it comes back; the owner in 62:54, or in 9:4 of 32-bit entries.
  */
 #ifndef MMU_FORMAT_RISCV_GSTAGE_H
 #define MMU_FORMAT_RISCV_GSTAGE_H
@@ -108,7 +108,7 @@ static inline int riscv_registers(const struct geometry *g, uint64_t pa, unsigne
 	.leaf = riscv_leaf, .table = RISCV_V, .perms = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 7, \
 	.perm_bits = RISCV_RWX, .perm = riscv_perm, .encode_perm = riscv_encode_perm,              \
 	.accessed = RISCV_A, .dirty = RISCV_D, .sw_bits = 2, .sw_shift = 8, .frozen = 1 << 1,      \
-	.frozen_table = 1 << 2
+	.frozen_table = 1 << 2, .frozen_back = 1 << 3
 
 static const struct format riscv64_format = {
 	RISCV_COMMON,
@@ -126,7 +126,7 @@ static const struct format riscv64_format = {
 
 static const struct format riscv32_format = {
 	RISCV_COMMON,	 .name = "riscv32", .index_bits = 10, .root_bits = 12,
-	.entry_size = 4, .owner_bits = 7,   .owner_shift = 3,
+	.entry_size = 4, .owner_bits = 6,   .owner_shift = 4,
 };
 
 #endif

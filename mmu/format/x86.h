@@ -61,6 +61,7 @@ static inline bool x86_is_leaf(uint64_t e, unsigned level)
 	.page_shift = 12, .index_bits = 9, .root_bits = 9, .entry_size = 8,                        \
 	.leaf_levels = X86_LEAF_LEVELS, .geometry = x86_geometry, .is_leaf = x86_is_leaf,          \
 	.pack = x86_addr, .unpack = x86_addr, .size_bits = 1 << 7, .sw_bits = 4, .sw_shift = 52,   \
-	.frozen = 1 << 11, .frozen_table = 1 << 9, .owner_bits = 9, .owner_shift = 52
+	.frozen = 1 << 11, .frozen_table = 1 << 9, .frozen_back = 1 << 10, .owner_bits = 9,        \
+	.owner_shift = 52
 
 #endif

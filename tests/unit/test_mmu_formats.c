@@ -220,7 +220,7 @@ static void frozen(void)
 		struct dec_entry hw;
 		uint64_t pa;
 
-		CHECK(f->owner_bits >= 7 && 1 << f->owner_bits <= FORMAT_MAX_OWNERS, "owners");
+		CHECK(f->owner_bits >= 6 && 1 << f->owner_bits <= FORMAT_MAX_OWNERS, "owners");
 		for (unsigned owner = 0; owner < 1u << f->owner_bits; owner++) {
 			uint64_t e = format_freeze(f, &g, format_make_table(f, &g, high), 2, owner);
 
@@ -492,7 +492,7 @@ static void cross_check(const struct test_config *tc, uint64_t *seed)
 			CHECK(r.leaf.accessed == (ad & 1) && (!f->dirty || r.leaf.dirty == ad >> 1),
 			      "%s: %" PRIx64, tc->name, leaf);
 
-		put(&g, level, gpa, format_freeze(f, &g, leaf, level, 100));
+		put(&g, level, gpa, format_freeze(f, &g, leaf, level, 50));
 		r = dec_walk(&mem, gpa);
 		CHECK(r.outcome == DEC_FAULT, "%s: a frozen leaf is not present", tc->name);
 		for (unsigned l = g.levels; l >= level; l--)
