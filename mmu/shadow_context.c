@@ -6,6 +6,8 @@
 #include "mmu/rcu.h"
 #include "mmu/shadow_internal.h"
 
+#define LEVEL_FIELD "guest-level"
+
 enum { FAMILY_EPT, FAMILY_NPT, FAMILY_ARM, FAMILY_RISCV32, FAMILY_RISCV64 };
 
 static int family(enum s2_format format)
@@ -98,11 +100,19 @@ int s2_shadows_create(struct s2_shadows **out, struct s2_thread *t,
 		set->context[i].index = (uint16_t)i;
 	}
 	pthread_mutex_init(&set->mutex, NULL);
-	brlock_write_lock(&s2->lock);
-	err = atomic_load(&s2->shadows) || !root_get(&s2->root) ? -EALREADY : 0;
-	if (!err)
+	pthread_mutex_lock(&s2->slots_mutex);
+	/* Taken: by another set. */
+	err = field_reserve(&s2->fields, s2->ops->format, FIELD_SHADOW, LEVEL_FIELD, 3,
+			    FIELD_ANYWHERE, true, &set->level_field)
+		      ? -EALREADY
+		      : 0;
+	if (!err) {
+		root_get(&s2->root);
+		brlock_write_lock(&s2->lock);
 		atomic_store(&s2->shadows, set);
-	brlock_write_unlock(&s2->lock);
+		brlock_write_unlock(&s2->lock);
+	}
+	pthread_mutex_unlock(&s2->slots_mutex);
 	if (err) {
 		shadow_map_free(&set->map);
 		env->free(env->opaque, set->context, set->context_bytes);
@@ -127,9 +137,12 @@ void s2_shadows_destroy(struct s2_thread *t, struct s2_shadows *set)
 			root_free(&ctx->root, s2->ops->format, &found);
 		}
 	}
+	pthread_mutex_lock(&s2->slots_mutex);
 	brlock_write_lock(&s2->lock);
 	atomic_store(&s2->shadows, NULL);
 	brlock_write_unlock(&s2->lock);
+	field_release(&s2->fields, FIELD_SHADOW, LEVEL_FIELD);
+	pthread_mutex_unlock(&s2->slots_mutex);
 	root_put(&s2->root);
 	shadow_map_free(&set->map);
 	s2->pt.env->free(s2->pt.env->opaque, set->context, set->context_bytes);

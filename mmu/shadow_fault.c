@@ -5,7 +5,7 @@
 struct composed {
 	uint64_t gpa, hpa; /* of the byte */
 	unsigned shift;	   /* log2 of what the smaller of the two leaves maps */
-	unsigned guest_shift;
+	unsigned guest_shift, guest_level;
 	uint32_t perm;
 };
 
@@ -90,7 +90,8 @@ static enum s2_result compose(struct s2_thread *t, struct s2_context *ctx, uint6
 			       .hpa = x.hpa,
 			       .shift = geometry_shift(g, x.level),
 			       .guest_shift = leaf.shift,
-			       .perm = leaf.perm & shadow_may(t->s2, x.entry)};
+			       .guest_level = leaf.level,
+			       .perm = leaf.perm & x.perm};
 	if (m->shift > leaf.shift)
 		m->shift = leaf.shift;
 	return S2_FIXED;
@@ -133,6 +134,7 @@ static enum build build_new(struct s2_thread *t, struct s2_context *ctx,
 	if (!leaf)
 		return BUILD_LOST; /* cannot be: s2_shadows_create has compared the formats */
 	leaf = format_set_ad(f, leaf, FORMAT_A | FORMAT_D);
+	leaf = field_put(f, &set->level_field, leaf, m->guest_level);
 	if (atomic_fetch_add(&set->tables, tables) + tables > set->max_tables) {
 		atomic_fetch_sub(&set->tables, tables);
 		return BUILD_FULL;

@@ -32,6 +32,9 @@ struct s2_shadows {
 	struct s2_context *context;
 	size_t context_bytes;
 	size_t max_tables;
+	/* The level of the guest's leaf in the shadow's, for whoever reads tables; where it does
+	 * not fit (RISC-V), only the node has it, as a size. */
+	struct field level_field;
 
 	/* How many invalidations of either stage have begun. A fault samples it before it reads
 	 * any table, and builds nothing if it has changed since. */

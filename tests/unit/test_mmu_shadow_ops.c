@@ -148,7 +148,10 @@ static void ept(void)
 	CHECK(x.level == 2, "level %u", x.level);
 	MAPS(GiB + 9 * M2, R, hpa + 9 * M2, R | W | X); /* the host has 2 MiB at most */
 	CHECK(x.level == 2, "level %u", x.level);
+	/* the level of the guest's leaf stands in software bits */
+	CHECK((x.entry >> 52 & 7) == 3, "%" PRIx64, x.entry);
 	MAPS(2 * M2, R, hpa + 2 * M2, R);
+	CHECK((x.entry >> 52 & 7) == 2, "%" PRIx64, x.entry);
 	end();
 }
 
