@@ -36,6 +36,7 @@ gcc-multilib|multilib|32-bit guest programs
 qemu-system-x86|command -v qemu-system-x86_64|the peer of make bench
 qemu-system-arm|command -v qemu-system-aarch64|walks our tables for arm64
 qemu-system-misc|command -v qemu-system-riscv64|walks our tables for RISC-V
+bochs|command -v bochs|walks our tables for EPT
 lld|command -v ld.lld|links the programs for these
 qemu-utils|command -v qemu-nbd|disks that are not raw files
 acpica-tools|command -v iasl|checks our ACPI tables
