@@ -11,6 +11,8 @@
 #? make soak             boots, stress, large disks, a Debian under mixed load for SOAK_MINUTES=30
 #? make image            Debian on a disk image for tests, built once and kept
 #? make mmu-decoders     emulated processors walk the tables of mmu/, PROBES=4000 accesses per format
+#? make mmu-explore      every interleaving of small programs over mmu/, PREEMPTIONS=3 STALE=1
+#? make mmu-mutants      mistakes planted into mmu/ are found by that
 #? make bench            compare with QEMU's TCG
 #? make bench-io         the same for disks and network
 #? make bench-mmu        costs of the MMU core, per format, next to a floor and other locking

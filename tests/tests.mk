@@ -124,7 +124,7 @@ run:
 
 test check:
 	$(Q).ci/deps.sh test
-	$(Q)$(MAKE) --no-print-directory all unit guest image decoders
+	$(Q)$(MAKE) --no-print-directory all unit guest image decoders $(E)/explore
 	$(Q)$(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) --system $(ARGS) $(T)
 
 # Every kernel with every number of processors, N times.
@@ -165,6 +165,7 @@ $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(O)/tests/fuzz/main.o $(O)/lib
 -include $(patsubst %,%.d,$(FUZZ_BIN) $(O)/tests/fuzz/main)
 
 include tests/decoders/decoders.mk
+include tests/explore/explore.mk
 
 bench: all guest
 	$(Q).ci/deps.sh test
