@@ -33,7 +33,7 @@ static struct guest {
 } guest[GUESTS];
 
 static struct s2_slot data;
-static bool tracking;
+static bool tracking, dbit;
 static uint64_t total[8]; /* fixed, forwarded, emulated, retries, followed, ipa, recycled, kept */
 
 static uint64_t sample(const struct guest *g, unsigned i)
@@ -48,6 +48,7 @@ static uint64_t sample(const struct guest *g, unsigned i)
 	return base[g - guest] + i / PER * large + offset % pages * page;
 }
 
+/* What both stages grant: W only where a write has been marked, if D tells. */
 static uint32_t composed(struct guest *g, uint64_t ngpa, uint64_t *gpa, uint64_t *hpa,
 			 uint32_t *guest_perm)
 {
@@ -59,7 +60,8 @@ static uint32_t composed(struct guest *g, uint64_t ngpa, uint64_t *gpa, uint64_t
 		return 0;
 	inner = dec_walk(&n.own_mem, outer.address);
 	*hpa = inner.address;
-	return nest_perm(&inner) & nest_perm(&outer);
+	return nest_perm(&inner) & nest_perm(&outer) &
+	       ~(uint32_t)(dbit && !inner.leaf.dirty ? S2_W : 0);
 }
 
 static uint32_t shadow_at(struct guest *g, uint64_t ngpa, uint64_t *hpa)
@@ -385,10 +387,31 @@ static void harvest(uint64_t *seed)
 	}
 }
 
-static void track(void)
+static void track(uint64_t *seed)
 {
-	CHECK(!(tracking ? s2_dirty_stop(t) : s2_dirty_start(t)), "track");
+	struct s2_dirty_options o = {.flags = (test_random(seed) % 2 ? S2_DIRTY_EAGER : 0) |
+					      (test_random(seed) % 2 ? S2_DIRTY_COLLAPSE : 0)};
+	const char *why = "";
+
+	if (n.host->c.use_ad && n.host->decoder != &arm_decoder && test_random(seed) % 2)
+		o.flags |= S2_DIRTY_DBIT;
+	if (tracking)
+		dbit = false; /* before the bits are dropped: what a test may demand shrinks */
+	CHECK(!(tracking ? s2_dirty_stop(t) : s2_dirty_start_with(t, &o, &why)), "track: %s", why);
 	tracking = !tracking;
+	dbit = tracking && o.flags & S2_DIRTY_DBIT;
+}
+
+/* What is in the instance's leaves stays, and so does what shadows hold of it, or goes. */
+static void host_sizes(uint64_t *seed)
+{
+	uint64_t start, end;
+
+	random_range(seed, DATA, s2_level_size(n.own, 2), data_size, &start, &end);
+	if (test_random(seed) % 2)
+		CHECK(!s2_split(t, start, end, 1), "split");
+	else
+		CHECK(s2_collapse(t, start, end) >= 0, "collapse");
 }
 
 static void get(struct guest *g)
@@ -450,12 +473,14 @@ static void step(uint64_t *seed)
 		name = "host unmap", host_change(seed, false);
 	else if (what < 88)
 		name = "host protect", host_change(seed, true);
-	else if (what < 90)
+	else if (what < 89)
 		name = "host slot", host_data(seed);
+	else if (what < 91)
+		name = "split or collapse", host_sizes(seed);
 	else if (what < 94)
 		name = "harvest", harvest(seed);
 	else if (what < 96)
-		name = "track", track();
+		name = "track", track(seed);
 	else if (what < 98)
 		name = "drop", s2_context_drop(t, guest[test_random(seed) % GUESTS].ctx);
 	else {
@@ -481,7 +506,7 @@ static void run(const struct test_config *host, const struct test_config *nested
 	nest_init(&n, host, nested);
 	memset(guest, 0, sizeof(guest));
 	memset(&data, 0, sizeof(data));
-	tracking = false;
+	tracking = dbit = false;
 	random_state = &seed;
 	CHECK(!s2_thread_init(&t, n.own, "host"), "thread");
 	s2_tlb_client_add(t, &client);

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "mmu/guest/invalidate.h"
+#include "mmu/missing.h"
 #include "tests/unit/test_mmu_shadow_util.h"
 
 #define K4  UINT64_C(0x1000)
@@ -374,6 +375,46 @@ static void riscv(void)
 	end();
 }
 
+/* Post-copy: the page of data is not here yet, then the page with the guest's table. */
+static void demand(void *opaque, struct s2_thread *thread, uint64_t gpa)
+{
+	(void)thread;
+	*(uint64_t *)opaque = gpa;
+}
+
+static int fill(void *opaque, uint64_t gpa, uint64_t hpa, uint64_t bytes)
+{
+	(void)opaque;
+	(void)gpa;
+	(void)hpa;
+	(void)bytes;
+	return 0;
+}
+
+static void missing(void)
+{
+	uint64_t asked = 0;
+	const struct s2_missing_ops ops = {.opaque = &asked, .request = demand};
+
+	begin("ept4", "ept4");
+	ept_tables();
+	enter(0x100000 | 0x1e, 0, 0);
+	MAPS(5 * K4, R, n.table_hpa + DATA_HPA + 8 * M2 + 5 * K4, R | W | X);
+	CHECK(!s2_missing_start(t, &ops), "start");
+	CHECK(s2_missing_mark(t, GiB + 8 * M2, 512, NULL) == 512, "mark");
+	CHECK(!THERE(5 * K4), "what is marked is in no shadow");
+	CHECK(fault(5 * K4, R) == S2_MISSING && asked == GiB + 8 * M2 + 5 * K4, "%" PRIx64, asked);
+	CHECK(s2_receive(t, GiB + 8 * M2 + 5 * K4, 1, fill, NULL) == 1, "receive");
+	MAPS(5 * K4, R, n.table_hpa + DATA_HPA + 8 * M2 + 5 * K4, R | W | X);
+	CHECK(s2_missing_mark(t, 0x103000, 1, NULL) == 1, "mark");
+	CHECK(fault(6 * K4, R) == S2_MISSING && asked == 0x103000, "%" PRIx64, asked);
+	CHECK(s2_receive(t, 0x103000, 1, fill, NULL) == 1, "receive");
+	CHECK(fault(6 * K4, R) == S2_MISSING && asked == GiB + 8 * M2 + 6 * K4, "%" PRIx64, asked);
+	CHECK(s2_receive(t, GiB + 8 * M2, 512, fill, NULL) == 511, "receive");
+	CHECK(!s2_missing_stop(t), "stop");
+	end();
+}
+
 /* What each invalidation takes, and what it leaves. */
 static void invalidations(void)
 {
@@ -694,6 +735,7 @@ int main(int argc, char **argv)
 	ad_is_a_write();
 	arm();
 	riscv();
+	missing();
 	invalidations();
 	follows();
 	bounds();

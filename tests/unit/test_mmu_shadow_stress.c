@@ -555,7 +555,13 @@ static void stress(const char *host, const char *guest, int cpus, uint64_t ms, u
 
 		while (now_ms() < until)
 			sched_yield();
-		CHECK(!s2_dirty_start(t), "start");
+		const struct s2_dirty_options how = {
+			.flags = (test_random(seed) % 2 ? S2_DIRTY_EAGER : 0) |
+				 (test_random(seed) % 2 ? S2_DIRTY_COLLAPSE : 0) |
+				 (h->c.use_ad && h->decoder != &arm_decoder && test_random(seed) % 2
+					  ? S2_DIRTY_DBIT
+					  : 0)};
+		CHECK(!s2_dirty_start_with(t, &how, NULL), "start");
 		for (uint64_t u = 0; u < units; u++)
 			copy[u] = atomic_load(&memory[u]);
 		for (until = now_ms() + 60; now_ms() < until;) {
