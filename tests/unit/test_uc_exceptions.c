@@ -367,6 +367,49 @@ static void paging(void)
 	trap_memory();
 }
 
+/* One access of a locked instruction, which is a write, whether the page is there or not. */
+static void locked(void)
+{
+	static const struct {
+		size_t n;
+		uint8_t code[6];
+	} insns[] = {
+		{2, {0x87, 0x07}},		     /* xchg [rdi], eax */
+		{3, {0xf0, 0x01, 0x07}},	     /* lock add [rdi], eax */
+		{4, {0xf0, 0x0f, 0xb1, 0x0f}},	     /* lock cmpxchg [rdi], ecx */
+		{4, {0xf0, 0x0f, 0xc1, 0x07}},	     /* lock xadd [rdi], eax */
+		{3, {0xf0, 0xf7, 0x1f}},	     /* lock neg [rdi] */
+		{5, {0xf0, 0x0f, 0xba, 0x2f, 0x01}}, /* lock bts [rdi], 1 */
+		{4, {0xf0, 0x0f, 0xc7, 0x0f}},	     /* lock cmpxchg8b [rdi] */
+		{5, {0xf0, 0x48, 0x0f, 0xc7, 0x0f}}, /* lock cmpxchg16b [rdi] */
+	};
+	static const struct {
+		uint64_t pte;
+		unsigned error;
+	} pages[] = {{0, 6}, {5, 7}, {3, 7}}; /* not there; read-only; the supervisor's */
+	const uint64_t pte = TRAP_PT + (TRAP_DATA >> 12) * 8, old = trap_ld64(pte);
+	uc_x86_vcpu_state s = trap_state(TRAP_U64);
+	struct trap t;
+
+	s.gpr[7] = TRAP_DATA;
+	for (size_t page = 0; page < sizeof(pages) / sizeof(pages[0]); page++) {
+		trap_st64(pte, pages[page].pte ? pages[page].pte | TRAP_DATA : 0);
+		for (size_t i = 0; i < sizeof(insns) / sizeof(insns[0]); i++) {
+			t = trap_run_state(&s, TRAP_U64, insns[i].code, insns[i].n);
+			CHECK(t.vector == TRAP_PF && t.error == pages[page].error && t.at == 0 &&
+				      t.s.cr2 == TRAP_DATA,
+			      "page %zu, instruction %zu: vector %d error %llx", page, i, t.vector,
+			      (unsigned long long)t.error);
+		}
+		/* mov eax, [rdi] */
+		t = trap_run_state(&s, TRAP_U64, TRAP_BYTES(0x8b, 0x07));
+		CHECK(page == 1 || (t.vector == TRAP_PF && t.error == (pages[page].error & 5)),
+		      "page %zu, a load: vector %d error %llx", page, t.vector,
+		      (unsigned long long)t.error);
+	}
+	trap_st64(pte, old);
+}
+
 static void canonical(void)
 {
 	uc_x86_vcpu_state s = trap_state(TRAP_K64);
@@ -714,6 +757,7 @@ int main(void)
 	reserved_bits();
 	alignment();
 	paging();
+	locked();
 	canonical();
 	far_transfers();
 	delivery();

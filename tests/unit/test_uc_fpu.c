@@ -1,5 +1,5 @@
-/* Description: floating-point exceptions: what fetestexcept() of a guest sees, and where #MF is
- * raised.
+/* Description: floating-point exceptions: what fetestexcept() of a guest sees, and where #MF and
+ * #XM are raised.
  */
 #include "tests/unit/uc_trap.h"
 
@@ -171,12 +171,99 @@ static void mf(void)
 	EXPECT_STATE(&s, TRAP_U64, TRAP_NM, 0, 0x9b);
 }
 
+static uint64_t xmm0_of(const struct trap *t, unsigned half)
+{
+	uint64_t v;
+
+	memcpy(&v, t->s.fxsave + 160 + 8 * half, 8);
+	return v;
+}
+
+static unsigned mxcsr_of(const struct trap *t)
+{
+	return t->s.fxsave[24] | (unsigned)t->s.fxsave[25] << 8;
+}
+
+/* OP xmm0, [rdi] with xmm0 = a, and the exceptions of `unmask` unmasked by LDMXCSR before it; the
+ * operand of DIVPD is {b, b2}. */
+static struct trap unmasked(double a, uint8_t op, double b, double b2, unsigned unmask, bool packed)
+{
+	uc_x86_vcpu_state s = trap_state(TRAP_U64);
+	const uint8_t code[] = {0x0f, 0xae, 0x57, 0x20, packed ? 0x66 : 0xf2, 0x0f, op, 0x07};
+
+	st_double(TRAP_DATA, b), st_double(TRAP_DATA + 8, b2);
+	trap_st64(TRAP_DATA + 0x20, 0x1f80 & ~(uint64_t)(unmask << 7));
+	memcpy(s.fxsave + 160, &a, 8), memcpy(s.fxsave + 168, &a, 8);
+	s.gpr[7] = TRAP_DATA;
+	return trap_run_state(&s, TRAP_U64, code, sizeof(code));
+}
+
+static void xm(void)
+{
+	const double nan = __builtin_nan(""), big = 1e300;
+	const struct {
+		const char *name;
+		double a, b, b2;
+		unsigned unmask, flags; /* flags: what MXCSR says then */
+		uint8_t op;
+		bool packed, raises;
+	} rows[] = {
+		{"1/0", 1, 0, 0, ZE, ZE, 0x5e, false, true},
+		{"1/0, all but it unmasked", 1, 0, 0, 0x3f & ~ZE, ZE, 0x5e, false, false},
+		{"1/4, all unmasked", 1, 4, 0, 0x3f, 0, 0x5e, false, false},
+		{"1/3", 1, 3, 0, PE, PE, 0x5e, false, true},
+		{"1/3 and 1/0", 1, 3, 0, ZE, ZE, 0x5e, true, true},
+		{"sqrt(-1)", 1, -1, 0, IE, IE, 0x51, false, true},
+		{"overflow", big, big, 0, OE, OE | PE, 0x59, false, true},
+		{"underflow", 1e-300, 1e-300, 0, UE, UE | PE, 0x59, false, true},
+		{"comisd", 1, nan, 0, IE, IE, 0x2f, true, true},
+		{"cvttpd2dq", 1, big, 0, IE, IE, 0xe6, true, true},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct trap t = unmasked(rows[i].a, rows[i].op, rows[i].b, rows[i].b2,
+					 rows[i].unmask, rows[i].packed);
+		uint64_t a;
+
+		memcpy(&a, &rows[i].a, 8);
+		CHECK(t.vector == (rows[i].raises ? TRAP_XM : TRAP_DONE) &&
+			      (!rows[i].raises || t.at == 4),
+		      "%s: vector %d at %llx", rows[i].name, t.vector, (unsigned long long)t.at);
+		CHECK((mxcsr_of(&t) & 0x3f) == rows[i].flags, "%s: MXCSR %x", rows[i].name,
+		      mxcsr_of(&t));
+		CHECK(!rows[i].raises || (xmm0_of(&t, 0) == a && xmm0_of(&t, 1) == a),
+		      "%s: the destination was changed", rows[i].name);
+		CHECK(!rows[i].raises || !(t.flags & 0x8d5), "%s: EFLAGS %llx", rows[i].name,
+		      (unsigned long long)t.flags);
+	}
+	/* Unmasked by the state, by FXRSTOR; CR4.OSXMMEXCPT. */
+	for (unsigned osxmmexcpt = 0; osxmmexcpt < 2; osxmmexcpt++) {
+		uc_x86_vcpu_state s = trap_state(TRAP_U64);
+
+		s.gpr[7] = TRAP_DATA;
+		s.cr4 = (s.cr4 & ~0x400ull) | osxmmexcpt << 10;
+		st_double(TRAP_DATA, 0);
+		s.fxsave[25] = 0x1d;
+		/* cvtsi2sd xmm0, edi; divsd xmm0, [rdi] */
+		EXPECT_STATE(&s, TRAP_U64, osxmmexcpt ? TRAP_XM : TRAP_UD, 4, 0xf2, 0x0f, 0x2a,
+			     0xc7, 0xf2, 0x0f, 0x5e, 0x07);
+		memcpy(trap_ram + TRAP_DATA + 64, s.fxsave, 512);
+		s.fxsave[25] = 0x1f;
+		EXPECT_STATE(&s, TRAP_U64, TRAP_DONE, 0, 0xf2, 0x0f, 0x2a, 0xc7, 0xf2, 0x0f, 0x5e,
+			     0x07);
+		/* fxrstor [rdi + 64] before */
+		EXPECT_STATE(&s, TRAP_U64, osxmmexcpt ? TRAP_XM : TRAP_UD, 8, 0x0f, 0xae, 0x4f,
+			     0x40, 0xf2, 0x0f, 0x2a, 0xc7, 0xf2, 0x0f, 0x5e, 0x07);
+	}
+}
+
 int main(void)
 {
 	trap_open();
 	flags();
 	mxcsr();
 	mf();
+	xm();
 	trap_close();
 	return trap_report("test_uc_fpu");
 }

@@ -62,7 +62,8 @@ enum {
 	TRAP_SS = 12,
 	TRAP_GP = 13,
 	TRAP_PF = 14,
-	TRAP_MF = 16
+	TRAP_MF = 16,
+	TRAP_XM = 19
 };
 
 struct trap {

@@ -114,40 +114,135 @@ static void test_mf(void)
 	test_end();
 }
 
-SNIPPET(xm_div, "ldmxcsr (%rsi); movss 4(%rsi), %xmm0; xorps %xmm1, %xmm1\n"
-		"xm_div_at: divss %xmm1, %xmm0; stmxcsr 8(%rsi)");
-extern u8 xm_div_at[];
+/* MXCSR, XMM0 and XMM1 from memory, EFLAGS with none of the flags that a comparison sets. */
+#define XM_SNIPPET(name, text)                                                                     \
+	extern u8 name##_at[];                                                                     \
+	SNIPPET(name, "ldmxcsr (%rsi); movups 16(%rsi), %xmm0; movups 32(%rsi), %xmm1\n"           \
+		      "mov $1, %eax; or %eax, %eax\n" #name "_at: " text)
+XM_SNIPPET(xm_divss, "divss %xmm1, %xmm0");
+XM_SNIPPET(xm_divps, "divps 32(%rsi), %xmm0");
+XM_SNIPPET(xm_addss, "addss %xmm1, %xmm0");
+XM_SNIPPET(xm_mulsd, "mulsd %xmm1, %xmm0");
+XM_SNIPPET(xm_sqrtsd, "sqrtsd %xmm1, %xmm0");
+XM_SNIPPET(xm_cvtps2pd, "cvtps2pd %xmm1, %xmm0");
+XM_SNIPPET(xm_cvttsd2si, "cvttsd2si %xmm1, %rax");
+XM_SNIPPET(xm_cvtsi2ss, "cvtsi2ssl 32(%rsi), %xmm0");
+XM_SNIPPET(xm_comisd, "comisd %xmm1, %xmm0");
+XM_SNIPPET(xm_cmpps, "cmpltps %xmm1, %xmm0");
+XM_SNIPPET(xm_masked, "ldmxcsr 4(%rsi); divss %xmm1, %xmm0");
 
-static struct ctx run_xm(u32 mxcsr)
+enum { IE = 1, ZE = 4, OE = 8, PE = 32, MASKED = 0x1f80 };
+#define UNMASK(flags) (MASKED & ~((flags) << 7))
+#define PS(a, b)                                                                                   \
+	{                                                                                          \
+		(u64)(b) << 32 | (a), 0x3f8000003f800000                                           \
+	}
+#define PD(a)                                                                                      \
+	{                                                                                          \
+		a, 0x3ff0000000000000                                                              \
+	}
+#define ONE   0x3f800000 /* 1.0f */
+#define ONE_D 0x3ff0000000000000
+#define NAN_S 0x7fc00000
+#define NAN_D 0x7ff8000000000000
+
+static const struct xm {
+	const char *name;
+	u8 *code, *at;
+	u32 mxcsr, flags; /* MXCSR before, what it has got beside it behind */
+	u64 a[2], b[2];	  /* XMM0, XMM1 */
+	u64 done;	  /* lower half of XMM0 behind it; 0: #XM */
+} xm_rows[] = {
+	{"divss by 0", xm_divss, xm_divss_at, UNMASK(ZE), ZE, PS(ONE, ONE), PS(0, ONE), 0},
+	{"divss by 0, masked", xm_divss, xm_divss_at, MASKED, ZE, PS(ONE, ONE), PS(0, ONE),
+	 0x3f8000007f800000},
+	{"divss by 0, invalid unmasked", xm_divss, xm_divss_at, UNMASK(IE), ZE, PS(ONE, ONE),
+	 PS(0, ONE), 0x3f8000007f800000},
+	/* The inexact quotient of the first does not count when the second has none. */
+	{"divps, second lane", xm_divps, xm_divps_at, UNMASK(ZE), ZE, PS(ONE, ONE),
+	 PS(0x40400000, 0), 0},
+	{"addss, overflow", xm_addss, xm_addss_at, UNMASK(OE), OE, PS(0x7f7fffff, ONE),
+	 PS(0x7f7fffff, 0), 0},
+	{"addss, nothing", xm_addss, xm_addss_at, 0, 0, PS(ONE, ONE), PS(ONE, 0),
+	 0x3f80000040000000},
+	{"mulsd, inexact", xm_mulsd, xm_mulsd_at, UNMASK(PE), PE, PD(0x3ff0000000000001),
+	 PD(0x3ff0000000000001), 0},
+	{"sqrtsd of -1", xm_sqrtsd, xm_sqrtsd_at, UNMASK(IE), IE, PD(ONE_D), PD(0xbff0000000000000),
+	 0},
+	{"cvtps2pd of a signalling NaN", xm_cvtps2pd, xm_cvtps2pd_at, UNMASK(IE), IE, PD(ONE_D),
+	 PS(0x7f800001, 0), 0},
+	{"cvttsd2si of a NaN", xm_cvttsd2si, xm_cvttsd2si_at, UNMASK(IE), IE, PD(ONE_D), PD(NAN_D),
+	 0},
+	{"cvtsi2ss, inexact", xm_cvtsi2ss, xm_cvtsi2ss_at, UNMASK(PE), PE, PS(ONE, ONE),
+	 PS(0x7fffffff, 0), 0},
+	{"comisd with a NaN", xm_comisd, xm_comisd_at, UNMASK(IE), IE, PD(ONE_D), PD(NAN_D), 0},
+	{"cmpltps with a NaN", xm_cmpps, xm_cmpps_at, UNMASK(IE), IE, PS(ONE, ONE), PS(NAN_S, ONE),
+	 0},
+	{"masked again", xm_masked, xm_masked_at, UNMASK(ZE), ZE, PS(ONE, ONE), PS(0, ONE),
+	 0x3f8000007f800000},
+};
+
+static struct ctx run_xm(const struct xm *row, u32 *mxcsr, u64 xmm0[2])
 {
-	struct ctx c = ctx_user(xm_div);
+	struct ctx c = ctx_user(row->code);
+	u32 *data = (u32 *)insn_data;
 
-	((u32 *)insn_data)[0] = mxcsr;
-	((u32 *)insn_data)[1] = 0x3f800000;
+	data[0] = row->mxcsr;
+	data[1] = MASKED;
+	memcpy(insn_data + 16, row->a, 16);
+	memcpy(insn_data + 32, row->b, 16);
 	c.gpr[RSI] = (u64)user_alias(insn_data);
 	exec(&c);
-	asm volatile("ldmxcsr %0" ::"m"((u32){0x1f80}));
+	asm volatile("stmxcsr %0\n movups %%xmm0, (%2)\n ldmxcsr %1"
+		     : "=m"(*mxcsr)
+		     : "m"((u32){MASKED}), "r"(xmm0)
+		     : "memory");
 	return c;
+}
+
+static void check_xm(const struct xm *row)
+{
+	const bool masked_again = row->code == xm_masked;
+	u32 mxcsr;
+	u64 xmm0[2];
+	struct ctx c = run_xm(row, &mxcsr, xmm0);
+
+	test_context("%s", row->name);
+	/* Whether an unmasked overflow is inexact as well is not asked. */
+	expect("MXCSR", (masked_again ? MASKED : row->mxcsr) | row->flags,
+	       mxcsr & ~(row->flags & OE ? (u32)PE : 0));
+	if (row->done) {
+		expect_done(&c);
+		expect("XMM0", row->done, xmm0[0]);
+		return;
+	}
+	expect_trap(&c, XM, NO_ERROR);
+	expect("RIP", (u64)user_alias(row->at), c.rip);
+	expect("XMM0, lower half", row->a[0], xmm0[0]);
+	expect("XMM0, upper half", row->a[1], xmm0[1]);
+	expect("RAX", 1, c.gpr[RAX]);
+	expect("CF, PF, ZF, SF, OF", 0, c.rflags & 0x8c5);
 }
 
 static void test_xm(void)
 {
-	u64 cr4 = read_cr4();
+	u64 cr4 = read_cr4(), xmm0[2];
 	struct ctx c;
+	u32 mxcsr;
 
 	test_begin("exceptions: masked SSE exception sets its flag");
-	c = run_xm(0x1f80);
-	expect_done(&c);
-	expect("MXCSR.ZE", 0x1f84, ((u32 *)insn_data)[2]);
+	check_xm(&xm_rows[1]);
+	test_context(NULL);
 	test_end();
 	test_begin("exceptions: #XM (SDM vol. 1 11.5.2)");
-	c = run_xm(0x1d80); /* ZM = 0 */
-	expect_trap(&c, XM, NO_ERROR);
-	expect("RIP", (u64)user_alias(xm_div_at), c.rip);
+	for (u32 i = 0; i < ARRAY_SIZE(xm_rows); i++)
+		check_xm(&xm_rows[i]);
+	test_context("CR4.OSXMMEXCPT = 0");
 	write_cr4(cr4 & ~CR4_XMM);
-	c = run_xm(0x1d80);
+	c = run_xm(&xm_rows[0], &mxcsr, xmm0);
 	expect_trap(&c, UD, NO_ERROR);
 	write_cr4(cr4);
+	test_context(NULL);
 	test_end();
 	test_begin("exceptions: MXCSR reserved bits are #GP(0)");
 	insn_run(&(struct insn){"fine", U64, CODE("\x0f\xae\x56\x40"), VEC_DONE, EX});
