@@ -109,19 +109,19 @@ struct format {
 /* Geometry with the format's constants folded in: shifts become immediate. */
 mmu_inline struct geometry format_fold(const struct format *f, const struct geometry *g)
 {
-	struct geometry folded = *g;
-
-	if (f->page_shift)
-		folded.page_shift = f->page_shift;
-	if (f->index_bits)
-		folded.index_bits = f->index_bits;
-	if (f->root_bits)
-		folded.root_bits = f->root_bits;
-	if (f->entry_size)
-		folded.entry_size = f->entry_size;
-	if (f->leaf_levels)
-		folded.leaf_levels = f->leaf_levels;
-	return folded;
+	/* Field by field: a copy that is then changed is kept in memory by compilers, with the
+	 * constants in it. */
+	return (struct geometry){
+		.levels = g->levels,
+		.page_shift = f->page_shift ? f->page_shift : g->page_shift,
+		.index_bits = f->index_bits ? f->index_bits : g->index_bits,
+		.root_bits = f->root_bits ? f->root_bits : g->root_bits,
+		.entry_size = f->entry_size ? f->entry_size : g->entry_size,
+		.leaf_levels = f->leaf_levels ? f->leaf_levels : g->leaf_levels,
+		.input_bits = g->input_bits,
+		.output_bits = g->output_bits,
+		.options = g->options,
+	};
 }
 
 mmu_inline enum entry_kind format_kind(const struct format *f, uint64_t e, unsigned level)

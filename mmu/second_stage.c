@@ -134,11 +134,23 @@ static bool slot_valid(const struct s2 *s2, const struct s2_slot *s)
 	       !(s->flags & ~(uint32_t)(S2_SLOT_READONLY | S2_SLOT_LOG));
 }
 
+static uint8_t slot_top(const struct s2 *s2, const struct s2_slot *s)
+{
+	const struct geometry *g = &s2->pt.geo;
+	uint8_t level = g->levels;
+
+	while (level > 1 &&
+	       (!geometry_has_leaf(g, level) || geometry_size(g, level) > s->page_size ||
+		(s->gpa ^ s->hpa) & (geometry_size(g, level) - 1)))
+		level--;
+	return level;
+}
+
 int s2_slot_add(struct s2_thread *t, const struct s2_slot *s)
 {
 	struct s2 *s2 = t->s2;
 	const struct s2_env *env = s2->pt.env;
-	struct slot slot = {.s = *s};
+	struct slot slot = {.s = *s, .top = slot_top(s2, s)};
 	struct slots copy, old;
 	int err = 0;
 

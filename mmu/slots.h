@@ -20,7 +20,8 @@
 
 struct slot {
 	struct s2_slot s;
-	bool dying; /* being removed: faults find no memory, its range stays taken */
+	uint8_t top; /* the largest level of its leaves: page_size, congruence */
+	bool dying;  /* being removed: faults find no memory, its range stays taken */
 	/* Dirty bits while S2_SLOT_LOG, else NULL, and a bit per word of them; see dirty.h. */
 	uint64_t *bitmap, *summary;
 	size_t bitmap_bytes, summary_bytes;

@@ -48,16 +48,16 @@ mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *p
 
 /* The largest level whose leaf around gpa lies inside the slot, is congruent in gpa and hpa, and is
  * no larger than the pages behind it. While logging: the smallest, so that a bit is a page. */
-mmu_inline unsigned stage2_goal(const struct geometry *g, const struct s2_slot *s, uint64_t gpa)
+mmu_inline unsigned stage2_goal(const struct geometry *g, const struct slot *slot, uint64_t gpa)
 {
+	const struct s2_slot *s = &slot->s;
 	unsigned level;
 
-	for (level = s->flags & S2_SLOT_LOG ? 1 : g->levels; level > 1; level--) {
+	for (level = s->flags & S2_SLOT_LOG ? 1 : slot->top; level > 1; level--) {
 		uint64_t size = geometry_size(g, level), base = gpa & ~(size - 1);
 
-		if (geometry_has_leaf(g, level) && size <= s->page_size && base >= s->gpa &&
-		    base + (size - 1) <= s->gpa + (s->size - 1) &&
-		    !((s->gpa ^ s->hpa) & (size - 1)))
+		if (geometry_has_leaf(g, level) && base >= s->gpa &&
+		    base + (size - 1) <= s->gpa + (s->size - 1))
 			break;
 	}
 	return level;
@@ -112,7 +112,7 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	const struct pgtable *pt = &t->s2->pt;
 	const struct geometry g = format_fold(f, &pt->geo);
 	const struct s2_slot *s = &slot->s;
-	unsigned from = w->level, whole = stage2_goal(&g, s, gpa), goal = whole;
+	unsigned from = w->level, whole = stage2_goal(&g, slot, gpa), goal = whole;
 	uint32_t grant = stage2_grant(s, access, stage2_dbit(f, t->s2));
 	bool split = w->kind == ENTRY_LEAF;
 	uint64_t leaf, old = w->value;
@@ -212,14 +212,16 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 		return S2_INVALID;
 	}
 	/* Best effort: most faults need fewer tables, or none. */
-	table_pool_fill(&t->pool, pt->geo.levels - 1u);
+	if (t->pool.count < pt->geo.levels - 1u)
+		table_pool_fill(&t->pool, pt->geo.levels - 1u);
 
 again:
 	result = S2_EMULATE;
 	brlock_read_lock(&s2->lock, &t->reader);
 	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
-	permission |= slot && access & S2_W && slot->s.flags & S2_SLOT_READONLY;
-	if (slot && !slot->dying && !(access & S2_W && slot->s.flags & S2_SLOT_READONLY)) {
+	if (slot && access & S2_W && slot->s.flags & S2_SLOT_READONLY) {
+		permission = true;
+	} else if (slot && !slot->dying) {
 		result = S2_FIXED;
 		if (__builtin_expect(slot->s.flags & SLOT_STATES, 0))
 			result = stage2_states(t, slot, gpa);
