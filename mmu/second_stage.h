@@ -276,6 +276,7 @@ struct s2_tlb_client {
 	 * shadow contexts (shadow.h): [start, end) are nested addresses. NULL: it holds none. */
 	void (*invalidate_tag)(void *opaque, uint32_t tag, uint64_t start, uint64_t end,
 			       uint64_t generation);
+	bool coarse; /* drops everything, whatever the range: counted */
 	/* private to the core */
 	_Atomic uint64_t acked;
 	_Atomic uint32_t waiters;

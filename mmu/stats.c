@@ -111,6 +111,10 @@ static void sum_all(struct s2 *s2, struct counters *sum)
 		counters_sum(sum, &t->stats);
 	pthread_mutex_unlock(&s2->threads_mutex);
 	count(&sum->tables, 1); /* the root */
+	count(&sum->coarse_flushes, s2->tlb.coarse);
+	/* Not counted twice. */
+	for (unsigned i = 0; i < MMU_FAULT_KINDS * S2_NR_RESULTS; i++)
+		count(&sum->faults[i % S2_NR_RESULTS], sum->fault_kinds[i]);
 }
 
 void s2_stats_each(struct s2 *s2, void (*show)(void *opaque, const struct s2_counter *counter),

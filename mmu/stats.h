@@ -50,6 +50,8 @@ enum { MMU_FLUSH_SIZES = 10 };
 	X(flush_sizes, [MMU_FLUSH_SIZES], S2_COUNTER, "flush-sizes", stats_flush,                  \
 	  "flushes, by the size of their range")                                                   \
 	X(full_flushes, , S2_COUNTER, "full-flushes", NULL, "flushes of the whole input space")    \
+	X(coarse_flushes, , S2_COUNTER, "coarse-flushes", NULL,                                    \
+	  "ranges for which a TLB client drops everything")                                        \
 	X(deferred, , S2_GAUGE, "deferred", NULL,                                                  \
 	  "unlinked trees of tables whose acknowledgements and grace period are waited for")       \
 	X(deferred_frees, , S2_COUNTER, "deferred-frees", NULL,                                    \
@@ -76,7 +78,6 @@ static inline void count_fault(struct counters *c, uint32_t access, bool permiss
 			: access & S2_X ? MMU_EXEC_TRANSLATION
 					: MMU_READ_TRANSLATION;
 
-	count(&c->faults[result], 1);
 	count(&c->fault_kinds[(kind + permission) * S2_NR_RESULTS + result], 1);
 }
 

@@ -9,6 +9,7 @@ void tlb_init(struct tlb *tlb)
 	pthread_mutex_init(&tlb->mutex, NULL);
 	tlb->clients = NULL;
 	tlb->generation = 0;
+	tlb->coarse = 0;
 }
 
 void tlb_destroy(struct tlb *tlb)
@@ -105,8 +106,10 @@ uint64_t tlb_post(struct tlb *tlb, uint64_t start, uint64_t end)
 
 	pthread_mutex_lock(&tlb->mutex);
 	generation = ++tlb->generation;
-	for (client = tlb->clients; client; client = client->next)
+	for (client = tlb->clients; client; client = client->next) {
 		client->invalidate(client->opaque, start, end, generation);
+		tlb->coarse += client->coarse;
+	}
 	pthread_mutex_unlock(&tlb->mutex);
 	return generation;
 }

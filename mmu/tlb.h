@@ -14,6 +14,7 @@ struct tlb {
 	pthread_mutex_t mutex; /* list of clients, generation, order of invalidate callbacks */
 	struct s2_tlb_client *clients;
 	uint64_t generation;
+	_Atomic uint64_t coarse; /* ranges for which a client dropped everything */
 };
 
 void tlb_init(struct tlb *tlb);

@@ -95,7 +95,8 @@ static int soft_vcpu_create(struct engine *e, unsigned vcpu, char *err, size_t l
 	v->tlb = (struct s2_tlb_client){.name = names[vcpu],
 					.opaque = v,
 					.invalidate = soft_tlb_invalidate,
-					.wait = soft_tlb_wait};
+					.wait = soft_tlb_wait,
+					.coarse = true};
 	e->vcpu[vcpu] = v;
 	uerr = uc_open(UC_ARCH_X86, UC_MODE_64, &v->uc);
 	if (!uerr)
