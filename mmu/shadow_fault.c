@@ -195,7 +195,7 @@ static enum s2_result fault_once(struct s2_thread *t, struct s2_context *ctx, ui
 	uint64_t seq = atomic_load(&set->seq);
 	enum build built = BUILD_LOST;
 	struct composed m;
-	struct walk_entry w;
+	struct walk_entry w = {0};
 	enum s2_result result = compose(t, ctx, ngpa, access, &m, why);
 
 	if (result != S2_FIXED)
