@@ -28,6 +28,7 @@
 #?   V=1           show the commands
 #?   SAN=LIST      address,undefined or thread: build with sanitizers, in a folder of their own
 #?   WERROR=0      do not stop at warnings
+#?   CROSS=TRIPLE- libmmu and mmu-cross (its tests under qemu-user): aarch64-linux-gnu- or riscv64-linux-gnu-
 #?   T=PATTERN     tests: only those with this in their name
 #?   ARGS=...      more options for ferry run, or for tests/run.py
 #?   SUITE=NAME    the kernel of make run: bookworm or trixie
@@ -58,10 +59,15 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-protot
 	-Wmissing-prototypes -Wundef -Wvla -Wwrite-strings -Wformat=2 $(if $(filter 0,$(WERROR)),,-Werror)
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(WARN) -I. -D_GNU_SOURCE -DFERRY_VERSION='"$(VERSION)"' \
-	-pthread $(shell pkg-config --cflags $(PKGS) 2>/dev/null) \
+	-pthread $(CROSS_CFLAGS) $(if $(PKGS),$(shell pkg-config --cflags $(PKGS) 2>/dev/null)) \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pthread -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS = $(shell pkg-config --libs $(PKGS)) -lm
+
+CROSS ?=
+ifneq ($(CROSS),)
+include tests/cross/cross.mk
+endif
 
 MMU_SRC := $(wildcard mmu/*.c mmu/format/*.c mmu/guest/*.c)
 LIB_SRC := $(MMU_SRC) $(wildcard migration/*.c devices/*.c devices/*/*.c cpu/*.c cpu/x86/*.c \
