@@ -55,7 +55,9 @@ const struct verb verb_restore = {
 		"Starts the machine that ferry save has put into FILE, from where it stood: its "
 		"clock "
 		"too goes on from there, while the guest's real-time clock shows the time that it "
-		"is. FILE stays. The machine is as it was; where it finds its lines, disks and "
+		"is. FILE stays, and is read as its pages are needed (--eager: before the guest "
+		"runs): do not write into it meanwhile. The machine is as it was; where it finds "
+		"its lines, disks and "
 		"networks on this host can be said anew. It runs in the foreground, or with "
 		"--detach in the background, like one that ferry run has started. Restore a file "
 		"once only: two guests that go on from it would write to the same disks.",

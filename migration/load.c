@@ -81,6 +81,24 @@ int migration_file_open(struct migration_file *f, int fd, const struct migration
 	return ret > 0 ? 0 : ret;
 }
 
+int migration_file_read_state(struct migration_file *f, struct stream_error *err)
+{
+	while (!f->arrival.state.whole) {
+		struct stream_frame frame;
+		int ret = next_frame(f, &frame, err);
+
+		if (!ret && frame.type != STREAM_DEVICE)
+			ret = stream_fail(err, &frame, -EPROTO,
+					  "the device state is not before the pages: --eager reads "
+					  "that");
+		if (!ret)
+			ret = arrival_take(&f->arrival, &frame, err);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
 /* The end says what was written: a file that lost something in the middle has other sums. */
 static int check_end(struct migration_file *f, const struct stream_frame *frame,
 		     struct stream_error *err)
@@ -118,5 +136,8 @@ void migration_file_close(struct migration_file *f)
 {
 	stream_parser_free(f->parser);
 	free(f->buf);
+	free(f->entries);
+	free(f->offsets);
+	free(f->frame);
 	arrival_free(&f->arrival);
 }

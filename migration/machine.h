@@ -56,6 +56,23 @@ struct migration_sink_ops {
 	 * nothing of it has run, and everything taken is given up. run: NULL: guest time goes on
 	 * where it stood. */
 	int (*start)(void *opaque, const struct stream_run *run, struct stream_error *err);
+
+	/* Pages that come after the start. miss: before the state is loaded; those of the `pages`
+	 * pages from `first` whose bit is set (NULL: all) are not here. Once or more. */
+	int (*miss)(void *opaque, uint64_t first, uint64_t pages, const uint64_t *bitmap,
+		    struct stream_error *err);
+	/* Brings pages (NULL: they are zero); what is here already stays as it is. How many were
+	 * brought, or -errno. */
+	int64_t (*bring)(void *opaque, uint64_t first, uint32_t count, const void *data);
+	/* A page that somebody waits for and that was not named before; false: none.
+	 * wanted_fd(): readable when there may be one. */
+	bool (*wanted)(void *opaque, uint64_t *page);
+	int (*wanted_fd)(void *opaque);
+	/* The first page at or behind this one that is not here, all around; UINT64_MAX: all are.
+	 */
+	uint64_t (*awaited)(void *opaque, uint64_t page);
+	/* All are here: it is a machine like others now. */
+	int (*complete)(void *opaque, struct stream_error *err);
 };
 
 #endif

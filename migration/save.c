@@ -146,10 +146,11 @@ static int write_all(struct save *s)
 		ret = s->m->ops->describe(s->m->opaque, &s->w, s->err);
 	if (!ret)
 		ret = said(s, stream_memory_write(&s->w, &s->m->memory));
-	if (!ret)
-		ret = said(s, write_pages(s));
+	/* The state first: who reads the pages when they are needed needs it at once. */
 	if (!ret)
 		ret = write_state(s);
+	if (!ret)
+		ret = said(s, write_pages(s));
 	return ret ? ret : said(s, write_index(s));
 }
 

@@ -6,6 +6,7 @@
 #define MIGRATION_SAVE_H
 
 #include "migration/arrive.h"
+#include "migration/stream_index.h"
 
 /* Stops the guest and writes it to fd (empty, seekable or not), down to stable storage. The guest
  * stands still afterwards, whatever is returned; who saves decides what follows. */
@@ -18,6 +19,12 @@ struct migration_file {
 	uint8_t *buf;
 	size_t at, len;
 	struct arrival arrival;
+	/* Of one that is read as it is needed. */
+	struct stream_entry *entries; /* of the DIRECTORY */
+	uint32_t entry_count;
+	uint64_t *offsets; /* of the pages of one entry, as its INDEX has them */
+	uint32_t loaded;   /* which; entry_count: none */
+	uint8_t *frame;	   /* room for a frame */
 };
 /* fd stays the caller's. Reads up to MEMORY: the sink's description and image are called. In every
  * case migration_file_close() follows. -ENODATA: not a file of ours. */
@@ -26,5 +33,15 @@ int migration_file_open(struct migration_file *file, int fd, const struct migrat
 /* The rest: all pages, then the state is loaded. The sink's start() is left to the caller. */
 int migration_file_load(struct migration_file *file, struct stream_error *err);
 void migration_file_close(struct migration_file *file);
+
+/* Instead of migration_file_load(), for a file with an index: the state is loaded, all pages are
+ * missing. fd must be seekable. Its cost does not grow with the memory. */
+int migration_file_load_state(struct migration_file *file, struct stream_error *err);
+/* What load_state() begins with: frames up to the whole state. */
+int migration_file_read_state(struct migration_file *file, struct stream_error *err);
+/* Then, while the guest runs: brings pages, first those that somebody waits for, until all are
+ * here; on a thread of its own. -ECANCELED: wake_fd is readable. On other errors the text says what
+ * is damaged; the guest waits for it for ever. */
+int migration_file_fill(struct migration_file *file, int wake_fd, struct stream_error *err);
 
 #endif

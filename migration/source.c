@@ -114,7 +114,8 @@ static int greet(struct source *s, bool again, struct stream_error *err)
 	int ret;
 
 	s->hello.again = again;
-	ret = stream_hello_write(&s->link->w, &s->hello);
+	/* Who hangs up at once may have said why. */
+	(void)stream_hello_write(&s->link->w, &s->hello);
 	ret = link_receive(s->link, -1, &frame, err);
 	if (ret < 0)
 		return ret;
@@ -344,7 +345,7 @@ static void say_cancel(struct source *s, const char *why)
 int source_init(struct source *s)
 {
 	const struct stream_memory *memory = &s->m->memory;
-	uint64_t words = 0;
+	uint64_t words = 1;
 
 	for (uint32_t r = 0; r < memory->count; r++)
 		words += (memory->region[r].count + 63) / 64;

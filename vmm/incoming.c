@@ -3,10 +3,62 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "vmm/cleanup.h"
 #include "vmm/incoming_internal.h"
+#include "vmm/message.h"
+
+/* ---- pages that come after the guest ---------------------------------------------------- */
+
+static void over(void *arg)
+{
+	struct incoming *in = arg;
+	struct stream_error why;
+
+	if (!in->code)
+		in->code = incoming_complete(in, &why);
+	if (in->code && in->code != -ECANCELED)
+		message("%s: %s; the guest will wait for it for ever", in->how->from, in->why.text);
+	else if (vm_reset_waits(in->vm))
+		vm_reset_go_on(in->vm);
+}
+
+/* The thread only brings; what is done when all is here is the loop's. */
+static int nothing(void *opaque, struct stream_error *err)
+{
+	(void)opaque;
+	(void)err;
+	return 0;
+}
+
+static void *fill_main(void *arg)
+{
+	struct incoming *in = arg;
+
+	pthread_setname_np(pthread_self(), "restore");
+	in->code = migration_file_fill(&in->file, in->wake_fd, &in->why);
+	loop_work_post(in->vm->loop, &in->over_work);
+	return NULL;
+}
+
+static int start_filling(struct incoming *in, struct stream_error *err)
+{
+	sigset_t all, old;
+	int ret;
+
+	in->over_work = (struct loop_work){.fn = over, .arg = in};
+	sigfillset(&all);
+	cleanup_allow_crashes(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	ret = -pthread_create(&in->thread, NULL, fill_main, in);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	in->started = !ret;
+	return ret ? stream_fail(err, NULL, ret, "cannot start a thread: %s", strerror(-ret)) : 0;
+}
 
 static int restore_begin(struct vm_arrival *arrival, struct vm *vm, struct error *err)
 {
@@ -19,7 +71,10 @@ static int restore_begin(struct vm_arrival *arrival, struct vm *vm, struct error
 	ret = incoming_check_memory(in, &in->file.arrival.memory, err);
 	if (ret)
 		return ret;
-	ret = migration_file_load(&in->file, &why);
+	ret = in->how->eager ? migration_file_load(&in->file, &why)
+			     : migration_file_load_state(&in->file, &why);
+	if (!ret && !in->how->eager)
+		ret = start_filling(in, &why);
 	if (!ret)
 		ret = incoming_sink.start(in, NULL, &why);
 	return ret ? error_set(err, ret, "%s: %s", in->how->from, why.text) : 0;
@@ -27,7 +82,16 @@ static int restore_begin(struct vm_arrival *arrival, struct vm *vm, struct error
 
 static void restore_finish(struct vm_arrival *arrival)
 {
-	(void)arrival;
+	struct incoming *in =
+		(struct incoming *)((char *)arrival - offsetof(struct incoming, arrival));
+	const uint64_t one = 1;
+
+	if (in->started) {
+		(void)!write(in->wake_fd, &one, sizeof(one));
+		pthread_join(in->thread, NULL);
+		loop_work_cancel(in->vm->loop, &in->over_work);
+	}
+	incoming_missing_exit(in);
 }
 
 int vm_restore(const struct incoming_config *how, const struct vm_observer *observer,
@@ -35,6 +99,7 @@ int vm_restore(const struct incoming_config *how, const struct vm_observer *obse
 {
 	struct incoming *in = malloc(sizeof(*in));
 	struct stream_error why;
+	struct migration_sink_ops sink = incoming_sink;
 	int fd = open(how->from, O_RDONLY | O_CLOEXEC), ret;
 
 	if (fd < 0 || !in) {
@@ -46,11 +111,14 @@ int vm_restore(const struct incoming_config *how, const struct vm_observer *obse
 	incoming_init(in, how);
 	in->arrival.begin = restore_begin;
 	in->arrival.finish = restore_finish;
-	ret = migration_file_open(&in->file, fd, &incoming_sink, in, &why);
+	sink.complete = nothing;
+	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ret = migration_file_open(&in->file, fd, &sink, in, &why);
 	if (ret)
 		error_set(err, ret, "%s: %s", how->from, why.text);
 	else
 		ret = vm_run_arrival(&in->config, &in->arrival, observer, result, err);
+	close(in->wake_fd);
 	migration_file_close(&in->file);
 	incoming_exit(in);
 	free(in);

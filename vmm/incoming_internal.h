@@ -21,14 +21,31 @@ struct incoming {
 	pthread_t thread;
 	bool started;
 	int wake_fd;
-	struct field_buf state; /* to be loaded */
-	const struct stream_run *run;
-	uint64_t run_ns; /* when that came; CLOCK_MONOTONIC */
-	struct error err;
+	/* Pages that come after the start. */
+	struct s2_thread *s2; /* of the thread that brings them */
+	struct wanted {
+		pthread_mutex_t lock;
+		uint64_t *page; /* as many as memory has: each is wanted once */
+		uint64_t head, tail;
+		int fd; /* eventfd */
+		bool made;
+	} wanted;
 	struct loop_work over_work;
 	int code;
 	struct stream_error why;
 };
+
+/* ---- incoming_missing.c ---- */
+/* Pages that come after the start (migration/machine.h); wanted pages are queued from any thread.
+ */
+int incoming_miss(struct incoming *in, uint64_t first, uint64_t pages, const uint64_t *bitmap,
+		  struct stream_error *err);
+int64_t incoming_bring(struct incoming *in, uint64_t first, uint32_t count, const void *data);
+bool incoming_wanted(struct incoming *in, uint64_t *page);
+uint64_t incoming_awaited(struct incoming *in, uint64_t page);
+int incoming_complete(struct incoming *in, struct stream_error *err); /* loop's thread */
+/* Loop's thread, nobody brings pages any more. */
+void incoming_missing_exit(struct incoming *in);
 
 /* ---- incoming_sink.c ---- */
 extern const struct migration_sink_ops incoming_sink; /* opaque: struct incoming */

@@ -81,12 +81,49 @@ static int sink_start(void *opaque, const struct stream_run *run, struct stream_
 	return 0;
 }
 
+static int sink_miss(void *opaque, uint64_t first, uint64_t pages, const uint64_t *bitmap,
+		     struct stream_error *err)
+{
+	return incoming_miss(opaque, first, pages, bitmap, err);
+}
+
+static int64_t sink_bring(void *opaque, uint64_t first, uint32_t count, const void *data)
+{
+	return incoming_bring(opaque, first, count, data);
+}
+
+static bool sink_wanted(void *opaque, uint64_t *page)
+{
+	return incoming_wanted(opaque, page);
+}
+
+static int sink_wanted_fd(void *opaque)
+{
+	return ((struct incoming *)opaque)->wanted.fd;
+}
+
+static uint64_t sink_awaited(void *opaque, uint64_t page)
+{
+	return incoming_awaited(opaque, page);
+}
+
+static int sink_complete(void *opaque, struct stream_error *err)
+{
+	return incoming_complete(opaque, err);
+}
+
 const struct migration_sink_ops incoming_sink = {
 	.description = sink_description,
 	.image = sink_image,
 	.page = sink_page,
 	.load = sink_load,
 	.start = sink_start,
+	.miss = sink_miss,
+	.bring = sink_bring,
+	.wanted = sink_wanted,
+	.wanted_fd = sink_wanted_fd,
+	.awaited = sink_awaited,
+	.complete = sink_complete,
 };
 
 int incoming_check_memory(struct incoming *in, const struct stream_memory *memory,

@@ -274,6 +274,11 @@ static void boot_again(void *arg, int code)
 
 	if (code)
 		return;
+	/* What is loaded now would meet pages that come later: when all are here. */
+	if (vm->memory.incomplete) {
+		vm->reset_waits = true;
+		return;
+	}
 	vm->resets++;
 	if (vm_boot(vm, &vm->engine_error)) {
 		end(vm, VM_END_ENGINE, 0);
@@ -283,6 +288,17 @@ static void boot_again(void *arg, int code)
 		json_pack("{s:b, s:s}", "guest", vm->reset_by_guest, "reason",
 			  vm->reset_by_guest ? "guest-reset" : "host-qmp-system-reset"));
 	vm_resume(vm, VM_HOLD_RESET);
+}
+
+bool vm_reset_waits(const struct vm *vm)
+{
+	return vm->reset_waits;
+}
+
+void vm_reset_go_on(struct vm *vm)
+{
+	vm->reset_waits = false;
+	boot_again(vm, 0);
 }
 
 /* Whatever is in flight ends before the memory is filled anew. */

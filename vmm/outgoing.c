@@ -182,7 +182,9 @@ static void *save_main(void *arg)
 		/* An O_PATH descriptor is no folder to be flushed. */
 		fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		o->code = fd < 0 ? stream_fail(&o->why, NULL, -errno, "%s", strerror(errno))
-				 : save_in(o, fd, name);
+				 : outgoing_wait_memory(o, &o->why);
+		if (!o->code)
+			o->code = save_in(o, fd, name);
 		if (fd >= 0)
 			close(fd);
 		close(dir);

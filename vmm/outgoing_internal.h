@@ -40,6 +40,8 @@ struct outgoing {
 /* Fills in source, from the machine. */
 int outgoing_source_init(struct outgoing *o, struct error *err);
 void outgoing_source_exit(struct outgoing *o);
+/* A guest that has just come may still lack pages: waits until all are here. */
+int outgoing_wait_memory(struct outgoing *o, struct stream_error *err);
 
 /* ---- outgoing_move.c ---- */
 json_t *outgoing_summary(struct outgoing *o);

@@ -24,7 +24,9 @@ static void *move_main(void *arg)
 	struct outgoing *o = arg;
 
 	pthread_setname_np(pthread_self(), "migration");
-	o->code = source_run(&o->move, &o->why);
+	o->code = outgoing_wait_memory(o, &o->why);
+	if (!o->code)
+		o->code = source_run(&o->move, &o->why);
 	loop_work_post(o->vm->loop, &o->over_work);
 	return NULL;
 }

@@ -1,6 +1,7 @@
 /* The machine as a migration sees it (migration/machine.h). Functions run on the migration's
  * thread; what belongs to the loop's is called there. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -116,6 +117,25 @@ static int source_take_back(void *opaque, struct stream_error *err)
 	ret = call(o, take_back_now, err);
 	if (!ret)
 		o->stopped = o->released = false;
+	return ret;
+}
+
+static void memory_now(void *arg)
+{
+	struct outgoing *o = arg;
+
+	error_set(&o->err, -EAGAIN, "pages are missing");
+	answer(o, o->vm->memory.incomplete ? -EAGAIN : 0);
+}
+
+int outgoing_wait_memory(struct outgoing *o, struct stream_error *err)
+{
+	struct pollfd wake = {.fd = o->live ? o->wake_fd : -1, .events = POLLIN};
+	int ret;
+
+	while ((ret = call(o, memory_now, err)) == -EAGAIN)
+		if (poll(&wake, 1, 20) > 0)
+			return stream_fail(err, NULL, -ECANCELED, "called off");
 	return ret;
 }
 

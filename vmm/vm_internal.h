@@ -84,6 +84,7 @@ struct vm {
 	_Atomic uint32_t event_code;
 	uint32_t resets, guest_resets;
 	bool reset_by_guest;
+	bool reset_waits; /* for pages that are not here yet */
 	struct vm_result result;
 	const char *end_reason; /* of VM_END_STOPPED, in QMP's words */
 
@@ -171,6 +172,9 @@ void vm_release(struct vm *vm);
 void vm_moved(struct vm *vm);
 /* It was to come from elsewhere and does not: this machine ends, with vm->engine_error. */
 void vm_absent(struct vm *vm);
+/* A reset waits for pages that are not here yet; all are here: it goes on. */
+bool vm_reset_waits(const struct vm *vm);
+void vm_reset_go_on(struct vm *vm);
 /* As a reset button: a machine that is held is so afterwards, too. */
 void vm_reset(struct vm *vm);
 const char *vm_state_name(const struct vm *vm); /* for people: running, pausing, paused... */

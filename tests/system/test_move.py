@@ -77,8 +77,8 @@ def save(folder, guest, name="saved"):
 
 @needs_ferry
 @limit(400)
-@each(cpus=[1, 2, 4])
-def test_save_restore(cpus):
+@each(cpus=[1, 2, 4], eager=[False, True])
+def test_save_restore(cpus, eager):
     """Memory, processors, devices, the disk and the clocks go on where they were."""
     with Folder() as folder, start(folder, cpus) as guest:
         guest.line("blkcheck write /dev/vda 8 7")
@@ -89,7 +89,7 @@ def test_save_restore(cpus):
         code, out, _ = ferry("stream", path)
         check(code == 0 and "whole and well-formed" in out, out)
         time.sleep(2)
-        with restore(path, guest.env) as again:
+        with restore(path, guest.env, *["--eager"] * eager) as again:
             first, _ = ticks(again, 3)
             # A tick is 0.25 s of guest time: the two seconds in the file are none.
             check(first in (last, last + 1), f"tick {first} came after tick {last}{again.tail()}")
@@ -197,11 +197,11 @@ def test_restore_elsewhere():
             byte = f.read(1)
             f.seek(-1, 1)
             f.write(bytes([byte[0] ^ 4]))
-        code, _, err = ferry("restore", "--disk", f"1={copy}", path, env=guest.env)
+        code, _, err = ferry("restore", "--eager", "--disk", f"1={copy}", path, env=guest.env)
         check(code == 1 and "damaged" in err, f"{code} {err}")
         with open(path, "r+b") as f:
             f.truncate(os.path.getsize(path) // 3)
-        code, _, err = ferry("restore", "--disk", f"1={copy}", path, env=guest.env)
+        code, _, err = ferry("restore", "--eager", "--disk", f"1={copy}", path, env=guest.env)
         check(code == 1 and "cut off" in err or "ends" in err, f"{code} {err}")
 
 
