@@ -21,6 +21,11 @@ ROWS = [("hit", "translate, hit (64 pages)"), ("map", "fault that maps a page"),
         ("eager-split", "eager split, per page"), ("collapse", "collapse, per page"), ("unmap", "unmap, per page"),
         ("first-write-born", "first write, born with pages"), ("first-write-eager", "first write after eager split"),
         ("first-write-lazy", "first write, lazy split")]
+NESTED = [("nested-map", "nested fault that makes a leaf of the shadow"), ("nested-hit", "nested translate, hit"),
+          ("unmap-one-page", "unmap of one page, without shadows"),
+          ("unmap-one-page-empty-shadows", "the same, shadows exist, nobody uses them"),
+          ("unmap-one-page-shadowed", "the same, and the one leaf of 32,768 in the shadow that uses it"),
+          ("drop-context", "dropping a context, per leaf")]
 FLOORS = {"hit": "floor-hit", "map": "floor-map", "permission-fault": "floor-permission-fault",
           "write-protect": "floor-write-protect", "unmap": "floor-unmap"}
 
@@ -123,6 +128,13 @@ def operations_table(f, threads):
     return table
 
 
+def nested_table(f):
+    table = Table("ns per operation, one thread", *FORMATS)
+    for name, what in NESTED:
+        table.add(what, *[number(f.get("parallel", fmt, 1, name)) for fmt in FORMATS])
+    return table
+
+
 def schemes_table(f):
     table = Table("ns per operation, ept4", "threads", "floor", "parallel", "exclusive", "older")
     for name, what in ROWS:
@@ -184,6 +196,13 @@ elsewhere, and writes to pages that are small already make none.
 
 {formats}
 
+## Nested guests
+
+The guest's second stage is of the host's format, in leaves of the smallest size. Without shadows, range operations test
+one pointer per flush; translation and faults test nothing.
+
+{nested}
+
 ## What Linux's selftests measure
 
 Their words, ept4, 128 MiB per vCPU touched page by page: populate, enable, pass, get, clear and disable of
@@ -213,7 +232,8 @@ def main():
         table.add(*row)
     publish(TEXT.format(runs=args.runs, machine=machine(), goals=table, one=operations_table(figures, 1),
                         two=operations_table(figures, 2), schemes=schemes_table(figures),
-                        formats=format_table(figures), scenarios=scenarios_table(figures),
+                        formats=format_table(figures), nested=nested_table(figures),
+                        scenarios=scenarios_table(figures),
                         ageing="" if figures.names("access-tracking") else
                         " access_tracking_perf_test is missing: the core has no ageing yet."), args.output)
 

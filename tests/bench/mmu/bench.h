@@ -73,6 +73,7 @@ void bench_touch(struct worker *w, uint64_t gpa, uint32_t access);
 void bench_floor(struct bench *b);	/* hand-written for EPT4 */
 void bench_operations(struct bench *b); /* of the core */
 void bench_memory(struct bench *b);
+void bench_nested(struct bench *b);
 void bench_linux(struct bench *b); /* the scenarios of Linux's tests */
 
 #endif

@@ -227,8 +227,10 @@ int main(int argc, char **argv)
 #ifndef BENCH_LOCKS
 			if (!i)
 				bench_floor(&b);
-			if (threads == 1)
+			if (threads == 1) {
 				bench_memory(&b);
+				bench_nested(&b);
+			}
 #endif
 			fflush(stdout);
 		}
