@@ -1,7 +1,8 @@
 /*
  * Description: 2 to 8 threads at once: vCPUs with software TLBs, a device mapper that acknowledges
- * late, changers that unmap, protect and move slots, a migrator that starts tracking under load,
- * harvests, and at the end compares what it copied with memory.
+ * late, changers that unmap, protect, split, collapse and move slots, a migrator that starts
+ * tracking under load, in one mode or another, harvests, and at the end compares what it copied
+ * with memory.
  *
  * The policy under test is the same code, compiled once more with delays where races are.
  *
@@ -38,7 +39,23 @@ static atomic_ulong version; /* of the moving slot's place; odd: it moves */
 static atomic_bool stop, park;
 static atomic_int parked, running;
 static atomic_ulong fills, faults, retries, uses, unmaps, protects, moves, harvested, rounds,
-	emulated;
+	emulated, splits, collapses, recovered, ring_pages, full;
+
+/* How the migrator tracks, by turns. */
+static const struct mode {
+	const char *name;
+	struct s2_dirty_options o;
+} modes[] = {
+	{"lazy", {0}},
+	{"rings", {.flags = S2_DIRTY_EAGER, .ring_entries = 128, .ring_soft = 96}},
+	{"dirty bits", {.flags = S2_DIRTY_DBIT | S2_DIRTY_EAGER | S2_DIRTY_COLLAPSE}},
+	{"by hand", {.flags = S2_DIRTY_EAGER | S2_DIRTY_MANUAL | S2_DIRTY_COLLAPSE}},
+	{"small rings", {.ring_entries = 64}},
+	{"dirty bits by hand", {.flags = S2_DIRTY_DBIT | S2_DIRTY_MANUAL}},
+	{"eager", {.flags = S2_DIRTY_EAGER}},
+};
+enum { MODES = sizeof(modes) / sizeof(*modes) };
+static atomic_ulong mode_rounds[MODES];
 
 /* A copy of the policy of its own, which loses its processor where it hurts: between reading an
  * entry and acting on it. */
@@ -215,6 +232,46 @@ static void change(struct s2_thread *t, uint64_t *seed, bool protect)
 	atomic_fetch_add(protect ? &protects : &unmaps, 1);
 }
 
+/* A large leaf, to pieces and back, if nobody comes between and nothing tracks. */
+static void fold(struct s2_thread *t, uint64_t *seed)
+{
+	uint64_t gpa = BASE + test_random(seed) % (PAGES / 512) * M2;
+	int64_t n;
+
+	CHECK(!s2_unmap(t, gpa, gpa + M2), "unmap");
+	s2_fault(t, gpa, S2_W, NULL);
+	CHECK(!s2_split(t, gpa, gpa + M2, 1), "split");
+	atomic_fetch_add(&splits, 1);
+	n = s2_collapse(t, gpa & ~(2 * M2 - 1), (gpa | (2 * M2 - 1)) + 1);
+	CHECK(n >= 0, "collapse: %" PRId64, n);
+	atomic_fetch_add(&collapses, (unsigned long)n);
+}
+
+/* Neither changes what may be written. */
+static void resize(struct s2_thread *t, uint64_t *seed)
+{
+	uint64_t first, end;
+
+	random_range(seed, &first, &end);
+	switch (test_random(seed) % 5) {
+	case 0: fold(t, seed); break;
+	case 1: {
+		int err = s2_split(t, BASE + first * K4, BASE + end * K4, 1);
+
+		CHECK(!err, "split: %d", err);
+		atomic_fetch_add(&splits, 1);
+		break;
+	}
+	case 2: atomic_fetch_add(&recovered, (unsigned long)s2_nx_recover(t, 3)); break;
+	default: {
+		int64_t n = s2_collapse(t, end - first == PAGES ? 0 : BASE, 0);
+
+		CHECK(n >= 0, "collapse: %" PRId64, n);
+		atomic_fetch_add(&collapses, (unsigned long)n);
+	}
+	}
+}
+
 /* Translates as a client or a device does. false: no slot (the moving one, while it moves). */
 static bool translate(struct s2_thread *t, struct cpu *c, uint64_t page, uint32_t access,
 		      struct s2_xlat *x)
@@ -252,7 +309,11 @@ static void use(struct cpu *c, uint64_t page, bool write)
 		struct s2_xlat x;
 
 		e->valid = false;
-		if (!translate(c->t, c, page, write ? S2_W : S2_R, &x))
+		if (!translate(c->t, c, page,
+			       write			    ? S2_W
+			       : test_random(&c->seed) % 64 ? S2_R
+							    : S2_X,
+			       &x))
 			return;
 		*e = (struct tlb_entry){.valid = true, .hpa = x.hpa, .perm = x.perm};
 		/* after the translation: an operation with a higher number began later */
@@ -294,8 +355,15 @@ static void *run_cpu(void *arg)
 			use(c, (at + test_random(&c->seed) % 8) % PAGES,
 			    test_random(&c->seed) % 3 == 0);
 		}
+		while (s2_ring_full(c->t) && !atomic_load(&stop) && !atomic_load(&park)) {
+			atomic_fetch_add_explicit(&full, 1, memory_order_relaxed);
+			serve(c);
+			sched_yield();
+		}
 		if (test_random(&c->seed) % 64 == 0)
 			change(c->t, &c->seed, test_random(&c->seed) % 2);
+		if (test_random(&c->seed) % 64 == 0)
+			resize(c->t, &c->seed);
 	}
 	s2_tlb_client_remove(c->t, &c->client);
 	s2_thread_exit(c->t);
@@ -368,7 +436,7 @@ static void *run_changer(void *arg)
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
 		park_here(NULL);
-		switch (test_random(&c->seed) % 4) {
+		switch (test_random(&c->seed) % 7) {
 		case 0:
 			if (c->client.opaque) {
 				move(c->t);
@@ -376,6 +444,9 @@ static void *run_changer(void *arg)
 			}
 			/* fall through */
 		case 1: change(c->t, &c->seed, true); break;
+		case 2:
+		case 3:
+		case 4: resize(c->t, &c->seed); break;
 		default: change(c->t, &c->seed, false);
 		}
 		for (int i = 0; i < 3; i++)
@@ -385,12 +456,8 @@ static void *run_changer(void *arg)
 	return NULL;
 }
 
-static void harvest(struct s2_thread *t)
+static void take(const uint64_t *bitmap, int64_t n)
 {
-	uint64_t bitmap[RAM / 64];
-	int64_t n = s2_dirty_harvest(t, BASE, RAM, bitmap);
-
-	CHECK(n >= 0, "harvest: %" PRId64, n);
 	for (uint64_t i = 0; i < RAM; i++) {
 		if (bitmap[i / 64] >> (i % 64) & 1) {
 			copy[i] = atomic_load(&memory[i]);
@@ -398,6 +465,29 @@ static void harvest(struct s2_thread *t)
 		}
 	}
 	CHECK(n == 0, "the count is the number of bits");
+}
+
+static void harvest(struct s2_thread *t, const struct mode *mode)
+{
+	uint64_t bitmap[RAM / 64], page[100];
+	int64_t n;
+
+	while (mode->o.ring_entries && (n = s2_ring_harvest(t, page, 100)) > 0) {
+		CHECK(s2_ring_reset(t) == n, "reset");
+		atomic_fetch_add(&ring_pages, (unsigned long)n);
+		for (int64_t i = 0; i < n; i++) {
+			uint64_t at = (page[i] - BASE) / K4;
+
+			CHECK(at < PAGES, "page %" PRIx64, page[i]);
+			if (at < RAM)
+				copy[at] = atomic_load(&memory[at]);
+		}
+	}
+	n = s2_dirty_harvest(t, BASE, RAM, bitmap);
+	CHECK(n >= 0, "harvest: %" PRId64, n);
+	if (mode->o.flags & S2_DIRTY_MANUAL)
+		CHECK(s2_dirty_reprotect(t, BASE, RAM, bitmap) == n, "reprotect");
+	take(bitmap, n);
 	atomic_fetch_add(&harvested, 1);
 }
 
@@ -422,6 +512,8 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 	int vcpus = threads > 2 ? threads / 2 : 1, others = threads - vcpus - 1;
 	uint64_t end = test_now_ms() + ms;
 	pthread_t thread[MAX_THREADS];
+	uint64_t turn = test_random(seed) % MODES;
+	const struct mode *mode;
 	struct s2_thread *t;
 
 	for (tc = test_configs; strcmp(tc->name, races[race].config);)
@@ -433,6 +525,7 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 	if (!test_config_create(tc, &te, &s2, &mem))
 		exit(1);
 	s2->ops = races[race].ops;
+	s2->nx_huge = test_random(seed) % 2;
 	BASE = test_config_boundary(&mem) - 2 * M2;
 	ram.gpa = BASE;
 	moving.gpa = MOVE;
@@ -461,17 +554,23 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 	while (test_now_ms() < end) {
 		uint64_t until = test_now_ms() + 20;
 
-		/* large leaves come back */
+		/* large leaves come back, some after they have been in pieces */
+		fold(t, seed);
 		while (test_now_ms() < until) {
 			if (!others)
 				change(t, seed, test_random(seed) % 2);
 			sched_yield();
 		}
-		CHECK(!s2_dirty_start(t), "start");
+		/* those without dirty bits take the next mode */
+		do
+			mode = &modes[turn++ % MODES];
+		while (mode->o.flags & S2_DIRTY_DBIT && !(s2->use_ad && s2->ops->format->dirty));
+		CHECK(!s2_dirty_start_with(t, &mode->o, NULL), "start: %s", mode->name);
+		atomic_fetch_add(&mode_rounds[mode - modes], 1);
 		for (uint64_t i = 0; i < RAM; i++)
 			copy[i] = atomic_load(&memory[i]);
 		for (until = test_now_ms() + 60; test_now_ms() < until;) {
-			harvest(t);
+			harvest(t, mode);
 			if (!others)
 				change(t, seed, test_random(seed) % 2);
 			sched_yield();
@@ -479,11 +578,11 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 		atomic_store(&park, true);
 		while (atomic_load(&parked) < threads - 1)
 			sched_yield();
-		harvest(t);
+		harvest(t, mode);
 		for (uint64_t i = 0; i < RAM; i++)
 			CHECK(copy[i] == atomic_load(&memory[i]),
-			      "page %" PRIu64 ": a write is lost: %u %u", i, copy[i],
-			      atomic_load(&memory[i]));
+			      "page %" PRIu64 ": a write is lost: %u %u (%s)", i, copy[i],
+			      atomic_load(&memory[i]), mode->name);
 		check_tables();
 		CHECK(!s2_dirty_stop(t), "stop");
 		atomic_store(&park, false);
@@ -515,6 +614,12 @@ int main(int argc, char **argv)
 	       atomic_load(&rounds), atomic_load(&harvested), atomic_load(&unmaps),
 	       atomic_load(&protects), atomic_load(&moves), atomic_load(&uses), atomic_load(&fills),
 	       atomic_load(&faults), atomic_load(&retries), atomic_load(&emulated));
+	printf("%lu splits, %lu collapsed, %lu recovered, %lu pages in rings, %lu times full;",
+	       atomic_load(&splits), atomic_load(&collapses), atomic_load(&recovered),
+	       atomic_load(&ring_pages), atomic_load(&full));
+	for (int i = 0; i < MODES; i++)
+		printf(" %s %lu%s", modes[i].name, atomic_load(&mode_rounds[i]),
+		       i < MODES - 1 ? "," : "\n");
 	CHECK(atomic_load(&rounds) && atomic_load(&unmaps) && atomic_load(&protects) &&
 		      atomic_load(&moves) && atomic_load(&fills),
 	      "something never happened");
