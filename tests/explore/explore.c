@@ -230,6 +230,14 @@ static void check_block(const volatile void *at)
 		explore_fail("a freed table is used: block %d", block);
 }
 
+/* What is not of interest is done at once, in the order of its program. */
+static bool beyond_window(const volatile void *at)
+{
+	int block = block_of(at);
+
+	return block >= 0 && (const char *)at >= blocks[block] + config->window;
+}
+
 static uint64_t peek(const volatile void *at, unsigned bytes)
 {
 	uint64_t value = 0;
@@ -283,7 +291,7 @@ uint64_t explore_load(const void *at, unsigned bytes, int order)
 	uint64_t value;
 
 	check_block(at);
-	if (block >= 0 && (const char *)at >= blocks[block] + config->window) {
+	if (beyond_window(at)) {
 		run_steps++;
 		return peek(at, bytes);
 	}
@@ -302,7 +310,7 @@ uint64_t explore_load(const void *at, unsigned bytes, int order)
 		unsigned i = (unsigned)(place - places), newest = place->values - 1;
 		unsigned oldest = my_view()->oldest[i], back = 0;
 
-		if (stale < config->stale && newest > oldest)
+		if (stale < config->stale && newest > oldest && order != __ATOMIC_SEQ_CST)
 			back = choose(newest - oldest + 1);
 		stale += back != 0;
 		value = place->value[newest - back].value;
@@ -375,6 +383,16 @@ bool explore_cas(void *at, unsigned bytes, uint64_t *old, uint64_t value, int or
 	struct place *place;
 	uint64_t now;
 
+	check_block(at);
+	if (beyond_window(at)) {
+		bool same = peek(at, bytes) == *old;
+
+		if (same)
+			memcpy(at, &value, bytes);
+		else
+			*old = peek(at, bytes);
+		return same;
+	}
 	explore_point("compare-and-exchange");
 	check_block(at);
 	place = history(at, bytes);

@@ -28,7 +28,7 @@
 enum { PAGES = 2, WINDOW = 16 };
 
 /* How the entries are before the threads start. */
-enum state { EMPTY, LARGE, SMALL, TRACKED, TRACKED_LARGE };
+enum state { EMPTY, LARGE, SMALL, SPLIT, TRACKED, TRACKED_LARGE };
 
 struct scenario {
 	const char *name;
@@ -170,6 +170,14 @@ static void writes(void *arg)
 	processor_ends();
 }
 
+static void writes_twice(void *arg)
+{
+	(void)arg;
+	access_page(0, true);
+	access_page(0, true);
+	processor_ends();
+}
+
 static void writes_neighbour(void *arg)
 {
 	(void)arg;
@@ -218,6 +226,21 @@ static void protects(void *arg)
 {
 	(void)arg;
 	change(1, true);
+}
+
+static void splits(void *arg)
+{
+	(void)arg;
+	if (s2_split(me(), BASE, BASE + M2, 1))
+		explore_fail("split");
+}
+
+/* Leaves that another changes meanwhile stay small. */
+static void collapses(void *arg)
+{
+	(void)arg;
+	if (s2_collapse(me(), BASE, BASE + M2) < 0)
+		explore_fail("collapse");
 }
 
 static void copy_dirty(void)
@@ -287,11 +310,26 @@ static const struct scenario scenarios[] = {
 	{"unmap the table, twice", SMALL, {unmaps_all, unmaps_all}},
 	{"unmap, protect", SMALL, {unmaps, protects}},
 	{"write, harvest", TRACKED, {writes, harvests}},
+	{"write twice, harvest", TRACKED, {writes_twice, harvests}},
+	{"write twice, harvest, large", TRACKED_LARGE, {writes_twice, harvests}},
 	{"write, harvest, large", TRACKED_LARGE, {writes, harvests}},
 	{"write, write, split", TRACKED_LARGE, {writes, writes_neighbour}},
 	{"split, unmap", TRACKED_LARGE, {writes, unmaps}},
 	{"split, protect", TRACKED_LARGE, {writes, protects}},
 	{"split, unmap all", TRACKED_LARGE, {writes, unmaps_all}},
+	{"split on demand, read", LARGE, {splits, reads}},
+	{"split on demand, unmap", LARGE, {splits, unmaps}},
+	{"split on demand, protect", LARGE, {splits, protects}},
+	{"split on demand, write", LARGE, {splits, writes}},
+	{"split on demand, twice", LARGE, {splits, splits}},
+	{"collapse, read", SPLIT, {collapses, reads}},
+	{"collapse, write", SPLIT, {collapses, writes}},
+	{"collapse, unmap", SPLIT, {collapses, unmaps}},
+	{"collapse, unmap the table", SPLIT, {collapses, unmaps_all}},
+	{"collapse, protect", SPLIT, {collapses, protects}},
+	{"collapse, collapse", SPLIT, {collapses, collapses}},
+	{"collapse, split", SPLIT, {collapses, splits}},
+	{"collapse, start", SPLIT, {collapses, starts_tracking}},
 	{"start, write", SMALL, {starts_tracking, writes}},
 	{"start, write, large", LARGE, {starts_tracking, writes}},
 	{"device, harvest", TRACKED, {device, harvests}},
@@ -321,13 +359,15 @@ static void fault(uint64_t gpa, uint32_t access)
 
 static bool is_processor(void (*what)(void *))
 {
-	return what == reads || what == writes || what == writes_neighbour || what == reads_twice;
+	return what == reads || what == writes || what == writes_neighbour ||
+	       what == writes_twice || what == reads_twice;
 }
 
 static void setup(void *arg)
 {
 	struct s2_config c = *format;
-	bool large = scenario->state == LARGE || scenario->state == TRACKED_LARGE;
+	bool large = scenario->state == LARGE || scenario->state == SPLIT ||
+		     scenario->state == TRACKED_LARGE;
 	const struct s2_slot slot = {
 		.gpa = BASE, .size = 2 * M2, .hpa = HPA, .page_size = large ? M2 : K4};
 
@@ -349,6 +389,8 @@ static void setup(void *arg)
 		fault(BASE, S2_W);
 		fault(BASE + K4, S2_R);
 	}
+	if (scenario->state == SPLIT && s2_split(main_thread, BASE, BASE + M2, 1))
+		explore_fail("setup: split");
 	if (scenario->state == TRACKED || scenario->state == TRACKED_LARGE) {
 		if (s2_dirty_start(main_thread))
 			explore_fail("start");
