@@ -35,6 +35,12 @@ static inline void rcu_enter(void)
 	urcu_memb_read_lock();
 }
 
+/* Of a thread that is registered. */
+static inline void rcu_enter_again(void)
+{
+	urcu_memb_read_lock();
+}
+
 static inline void rcu_exit(void)
 {
 #ifdef __SANITIZE_THREAD__

@@ -26,8 +26,9 @@ mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
 	out->entry = w->value;
 }
 
+/* usual: tables are at their addresses, and the thread has been in a read section before. */
 mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *pt, uint64_t gpa,
-				 uint32_t access, struct s2_xlat *out)
+				 uint32_t access, struct s2_xlat *out, bool usual)
 {
 	struct walk_entry w;
 	uint32_t perm;
@@ -35,8 +36,11 @@ mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *p
 
 	if (gpa > geometry_max(&pt->geo))
 		return false;
-	rcu_enter();
-	w = walk_lookup(f, pt, gpa);
+	if (usual)
+		rcu_enter_again();
+	else
+		rcu_enter();
+	w = usual ? walk_lookup_pointers(f, pt, gpa) : walk_lookup(f, pt, gpa);
 	perm = pgtable_perm(f, pt, w.value);
 	hit = w.kind == ENTRY_LEAF && !(access & ~perm);
 	/* Inside the read section, so that nothing must be kept across its end (which may call). */

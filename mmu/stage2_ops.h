@@ -12,10 +12,19 @@
 #include "mmu/stage2_split.h"
 
 #define STAGE2_DEFINE_OPS(fmt, symbol)                                                             \
+	/* What is seldom is a function of its own, at the end of the other: so that calls in it   \
+	 * cost the usual way no saved registers. */                                               \
+	static __attribute__((noinline, cold)) bool fmt##_translate_other(                         \
+		const struct pgtable *pt, uint64_t gpa, uint32_t access, struct s2_xlat *out)      \
+	{                                                                                          \
+		return stage2_translate(&fmt##_format, pt, gpa, access, out, false);               \
+	}                                                                                          \
 	static bool fmt##_translate(const struct pgtable *pt, uint64_t gpa, uint32_t access,       \
 				    struct s2_xlat *out)                                           \
 	{                                                                                          \
-		return stage2_translate(&fmt##_format, pt, gpa, access, out);                      \
+		if (__builtin_expect(pt->identity && rcu_registered, 1))                           \
+			return stage2_translate(&fmt##_format, pt, gpa, access, out, true);        \
+		return fmt##_translate_other(pt, gpa, access, out);                                \
 	}                                                                                          \
 	static enum s2_result fmt##_fault(struct s2_thread *t, uint64_t gpa, uint32_t access,      \
 					  struct s2_xlat *out)                                     \

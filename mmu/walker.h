@@ -100,14 +100,37 @@ mmu_inline int walk_load_own(void *opaque, uint64_t table, size_t index, struct 
 	return 0;
 }
 
+/* Of a tree whose table addresses are pointers. */
+mmu_inline int walk_load_pointer(void *opaque, uint64_t table, size_t index, struct walk_entry *w)
+{
+	const struct geometry *g = opaque;
+
+	w->entry = entry_at(g, (void *)(uintptr_t)table, index);
+	w->value = entry_load(g, w->entry);
+	return 0;
+}
+
+/* walk_lookup where table addresses are pointers (pt->identity). */
+mmu_inline struct walk_entry walk_lookup_pointers(const struct format *f, const struct pgtable *pt,
+						  uint64_t gpa)
+{
+	struct geometry g = format_fold(f, &pt->geo);
+	struct walk_entry w;
+
+	walk_down(f, &g, pt->root_pa, gpa, walk_load_pointer, &g, &w);
+	return w;
+}
+
 /* The lowest entry that covers gpa: a leaf, nothing, or a frozen one. gpa is within the input
- * width. */
+ * width. Whether addresses are pointers is asked once and not at every level. */
 mmu_inline struct walk_entry walk_lookup(const struct format *f, const struct pgtable *pt,
 					 uint64_t gpa)
 {
 	struct walk_source source = {.pt = pt, .g = format_fold(f, &pt->geo)};
 	struct walk_entry w;
 
+	if (__builtin_expect(pt->identity, 1))
+		return walk_lookup_pointers(f, pt, gpa);
 	walk_down(f, &source.g, pt->root_pa, gpa, walk_load_own, &source, &w);
 	return w;
 }
