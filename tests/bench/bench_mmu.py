@@ -20,7 +20,9 @@ ROWS = [("hit", "translate, hit (64 pages)"), ("map", "fault that maps a page"),
         ("harvest", "harvest and protect, per dirty page"), ("map-block", "fault that maps a block"),
         ("eager-split", "eager split, per page"), ("collapse", "collapse, per page"), ("unmap", "unmap, per page"),
         ("first-write-born", "first write, born with pages"), ("first-write-eager", "first write after eager split"),
-        ("first-write-lazy", "first write, lazy split")]
+        ("first-write-lazy", "first write, lazy split"),
+        ("sparse-write-eager", "first write, one page of each block, eager split"),
+        ("sparse-write-lazy", "the same, lazy split")]
 NESTED = [("nested-map", "nested fault that makes a leaf of the shadow"), ("nested-hit", "nested translate, hit"),
           ("unmap-one-page", "unmap of one page, without shadows"),
           ("unmap-one-page-empty-shadows", "the same, shadows exist, nobody uses them"),
@@ -148,12 +150,14 @@ def schemes_table(f):
 
 def format_table(f):
     table = Table("format", "tables, % of memory", "flushes per block split by a write",
-                  "first write: eager / born", "lazy / eager")
+                  "flushes of an eager start",
+                  "first write: eager / born", "one page of each block: lazy / eager")
     for fmt in FORMATS:
         table.add(fmt, f"{f.get('parallel', fmt, 1, 'table-share'):.4f}",
                   number(f.get("parallel", fmt, 1, "flushes-per-lazy-split")),
-                  number(f.per_run(fmt, 1, "first-write-eager", "first-write-born")),
-                  number(f.per_run(fmt, 1, "first-write-lazy", "first-write-eager")))
+                  number(f.get("parallel", fmt, 1, "flushes-at-eager-start")),
+                  f"{f.per_run(fmt, 1, 'first-write-eager', 'first-write-born'):.2f}",
+                  number(f.per_run(fmt, 1, "sparse-write-lazy", "sparse-write-eager")))
     return table
 
 
@@ -206,7 +210,8 @@ one pointer per flush; translation and faults test nothing.
 ## What Linux's selftests measure
 
 Their words, ept4, 128 MiB per vCPU touched page by page: populate, enable, pass, get, clear and disable of
-dirty_log_perf_test; create, update, adjust of kvm_page_table_test; memslot_modification_stress_test (faults while a
+dirty_log_perf_test (-eager: blocks are split when it begins; -manual: get and clear apart; -collapse: blocks again when it
+ends); create, update, adjust of kvm_page_table_test; memslot_modification_stress_test (faults while a
 thread adds and removes a slot each 100 microseconds); demand_paging_test (each page comes through a server thread of its
 vCPU's own).{ageing}
 

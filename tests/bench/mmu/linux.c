@@ -13,12 +13,6 @@
 #include "mmu/missing.h"
 #include "tests/bench/mmu/bench.h"
 
-/* Rows appear when the core has these. */
-#pragma weak s2_collapse
-#pragma weak s2_dirty_start_with
-#pragma weak s2_dirty_reprotect
-#pragma weak s2_missing_start
-
 enum { PASSES = 2 };
 
 static void touch_all(struct worker *w, uint32_t access)
@@ -50,8 +44,7 @@ static const char *named(char *buf, size_t len, const char *phase)
 static void dirty_enable(struct worker *w)
 {
 	const struct s2_dirty_options options = {.flags = dirty_flags};
-	int err = s2_dirty_start_with ? s2_dirty_start_with(w->t, &options, NULL)
-				      : s2_dirty_start(w->t);
+	int err = s2_dirty_start_with(w->t, &options, NULL);
 
 	if (err)
 		bench_fail("%s: dirty tracking: %d", w->b->format, err);
@@ -78,10 +71,10 @@ static void dirty_log(struct worker *w)
 			bench_fail("%s: nothing is dirty", w->b->format);
 		snprintf(phase, sizeof(phase), "get-%d", n);
 		bench_end(w, named(name, sizeof(name), phase), 1, "ms");
-		if (!s2_dirty_reprotect)
+		if (!(dirty_flags & S2_DIRTY_MANUAL))
 			continue;
 		bench_begin(w);
-		if (!w->id && dirty_flags & S2_DIRTY_MANUAL)
+		if (!w->id)
 			s2_dirty_reprotect(w->t, 0, units, bitmap);
 		snprintf(phase, sizeof(phase), "clear-%d", n);
 		bench_end(w, named(name, sizeof(name), phase), 1, "ms");
@@ -117,8 +110,6 @@ static void page_table(struct worker *w)
 	if (!w->id)
 		s2_dirty_stop(w->t);
 	bench_end(w, "page-table.disable", 1, "ms");
-	if (!s2_collapse)
-		return;
 	for (uint64_t i = 0; i < blocks; i++)
 		for (uint64_t at = 0; at < w->b->block; at += w->b->page)
 			bench_touch(w, w->base + i * w->b->block + at, S2_W);
@@ -317,15 +308,12 @@ void bench_linux(struct bench *b)
 	static const struct {
 		const char *name;
 		unsigned flags;
-		bool needs_options;
-	} modes[] = {{"", 0, false},
-		     {"-eager", S2_DIRTY_EAGER, true},
-		     {"-eager-manual", S2_DIRTY_EAGER | S2_DIRTY_MANUAL, true},
-		     {"-collapse", S2_DIRTY_COLLAPSE, true}};
+	} modes[] = {{"", 0},
+		     {"-eager", S2_DIRTY_EAGER},
+		     {"-eager-manual", S2_DIRTY_EAGER | S2_DIRTY_MANUAL},
+		     {"-collapse", S2_DIRTY_COLLAPSE}};
 
 	for (unsigned i = 0; i < sizeof(modes) / sizeof(*modes); i++) {
-		if (modes[i].needs_options && !s2_dirty_start_with)
-			continue;
 		dirty_flags = modes[i].flags;
 		dirty_name = modes[i].name;
 		bench_create(b, UINT64_C(1) << 29, 0);
@@ -338,10 +326,8 @@ void bench_linux(struct bench *b)
 	bench_destroy(b);
 	memslots(b);
 #ifndef BENCH_LOCKS
-	if (s2_missing_start) {
-		bench_create(b, 0, 0);
-		bench_threads(b, demand);
-		bench_destroy(b);
-	}
+	bench_create(b, 0, 0);
+	bench_threads(b, demand);
+	bench_destroy(b);
 #endif
 }

@@ -50,11 +50,6 @@ static void small(struct worker *w)
 
 /* ---- blocks ---- */
 
-/* Rows appear when the core has these. */
-#pragma weak s2_split
-#pragma weak s2_collapse
-#pragma weak s2_dirty_start_with
-
 static uint64_t invalidations(struct bench *b)
 {
 	struct s2_stats stats;
@@ -74,18 +69,14 @@ static void large(struct worker *w)
 	for (uint64_t i = 0; i < blocks; i++)
 		sum += s2_fault(w->t, w->base + i * w->b->block, S2_R, &x);
 	bench_end(w, "map-block", (double)blocks, "ns");
-	if (s2_split) {
-		bench_begin(w);
-		if (s2_split(w->t, w->base, w->base + some * w->b->block, 1))
-			bench_fail("%s: s2_split", w->b->format);
-		bench_end(w, "eager-split", (double)(some * per), "ns");
-	}
-	if (s2_split && s2_collapse) {
-		bench_begin(w);
-		if (s2_collapse(w->t, w->base, w->base + some * w->b->block) != (int64_t)some)
-			bench_fail("%s: s2_collapse", w->b->format);
-		bench_end(w, "collapse", (double)(some * per), "ns");
-	}
+	bench_begin(w);
+	if (s2_split(w->t, w->base, w->base + some * w->b->block, 1))
+		bench_fail("%s: s2_split", w->b->format);
+	bench_end(w, "eager-split", (double)(some * per), "ns");
+	bench_begin(w);
+	if (s2_collapse(w->t, w->base, w->base + some * w->b->block) != (int64_t)some)
+		bench_fail("%s: s2_collapse", w->b->format);
+	bench_end(w, "collapse", (double)(some * per), "ns");
 	sink += sum + x.hpa;
 }
 
@@ -95,36 +86,40 @@ static const struct first {
 	const char *name;
 	bool born; /* with small leaves */
 	bool eager;
-} firsts[] = {{"first-write-born", true, false},
-	      {"first-write-eager", false, true},
-	      {"first-write-lazy", false, false}};
+	bool sparse; /* to one page of each block only */
+} firsts[] = {{"first-write-born", true, false, false},
+	      {"first-write-eager", false, true, false},
+	      {"first-write-lazy", false, false, false},
+	      {"sparse-write-eager", false, true, true},
+	      {"sparse-write-lazy", false, false, true}};
 static const struct first *first;
 
 static void first_write(struct worker *w)
 {
 	const struct s2_dirty_options options = {.flags = first->eager ? S2_DIRTY_EAGER : 0};
-	const uint64_t pages = w->b->pages, page = w->b->page, before = invalidations(w->b);
-	uint64_t flushes, blocks = pages * page / w->b->block, sum = 0;
+	const uint64_t most = w->b->stride / w->b->block, before = invalidations(w->b);
+	const uint64_t n = !first->sparse ? w->b->pages : most < 256 ? most : 256;
+	const uint64_t step = first->sparse ? w->b->block : w->b->page;
+	uint64_t flushes, blocks = n * step / w->b->block, sum = 0;
 	struct s2_xlat x = {0};
 	int err = 0;
 
-	for (uint64_t i = 0; i < pages; i++)
-		bench_touch(w, w->base + i * page, S2_W);
+	for (uint64_t i = 0; i < n; i++)
+		bench_touch(w, w->base + i * step, S2_W);
 	pthread_barrier_wait(&w->b->barrier);
 	if (!w->id)
-		err = s2_dirty_start_with ? s2_dirty_start_with(w->t, &options, NULL)
-					  : s2_dirty_start(w->t);
+		err = s2_dirty_start_with(w->t, &options, NULL);
 	if (err)
 		bench_fail("%s: dirty tracking", w->b->format);
 	pthread_barrier_wait(&w->b->barrier);
 	flushes = invalidations(w->b);
-	if (!w->id && w->b->threads == 1)
-		bench_print(w->b, "flushes-at-start", (double)(flushes - before), "flushes");
+	if (!w->id && w->b->threads == 1 && first->eager && !first->sparse)
+		bench_print(w->b, "flushes-at-eager-start", (double)(flushes - before), "flushes");
 	bench_permission = true;
 	bench_begin(w);
-	for (uint64_t i = 0; i < pages; i++)
-		sum += s2_fault(w->t, w->base + i * page, S2_W, &x);
-	bench_end(w, first->name, (double)pages, "ns");
+	for (uint64_t i = 0; i < n; i++)
+		sum += s2_fault(w->t, w->base + i * step, S2_W, &x);
+	bench_end(w, first->name, (double)n, "ns");
 	bench_permission = false;
 	/* Break-before-make: one for each block, and not one more; without it none at all. */
 	flushes = invalidations(w->b) - flushes;
@@ -134,8 +129,9 @@ static void first_write(struct worker *w)
 		if (flushes != (forced ? blocks : 0))
 			bench_fail("%s: %llu flushes for %llu blocks", w->b->format,
 				   (unsigned long long)flushes, (unsigned long long)blocks);
-		bench_print(w->b, "flushes-per-lazy-split", (double)flushes / (double)blocks,
-			    "flushes");
+		if (!first->sparse)
+			bench_print(w->b, "flushes-per-lazy-split",
+				    (double)flushes / (double)blocks, "flushes");
 	} else if (w->b->threads == 1 && flushes) {
 		bench_fail("%s: %llu flushes of writes to small leaves", w->b->format,
 			   (unsigned long long)flushes);
@@ -152,8 +148,6 @@ static void bench_blocks(struct bench *b)
 	bench_destroy(b);
 	for (unsigned i = 0; i < sizeof(firsts) / sizeof(*firsts); i++) {
 		first = &firsts[i];
-		if (first->eager && !s2_dirty_start_with)
-			continue;
 		bench_create(&first_b, first->born ? 0 : UINT64_C(1) << 29, 0);
 		bench_threads(&first_b, first_write);
 		bench_destroy(&first_b);
