@@ -88,6 +88,8 @@ void explore_unlock(const void *mutex);
 #define MMU_RCU_H
 int rcu_init(void);
 void rcu_enter(void);
+#define rcu_enter_again() rcu_enter()
+#define rcu_registered	  true
 void rcu_exit(void);
 void rcu_synchronize(void);
 
