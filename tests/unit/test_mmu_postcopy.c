@@ -18,7 +18,7 @@ static void lose_time(void);
 #include "mmu/stage2_ops.h"
 #include "tests/unit/test_mmu_format.h"
 
-enum { MAX_VCPUS = 4, BLOCKS = 4, MAX_PAGES = BLOCKS * 512, RUBBISH = 0x7fffffff };
+enum { MAX_VCPUS = 4, BLOCKS = 2, MAX_PAGES = BLOCKS * 512, RUBBISH = 0x7fffffff };
 
 extern const struct stage2_ops racy_ept, racy_arm4k;
 STAGE2_DEFINE_OPS(ept, racy_ept);

@@ -264,7 +264,7 @@ static void model(uint64_t *seed, int steps)
 			     : borrower[from] == m ? S2_BORROWED
 						   : S2_NONE);
 	}
-	CHECK(done > 20, "%u", done);
+	CHECK(done > (unsigned)test_scale(20), "%u", done);
 }
 
 /* ---- threads that fight for the same pages ---- */
