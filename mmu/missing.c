@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-#include "mmu/dirty.h"
+#include "mmu/dirty_ring.h"
 #include "mmu/missing_internal.h"
 #include "mmu/missing_wait.h"
 #include "mmu/range.h"
@@ -76,8 +76,10 @@ enum s2_page_state s2_page_state(struct s2_thread *t, uint64_t gpa)
 /* ---- arrival ---- */
 
 /* One page, with the lock's read side held. 1: filled; 0: it was here; -errno of fill. */
-static int receive(struct s2 *s2, struct slot *slot, uint64_t gpa, s2_fill_fn fill, void *opaque)
+static int receive(struct s2_thread *t, struct slot *slot, uint64_t gpa, s2_fill_fn fill,
+		   void *opaque)
 {
+	struct s2 *s2 = t->s2;
 	const uint64_t page = (gpa - slot->s.gpa) >> missing_shift(s2);
 	const uint64_t size = geometry_size(&s2->pt.geo, 1);
 	struct missing *m = s2->missing;
@@ -93,7 +95,7 @@ static int receive(struct s2 *s2, struct slot *slot, uint64_t gpa, s2_fill_fn fi
 		ret = fill(opaque, gpa, gpa - slot->s.gpa + slot->s.hpa, size);
 		if (!ret) {
 			if (slot->bitmap)
-				dirty_set(slot, gpa, size);
+				dirty_wrote(t, slot, gpa, size);
 			states_change(&slot->missing, &missing_rules, page, S2_PAGE_RECEIVED, NULL);
 			missing_wake(bucket, gpa, gpa + (size - 1));
 			ret = 1;
@@ -124,7 +126,7 @@ int64_t s2_receive(struct s2_thread *t, uint64_t gpa, uint64_t pages, s2_fill_fn
 		brlock_read_lock(&s2->lock, &t->reader);
 		slot = slots_find(&s2->slots, gpa, &t->slot_hint);
 		if (slot && !slot->dying)
-			ret = receive(s2, slot, gpa, fill, opaque);
+			ret = receive(t, slot, gpa, fill, opaque);
 		brlock_read_unlock(&t->reader);
 		if (ret < 0)
 			return ret;

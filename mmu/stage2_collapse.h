@@ -28,7 +28,8 @@ mmu_inline uint64_t stage2_collapsed(const struct format *f, struct s2_thread *t
 	const uint64_t free_bits = f->accessed | f->dirty | f->perm_bits;
 	uint64_t first = entry_load(&g, table), addr = format_addr(f, &g, first);
 	uint32_t write = S2_W, ad = 0, rx = f->perm(first) & ~(uint32_t)S2_W;
-	bool good = slot && !slot->dying && stage2_goal(&g, slot, gpa) >= level &&
+	bool good = slot && !slot->dying &&
+		    stage2_states_goal(&g, slot, gpa, stage2_goal(&g, slot, gpa)) >= level &&
 		    !(addr & (geometry_size(&g, level) - 1)) && !(first & f->napot) &&
 		    !(t->s2->nx_huge && rx & S2_X);
 

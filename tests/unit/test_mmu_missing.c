@@ -179,6 +179,9 @@ static void scenario(uint64_t base, uint64_t hpa)
 	CHECK(s2_missing_next(t, base + big, S2_PAGES_AWAITED) == base + 3 * page, "next wraps");
 	CHECK(s2_missing_next(t, 0, 1 << S2_PAGE_MISSING) == UINT64_MAX, "requested, not missing");
 	CHECK(s2_missing_stop(t) == -EBUSY, "stop");
+	for (uint64_t i = 0; i < pages; i++)
+		s2_fault(t, base + i * page, S2_R, NULL);
+	CHECK(s2_collapse(t, base, base + big) == 0, "a leaf over what is missing");
 
 	/* Two wait; it comes; it comes again. */
 	woken = 0;
@@ -192,6 +195,8 @@ static void scenario(uint64_t base, uint64_t hpa)
 	s2_page_wait_end(t, &a);
 	CHECK(s2_receive(t, base + 3 * page, 1, fill, &f) == 0 && f.count == 1, "late");
 	CHECK(s2_fault(t, base + 3 * page, S2_W, &x) == S2_FIXED && x.hpa == f.hpa, "here");
+	CHECK(s2_collapse(t, base, base + big) == 1, "all is here");
+	CHECK(s2_translate(t, base + 3 * page, S2_R, &x) && x.level == 2, "collapsed");
 	s2_missing_stats(t, &stats);
 	CHECK(!stats.awaited && stats.requested == 1 && stats.received == 1 && stats.dropped == 8 &&
 		      stats.waits == 3,

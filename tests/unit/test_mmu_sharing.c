@@ -215,6 +215,42 @@ static void edges(void)
 	CHECK(s2_share(t[0], base[0], t[1], base[1], 1) == -EINVAL, "no slot");
 }
 
+static void fault_all(int m, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		s2_fault(t[m], base[m] + i * page, S2_R, NULL);
+}
+
+/* A split hands the state down, permissions leave it alone, and a collapse wants it equal. */
+static void splits(void)
+{
+	uint64_t big = s2_level_size(s2[0], 2), n = big / page;
+	struct s2_xlat x;
+
+	CHECK(!s2_share(t[0], base[0], t[1], base[1], n), "share");
+	CHECK(s2_fault(t[0], base[0], S2_W, &x) == S2_FIXED && x.level == 2, "a block");
+	CHECK(s2_sharing_of(s2[0], &x) == S2_SHARED, "a block");
+	CHECK(!s2_split(t[0], base[0], base[0] + big, 1), "split");
+	for (uint64_t i = 0; i < n; i++) {
+		CHECK(s2_translate(t[0], base[0] + i * page, S2_R, &x) && x.level == 1, "split");
+		CHECK(s2_sharing_of(s2[0], &x) == S2_SHARED, "page %" PRIu64, i);
+	}
+	CHECK(!s2_write_protect(t[0], base[0], base[0] + big), "protect");
+	CHECK(s2_translate(t[0], base[0] + page, S2_R, &x) && !(x.perm & S2_W), "protect");
+	CHECK(s2_sharing_of(s2[0], &x) == S2_SHARED, "protected");
+	CHECK(s2_fault(t[0], base[0] + page, S2_W, &x) == S2_FIXED, "relax");
+	CHECK(s2_sharing_of(s2[0], &x) == S2_SHARED, "relaxed");
+	CHECK(!s2_unshare(t[0], base[0] + 3 * page, t[1], base[1] + 3 * page, 1), "unshare");
+	fault_all(0, n);
+	CHECK(s2_collapse(t[0], base[0], base[0] + big) == 0, "two states in a leaf");
+	look(0, 3, S2_OWNED);
+	CHECK(!s2_share(t[0], base[0] + 3 * page, t[1], base[1] + 3 * page, 1), "share");
+	fault_all(0, n);
+	CHECK(s2_collapse(t[0], base[0], base[0] + big) == 1, "collapse");
+	CHECK(s2_translate(t[0], base[0], S2_R, &x) && x.level == 2, "collapse");
+	CHECK(s2_sharing_of(s2[0], &x) == S2_SHARED, "collapsed");
+}
+
 /* ---- random operations against a model: one owner, perhaps a borrower ---- */
 
 static void model(uint64_t *seed, int steps)
@@ -361,6 +397,9 @@ int main(int argc, char **argv)
 		end();
 		begin();
 		edges();
+		end();
+		begin();
+		splits();
 		end();
 		begin();
 		model(&seed, test_scale(600));
