@@ -90,7 +90,7 @@ static void show(struct client *client, const struct migrate_config *config, boo
 	snprintf(now, sizeof(now), "%.20s %lld %lld", word(p, "phase"), number(p, "round"),
 		 number(p, "bytes"));
 	if (strcmp(now, last) != 0 && strcmp(word(p, "phase"), "none") != 0) {
-		strcpy(last, now);
+		snprintf(last, sizeof(last), "%s", now);
 		if (config->json)
 			print_line(p);
 		else

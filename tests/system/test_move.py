@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import tempfile
+import threading
 import time
 
 from ferrytest import (FERRY, Guest, Process, check, each, ferry, initramfs, kernel, limit, needs_ferry)
@@ -77,9 +78,10 @@ def save(folder, guest, name="saved"):
 
 @needs_ferry
 @limit(400)
-@each(cpus=[1, 2, 4], eager=[False, True])
-def test_save_restore(cpus, eager):
+@each(how=["1 lazy", "2 eager", "4 lazy"])
+def test_save_restore(how):
     """Memory, processors, devices, the disk and the clocks go on where they were."""
+    cpus, eager = int(how[0]), how.endswith("eager")
     with Folder() as folder, start(folder, cpus) as guest:
         guest.line("blkcheck write /dev/vda 8 7")
         guest.expect("8 MiB written", 120)
@@ -340,3 +342,122 @@ def test_addresses():
         check(not os.path.exists(folder.file("one.sock")), "the socket is left")
         with Receiver(folder, env, "open", "--insecure", address="tcp:0.0.0.0:0") as there:
             check(re.fullmatch(r"tcp:0.0.0.0:[1-9]\d+", there.address), there.address)
+
+
+# ---- links that break -------------------------------------------------------------------------------
+
+RUN, ACK = 11, 12
+
+
+class Link:
+    """Between the two: passes frames on, and does something to the first one of a type."""
+
+    def __init__(self, folder, target, kind, action):
+        self.target, self.kind, self.action, self.done = target, kind, action, False
+        self.address = "unix:" + folder.file("link.sock")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.address[5:])
+        self.listener.listen(8)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            try:
+                far.connect(self.target[5:])
+            except OSError:
+                near.close()
+                continue
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
+
+    def _pass(self, a, b):
+        data = b""
+        try:
+            while piece := a.recv(1 << 20):
+                data += piece
+                while len(data) >= 32 and len(data) >= (size := 32 + int.from_bytes(data[20:24], "little")):
+                    if data[4] == self.kind and not self.done:
+                        self.done = True
+                        self.action()
+                        raise OSError("cut")
+                    b.sendall(data[:size])
+                    data = data[size:]
+        except OSError:
+            pass
+        for line in (a, b):
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+
+
+@needs_ferry
+@limit(600)
+@each(frame=["RUN", "ACK"])
+def test_link_cut(frame):
+    """The link is cut as the guest changes hands: both find out who has it, and it is one of them."""
+    with Folder() as folder, start(folder, 1, mib=4, memory=128) as guest:
+        with Receiver(folder, guest.env, "there") as there:
+            link = Link(folder, there.address, {"RUN": RUN, "ACK": ACK}[frame], lambda: None)
+            lines = migrate(guest.env, "test", link.address)
+            check(link.done, "nothing was cut")
+            check(lines[-1]["status"] == "moved", lines[-1])
+            check(guest.wait(30) == 0, guest.tail())
+            passes(there)
+            there.line("blkcheck write /dev/vda 4; blkcheck check /dev/vda 4")
+            there.expect("4 MiB right", 120)
+            link.close()
+
+
+@needs_ferry
+@limit(600)
+def test_link_doubt():
+    """The destination dies with RUN on its way: nobody can know, so the guest stands still until its user decides."""
+    with Folder() as folder, start(folder, 1, mib=4, memory=128) as guest:
+        with Receiver(folder, guest.env, "there") as there:
+            link = Link(folder, there.address, RUN, there.kill)
+            mover = Process([FERRY, "migrate", "--json", "test", link.address], env=guest.env, terminal=False)
+            mover.expect(r'"phase":"paused"', 90)
+            code, out, _ = ferry("info", "--json", "test", env=guest.env)
+            check(code == 0 and json.loads(out)["state"] == "moving", out[:300])
+            code, _, err = ferry("migrate-control", "test", "cancel", env=guest.env)
+            check(code == 1 and "too late" in err, f"{code} {err}")
+            code, _, err = ferry("migrate-control", "test", "retry", env=guest.env)
+            check(code == 0, err)
+            mark = len(guest.text)
+            time.sleep(1)
+            check(len(guest.text) == mark, f"a guest that was given away runs{guest.tail()}")
+            check(ferry("migrate-control", "--force", "test", "cancel", env=guest.env)[0] == 0, "force")
+            check(mover.wait(30) == 22, mover.tail())
+            mover.close()
+            link.close()
+        passes(guest)
+        with Receiver(folder, guest.env, "again") as there:
+            migrate(guest.env, "test", there.address)
+            check(guest.wait(30) == 0, guest.tail())
+            passes(there, 1)
+
+
+@needs_ferry
+@limit(600)
+def test_source_killed():
+    """Nothing comes of a guest whose source dies, and the destination says so."""
+    with Folder() as folder, start(folder, 1, mib=4, memory=128) as guest:
+        with Receiver(folder, guest.env, "there") as there:
+            mover = Process([FERRY, "migrate", "--bandwidth", "2M", "--json", "test", there.address], env=guest.env,
+                            terminal=False)
+            mover.expect(r'"phase":"copy"', 60)
+            began = time.monotonic()
+            guest.kill()
+            check(mover.wait(10) == 26, f"the mover ends with its machine{mover.tail()}")
+            check(time.monotonic() - began < 10, "it took its time")
+            check(there.wait(30) == 1 and "hung up" in there.stderr(), there.tail())
+            mover.close()
