@@ -174,7 +174,7 @@ TEXT = """# Benchmarks of the MMU core
 
 `make bench-mmu` measures this anew; `make bench-mmu ARGS="--output docs/benchmarks-mmu.md"` writes it here, `ARGS="--json
 FILE"` keeps every figure of every run. {runs} runs of each programme, alternating; medians. One thread: its processor
-time; two threads: the time of the slower. {machine}
+time; two threads: the time of the slower. {machine}{busy}
 
 Schemes: *parallel* is the core as it is. *exclusive* is the same core under one mutex, without RCU. *older* is what Linux
 did before its parallel faults: a read-write lock whose read side serves permission faults only, without RCU. *floor* is
@@ -227,6 +227,7 @@ def main():
     parser.add_argument("--programs", nargs=3, required=True)
     args = parser.parse_args()
     figures = Figures()
+    load = os.getloadavg()[0]
     measure(args.programs, args.runs, figures)
     if args.json:
         with open(args.json, "w") as file:
@@ -235,7 +236,9 @@ def main():
     table = Table("goal", "limit", "measured", "met")
     for row in goals(figures):
         table.add(*row)
-    publish(TEXT.format(runs=args.runs, machine=machine(), goals=table, one=operations_table(figures, 1),
+    busy = ("" if load < 1 else "\n\n**The machine was busy (load average {:.0f}): two threads, and ratios, "
+            "mean little here; to be measured again on a quiet one.**".format(load))
+    publish(TEXT.format(runs=args.runs, machine=machine().split("; QEMU")[0] + ".", busy=busy, goals=table, one=operations_table(figures, 1),
                         two=operations_table(figures, 2), schemes=schemes_table(figures),
                         formats=format_table(figures), nested=nested_table(figures),
                         scenarios=scenarios_table(figures),
