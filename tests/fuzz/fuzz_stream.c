@@ -8,6 +8,7 @@
  */
 #include <zstd.h>
 
+#include "migration/arrive.h"
 #include "tests/fuzz/fuzz_util.h"
 #include "tests/unit/stream_util.h"
 
@@ -120,6 +121,83 @@ static struct outcome read_stream(const uint8_t *data, size_t len, size_t piece)
 	return o;
 }
 
+/* ---- a machine that takes it ------------------------------------------------------------ */
+
+enum { MACHINE_PAGES = 64 };
+struct machine {
+	struct stream_memory memory;
+	bool built;
+	uint8_t (*page)[STREAM_PAGE]; /* of its own size */
+};
+
+static int take_description(void *opaque, const struct stream_frame *frame,
+			    struct stream_error *err)
+{
+	(void)opaque;
+	(void)frame;
+	(void)err;
+	return 0;
+}
+
+static int take_image(void *opaque, const char *name, const void *data, size_t len,
+		      struct stream_error *err)
+{
+	(void)opaque;
+	(void)err;
+	must(memchr(name, 0, 64) && (data || !len));
+	return 0;
+}
+
+static uint8_t *page_of(void *opaque, uint64_t page)
+{
+	struct machine *m = opaque;
+
+	must(m->built && stream_memory_has(&m->memory, page, 1));
+	return m->page[stream_memory_index(&m->memory, page)];
+}
+
+static const struct migration_sink_ops sink = {
+	.description = take_description, .image = take_image, .page = page_of};
+
+/* As a destination does it: what comes is written where it belongs, or refused. */
+static void receive(const uint8_t *data, size_t len)
+{
+	struct stream_parser *p = stream_parser_new();
+	struct stream_error err = {0};
+	struct machine machine = {0};
+	struct arrival arrival;
+	struct stream_frame f;
+	size_t at = 0, used;
+	int ret;
+
+	must(p);
+	arrival_init(&arrival, &sink, &machine);
+	for (ret = 0; ret >= 0 && at < len;) {
+		ret = stream_parse(p, data + at, len - at, &used, &f, &err);
+		at += used;
+		if (ret <= 0)
+			break;
+		ret = arrival_take(&arrival, &f, &err);
+		must(ret >= 0 || ret == -EAGAIN || err.text[0]);
+		if (ret == -EAGAIN)
+			ret = 0;
+		if (ret == 1) {
+			if (arrival.memory.pages > MACHINE_PAGES)
+				break;
+			machine.memory = arrival.memory;
+			machine.page = calloc(arrival.memory.pages, STREAM_PAGE);
+			machine.built = true;
+			must(machine.page);
+		}
+	}
+	if (!arrival_complete(&arrival, &err))
+		must(arrival.received == machine.memory.pages && arrival.state.whole);
+	must(arrival.received <= arrival.memory.pages);
+	arrival_free(&arrival);
+	stream_parser_free(p);
+	free(machine.page);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct input in = {data, len};
@@ -137,6 +215,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	a = read_stream(out.data, out.len, SIZE_MAX);
 	b = read_stream(out.data, out.len, piece);
 	must(a.ret == b.ret && a.sum == b.sum && a.frames == b.frames);
+	receive(out.data, out.len);
 	field_buf_free(&out);
 	return 0;
 }
