@@ -47,7 +47,7 @@ static bool is_client[EXPLORE_THREADS];
 static uint64_t data[PAGES], copy[PAGES], written[PAGES];
 /* numbers of operations per page */
 static unsigned unmap_begun[PAGES], unmap_done[PAGES], protect_begun[PAGES], protect_done[PAGES];
-static bool tracking;
+static bool tracking, removing;
 
 static void *env_alloc(void *opaque, size_t bytes)
 {
@@ -124,6 +124,8 @@ static void access_page(unsigned page, bool write)
 		r = s2_fault(me(), gpa, access, &x);
 		if (r == S2_FIXED || r == S2_SPURIOUS)
 			break;
+		if (r == S2_EMULATE && removing)
+			return;
 		if (r != S2_RETRY)
 			explore_fail("result %d", r);
 		acknowledge(i);
@@ -228,6 +230,15 @@ static void protects(void *arg)
 	change(1, true);
 }
 
+/* Nothing of it may come back. */
+static void removes(void *arg)
+{
+	(void)arg;
+	removing = true;
+	if (s2_slot_remove(me(), BASE))
+		explore_fail("remove");
+}
+
 static void splits(void *arg)
 {
 	(void)arg;
@@ -330,6 +341,10 @@ static const struct scenario scenarios[] = {
 	{"collapse, collapse", SPLIT, {collapses, collapses}},
 	{"collapse, split", SPLIT, {collapses, splits}},
 	{"collapse, start", SPLIT, {collapses, starts_tracking}},
+	{"read, remove the slot", SMALL, {reads, removes}},
+	{"write, remove the slot", LARGE, {writes, removes}},
+	{"split, remove the slot", TRACKED_LARGE, {writes, removes}},
+	{"collapse, remove the slot", SPLIT, {collapses, removes}},
 	{"start, write", SMALL, {starts_tracking, writes}},
 	{"start, write, large", LARGE, {starts_tracking, writes}},
 	{"device, harvest", TRACKED, {device, harvests}},
@@ -380,7 +395,7 @@ static void setup(void *arg)
 	memset(protect_begun, 0, sizeof(protect_begun));
 	memset(protect_done, 0, sizeof(protect_done));
 	memset(pending, 0, sizeof(pending));
-	tracking = false;
+	tracking = removing = false;
 	c.env = &env;
 	if (s2_create(&s2, &c, NULL) || s2_thread_init(&main_thread, s2, "main") ||
 	    s2_slot_add(main_thread, &slot))
@@ -426,7 +441,7 @@ static void finish(void *arg)
 	struct s2_stats stats;
 
 	(void)arg;
-	if (tracking) {
+	if (tracking && !removing) {
 		copy_dirty();
 		for (unsigned i = 0; i < PAGES; i++) {
 			if (copy[i] != data[i])
@@ -438,6 +453,8 @@ static void finish(void *arg)
 	census = dec_census(&mem);
 	if (census.bad || census.marks)
 		explore_fail("%d bad, %d frozen entries", (int)census.bad, (int)census.marks);
+	if (removing && (census.leaves[1] || census.leaves[2]))
+		explore_fail("something is mapped and in no slot");
 	s2_get_stats(s2, &stats);
 	for (int level = 1; level <= 3; level++) {
 		if (stats.pages[level] != census.leaves[level])
