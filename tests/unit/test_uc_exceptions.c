@@ -410,6 +410,30 @@ static void locked(void)
 	trap_st64(pte, old);
 }
 
+/* The flags that a LOOPNE or LOOPE leaves are those of the comparison before, whichever way it
+ * ends. */
+static void loops(void)
+{
+	enum { P = 4, Z = 0x40, S = 0x80 };
+
+	for (unsigned i = 0; i < 8; i++) {
+		const bool equal = i & 1, last = i & 2;
+		uc_x86_vcpu_state s = trap_state(TRAP_U64);
+		struct trap t;
+
+		s.gpr[0] = equal ? 0x7777 : 0x8777, s.gpr[3] = 0x7777;
+		s.gpr[1] = last ? 1 : 2;
+		s.rflags |= S;
+		/* cmp eax, ebx; loop(n)e to the next instruction */
+		t = trap_run_state(&s, TRAP_U64,
+				   TRAP_BYTES(0x39, 0xd8, (uint8_t)(0xe0 | (i >> 2)), 0x00));
+		CHECK(t.vector == TRAP_DONE && t.s.gpr[1] == s.gpr[1] - 1 &&
+			      (t.flags & ~0x202ull) == (equal ? Z | P : P),
+		      "case %u: vector %d, rcx %llx, flags %llx", i, t.vector,
+		      (unsigned long long)t.s.gpr[1], (unsigned long long)t.flags);
+	}
+}
+
 static void canonical(void)
 {
 	uc_x86_vcpu_state s = trap_state(TRAP_K64);
@@ -758,6 +782,7 @@ int main(void)
 	alignment();
 	paging();
 	locked();
+	loops();
 	canonical();
 	far_transfers();
 	delivery();
