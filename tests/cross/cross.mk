@@ -28,4 +28,4 @@ $(O)/tests/unit/test_mmu_%: tests/unit/test_mmu_%.c $(O)/libmmu.a
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@.o $<
 	$(Q)$(CROSS)gcc -static -pthread -o $@ $@.o $(filter %.a,$^) $(CROSS_URCU)/usr/lib/$(CROSS_TRIPLE)/liburcu-memb.a \
 		$(CROSS_URCU)/usr/lib/$(CROSS_TRIPLE)/liburcu-common.a \
-		$(if $(filter riscv64%,$(CROSS)),-Wl$(comma)--defsym=__isoc23_strtol=strtol) # built with a newer libc
+		$(if $(filter riscv64%,$(CROSS)),-Wl$(comma)--defsym=__isoc23_strtol=strtol$(comma)--defsym=__isoc23_strtoul=strtoul) # built with a newer libc
