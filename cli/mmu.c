@@ -139,9 +139,8 @@ static void print_step(const json_t *step)
 
 static int walk(struct job *job)
 {
-	json_t *answer, *step;
+	json_t *answer, *steps;
 	char *end;
-	size_t i;
 	uint64_t gpa;
 	int ret;
 
@@ -163,7 +162,9 @@ static int walk(struct job *job)
 		return 0;
 	}
 	printf("%s, %s\n", text(answer, "gpa"), text(answer, "format"));
-	json_array_foreach(json_object_get(answer, "steps"), i, step) print_step(step);
+	steps = json_object_get(answer, "steps");
+	for (size_t i = 0; i < json_array_size(steps); i++)
+		print_step(json_array_get(steps, i));
 	if (json_object_get(answer, "hpa"))
 		printf("host: %s\n", text(answer, "hpa"));
 	else
@@ -191,24 +192,25 @@ static int dump(struct job *job)
 {
 	const bool json = job->config->json;
 	json_int_t start = 0;
-	bool first = true, more = true;
+	bool head = true, first = true, more = true;
 	int ret = 0;
 
 	while (more && !ferror(stdout)) {
-		json_t *answer, *next, *m;
-		size_t i;
+		json_t *answer, *next, *mappings;
 
 		ret = ask(job, "ferry-mmu-dump", json_pack("{s:I}", "start", start), &answer);
 		if (ret)
 			break;
-		if (first && json)
+		if (head && json)
 			printf("{\n  \"format\": \"%s\",\n  \"mappings\": [",
 			       text(answer, "format"));
-		else if (first)
+		else if (head)
 			printf("%-25s %12s %8s   %-4s\n", "guest-physical", "host", "leaves",
 			       "size");
-		json_array_foreach(json_object_get(answer, "mappings"), i, m)
-		{
+		mappings = json_object_get(answer, "mappings");
+		for (size_t i = 0; i < json_array_size(mappings); i++) {
+			const json_t *m = json_array_get(mappings, i);
+
 			if (json) {
 				printf("%s\n    ", first ? "" : ",");
 				json_dumpf(m, stdout, JSON_COMPACT);
@@ -217,7 +219,7 @@ static int dump(struct job *job)
 			}
 			first = false;
 		}
-		first = first && !json;
+		head = false;
 		next = json_object_get(answer, "next");
 		more = next != NULL;
 		/* A machine that does not come forward would keep us for ever. */
@@ -253,9 +255,8 @@ static void print_event(const json_t *e, uint64_t first)
 static int trace(struct job *job)
 {
 	const struct mmu_config *config = job->config;
-	json_t *args = json_object(), *answer, *events, *e;
+	json_t *args = json_object(), *answer, *events;
 	bool running;
-	size_t i;
 	int ret;
 
 	if (config->on || config->off)
@@ -277,7 +278,8 @@ static int trace(struct job *job)
 				job->client.name);
 	if (json_array_size(events))
 		printf("%12s %-8s %-8s %14s\n", "microseconds", "thread", "event", "gpa");
-	json_array_foreach(events, i, e) print_event(e, number(json_array_get(events, 0), "time"));
+	for (size_t i = 0; i < json_array_size(events); i++)
+		print_event(json_array_get(events, i), number(json_array_get(events, 0), "time"));
 	json_decref(answer);
 	return ret;
 }

@@ -90,15 +90,16 @@ int control_mmu_walk(void *opaque, struct control_request *request, const json_t
 	struct vm *vm = opaque;
 	uint64_t gpa = (uint64_t)json_integer_value(json_object_get(args, "gpa"));
 	struct s2_step step[S2_WALK_MAX];
-	int n = s2_inspect_walk(vm->memory.s2, gpa, step);
+	int found = s2_inspect_walk(vm->memory.s2, gpa, step);
+	const unsigned n = found > 0 ? (unsigned)found : 0;
 	json_t *steps;
 
 	(void)request;
-	if (n < 0)
-		return error_set(err, n, "0x%" PRIx64 " is beyond the guest's physical addresses",
-				 gpa);
+	if (!n)
+		return error_set(err, -EINVAL,
+				 "0x%" PRIx64 " is beyond the guest's physical addresses", gpa);
 	steps = json_array();
-	for (int i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++)
 		json_array_append_new(steps, step_json(&step[i]));
 	*ret = json_pack("{s:s, s:o, s:o}", "format", s2_name(vm->memory.s2), "gpa", hex(gpa),
 			 "steps", steps);
