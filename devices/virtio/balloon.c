@@ -80,13 +80,13 @@ static bool inflate_some(struct balloon *b, uint32_t *pfn, unsigned count)
 	for (unsigned i = 0; i < count; i++)
 		pfn[i] = le32toh(pfn[i]);
 	qsort(pfn, count, sizeof(*pfn), by_number);
-	for (unsigned i = 0; i < count; i++) {
-		const uint64_t gpa = (uint64_t)pfn[i] << PAGE_SHIFT;
-
-		if (n && gpa <= range[n - 1].gpa + range[n - 1].len)
-			range[n - 1].len = gpa + (1 << PAGE_SHIFT) - range[n - 1].gpa;
-		else
-			range[n++] = (struct gpa_range){gpa, 1 << PAGE_SHIFT};
+	for (unsigned i = 1, first = 0; i <= count; i++) {
+		if (i < count && pfn[i] - pfn[i - 1] <= 1)
+			continue;
+		range[n++] =
+			(struct gpa_range){(uint64_t)pfn[first] << PAGE_SHIFT,
+					   (uint64_t)(pfn[i - 1] - pfn[first] + 1) << PAGE_SHIFT};
+		first = i;
 	}
 	return discard(b, range, n, &b->inflated);
 }
