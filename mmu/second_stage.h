@@ -266,7 +266,8 @@ void s2_dirty_mark(struct s2_thread *t, uint64_t gpa, uint64_t len);
  * request, kick. The client acknowledges between a translation and the next, never between
  * s2_translate or s2_fault and the filling of its cache. wait: called by the changing thread with
  * no lock held, returns when s2_tlb_acked (a vCPU thread serves its own queue meanwhile; it starts
- * no other range operation there); NULL: the core polls. */
+ * no other range operation there); NULL: the core polls, and the client's own thread calls nothing
+ * that waits: no range operation, no fault that may split a block of arm64. */
 struct s2_tlb_client {
 	const char *name;
 	void *opaque;

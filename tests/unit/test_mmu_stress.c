@@ -310,9 +310,9 @@ static void use(struct cpu *c, uint64_t page, bool write)
 
 		e->valid = false;
 		if (!translate(c->t, c, page,
-			       write			    ? S2_W
-			       : test_random(&c->seed) % 64 ? S2_R
-							    : S2_X,
+			       write					       ? S2_W
+			       : !c->client.wait || test_random(&c->seed) % 64 ? S2_R
+									       : S2_X,
 			       &x))
 			return;
 		*e = (struct tlb_entry){.valid = true, .hpa = x.hpa, .perm = x.perm};
@@ -388,7 +388,8 @@ static void device_write(struct cpu *c, bool slow)
 }
 
 /* By turns a device without a TLB, and a client without `wait` that acknowledges when it comes
- * round: clients come and go. */
+ * round: clients come and go. It does not execute: a fault that splits a block of arm64 would wait
+ * for it, and it for itself. */
 static void *run_device(void *arg)
 {
 	struct cpu *c = arg;
