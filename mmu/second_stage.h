@@ -261,13 +261,13 @@ uint64_t s2_dirty_rate(const struct s2_thread *t, struct s2_dirty_rate *state, u
 void s2_dirty_mark(struct s2_thread *t, uint64_t gpa, uint64_t len);
 
 /* Whoever caches translations. invalidate: forget everything in [start, end) (end 0: all), then
- * acknowledge `generation` with s2_tlb_ack; called from the changing thread, with no lock of the
- * core held except the client list's; it must not wait nor call the core (but s2_tlb_ack): post a
- * request, kick. The client acknowledges between a translation and the next, never between
- * s2_translate or s2_fault and the filling of its cache. wait: called by the changing thread with
- * no lock held, returns when s2_tlb_acked (a vCPU thread serves its own queue meanwhile; it starts
- * no other range operation there); NULL: the core polls, and the client's own thread calls nothing
- * that waits: no range operation, no fault that may split a block of arm64. */
+ * acknowledge `generation` with s2_tlb_ack; called from the changing thread, with locks of the
+ * core held; it must not wait nor call the core (but s2_tlb_ack): post a request, kick. The client
+ * acknowledges between a translation and the next, never between s2_translate or s2_fault and the
+ * filling of its cache. wait: called by the changing thread with no lock held, returns when
+ * s2_tlb_acked (a vCPU thread serves its own queue meanwhile; it starts no other range operation
+ * there); NULL: the core polls, and the client's own thread calls nothing that waits: no range
+ * operation, no fault that may split a block of arm64. */
 struct s2_tlb_client {
 	const char *name;
 	void *opaque;

@@ -26,25 +26,28 @@ void shadow_flush_add(struct shadow_flush *flush, uint32_t tag, uint64_t start, 
 		flush->range[i].last = last;
 }
 
-/* The generation to wait for; 0: nothing was to be said. */
-static uint64_t flush_post(const struct shadow_flush *flush, struct tlb *tlb, uint32_t first_tag,
-			   unsigned contexts)
-{
-	uint64_t generation = 0;
-
-	for (unsigned i = 0; flush->all && i < contexts; i++)
-		generation = tlb_post_tag(tlb, first_tag + i, 0, 0);
-	for (unsigned i = 0; !flush->all && i < flush->n; i++)
-		generation = tlb_post_tag(tlb, flush->range[i].tag, flush->range[i].start,
-					  flush->range[i].last + 1);
-	return generation;
-}
-
 struct change {
 	struct s2_shadows *set;
 	struct shadow_flush flush;
+	uint64_t generation; /* to wait for; 0: nothing was said */
 	uint64_t zapped, weakened;
 };
+
+/* Tells the TLB clients what was gathered: before the lock is left under which it was done. Whoever
+ * finds a leaf gone or weaker after that has nothing to say of it, and posts, and waits for, a
+ * later generation. */
+static void say(struct change *c)
+{
+	struct tlb *tlb = &c->set->s2->tlb;
+	struct shadow_flush *flush = &c->flush;
+
+	for (unsigned i = 0; flush->all && i < c->set->config.contexts; i++)
+		c->generation = tlb_post_tag(tlb, c->set->config.first_tag + i, 0, 0);
+	for (unsigned i = 0; !flush->all && i < flush->n; i++)
+		c->generation = tlb_post_tag(tlb, flush->range[i].tag, flush->range[i].start,
+					     flush->range[i].last + 1);
+	*flush = (struct shadow_flush){0};
+}
 
 static void zap(void *opaque, uint32_t index)
 {
@@ -109,7 +112,6 @@ void shadow_follow(struct s2_thread *t, uint64_t start, uint64_t end)
 	struct s2 *s2 = t->s2;
 	struct shadow_cursor cursor = {0};
 	struct change c = {0};
-	unsigned first_tag = 0, contexts = 0;
 	bool more;
 
 	do {
@@ -124,16 +126,14 @@ void shadow_follow(struct s2_thread *t, uint64_t start, uint64_t end)
 			c.set = set;
 			more = shadow_map_visit(&set->map, CHAIN_GPA, 0, start, end - 1, &cursor,
 						SHADOW_BUDGET, follow, &c);
+			say(&c);
 			if (!more) {
 				atomic_fetch_add(&set->followed, c.zapped);
 				atomic_fetch_add(&set->lost_write, c.weakened);
-				first_tag = set->config.first_tag;
-				contexts = set->config.contexts;
 			}
 		}
 		brlock_write_unlock(&s2->lock);
 	} while (more);
-	flush_post(&c.flush, &s2->tlb, first_tag, contexts);
 }
 
 /* Unlinks up to `max` trees from an empty context's root. */
@@ -169,16 +169,18 @@ void shadow_empty(struct s2_thread *t, struct s2_context *ctx)
 
 		brlock_write_lock(&t->s2->lock);
 		atomic_fetch_add(&set->seq, 1);
+		shadow_flush_add(&c.flush, s2_context_tag(ctx), 0, UINT64_MAX);
 		for (int i = 0; i < SHADOW_BUDGET && atomic_load(chain); i++)
 			zap(&c, atomic_load(chain));
 		more = atomic_load(chain);
 		trees = more ? 0 : detach(ctx, f, tree, 64);
+		say(&c);
 		brlock_write_unlock(&t->s2->lock);
 		if (more) {
 			trees = 64; /* go on */
 			continue;
 		}
-		tlb_wait_tag(&t->s2->tlb, tlb_post_tag(&t->s2->tlb, s2_context_tag(ctx), 0, 0));
+		tlb_wait_tag(&t->s2->tlb, c.generation);
 		if (trees)
 			rcu_synchronize();
 		for (unsigned i = 0; i < trees; i++) {
@@ -192,8 +194,8 @@ void shadow_empty(struct s2_thread *t, struct s2_context *ctx)
 	atomic_fetch_add(&set->drops, 1);
 }
 
-/* Only what TLBs hold in a context is forgotten for sure after the flush: also what another thread
- * has taken out of the shadow and not flushed yet. */
+/* Also what is in TLBs only: another thread has taken it out of the shadow, and its flush is under
+ * way. */
 static void forget(struct change *c, struct s2_context *ctx, uint64_t start, uint64_t last)
 {
 	struct s2 *s2 = c->set->s2;
@@ -205,20 +207,18 @@ static void forget(struct change *c, struct s2_context *ctx, uint64_t start, uin
 		atomic_fetch_add(&c->set->seq, 1);
 		more = ctx->made && shadow_map_visit(&c->set->map, CHAIN_BLOCK, ctx->index, start,
 						     last, &cursor, SHADOW_BUDGET, zap, c);
+		shadow_flush_add(&c->flush, s2_context_tag(ctx), start, last);
+		say(c);
 		brlock_write_unlock(&s2->lock);
 	} while (more);
-	shadow_flush_add(&c->flush, s2_context_tag(ctx), start, last);
 }
 
 static void forgotten(struct change *c)
 {
-	struct s2 *s2 = c->set->s2;
-	uint64_t generation =
-		flush_post(&c->flush, &s2->tlb, c->set->config.first_tag, c->set->config.contexts);
-
+	say(c); /* what needs no lock */
 	atomic_fetch_add(&c->set->invalidated, c->zapped);
-	if (generation)
-		tlb_wait_tag(&s2->tlb, generation);
+	if (c->generation)
+		tlb_wait_tag(&c->set->s2->tlb, c->generation);
 }
 
 void shadow_forget(struct s2_thread *t, struct s2_context *ctx, uint64_t start, uint64_t last)
