@@ -38,7 +38,7 @@ COUNT = 20
 @limit(600)
 @each(cpus=[2, 4])
 def test_stress(cpus):
-    all_green(*stress(40, cpus), COUNT)
+    all_green(*stress(25, cpus), COUNT)
 
 
 @slow
