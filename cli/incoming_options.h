@@ -15,4 +15,10 @@
 		OPTION("overcommit", 0, NULL, "overcommit"), OPTION("shared", 0, NULL, "shared"),  \
 		OPTION("hugepages", 0, NULL, "hugepages")
 
+#define INCOMING_RUN_OPTIONS                                                                       \
+	OPTION("detach", 'd', NULL, "detach", .group = "Run"),                                     \
+		OPTION("pidfile", 0, "FILE", "pidfile", .completion = COMPLETE_FILES),             \
+		OPTION("stats", 0, "FILE", "stats", .completion = COMPLETE_FILES),                 \
+		OPTION("quiet", 'q', NULL, "quiet")
+
 #endif

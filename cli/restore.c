@@ -2,42 +2,33 @@
 #include <errno.h>
 
 #include "cli/cli.h"
-#include "cli/detach.h"
-#include "cli/ending.h"
+#include "cli/here.h"
 #include "cli/incoming_options.h"
 #include "vmm/exit_codes.h"
 #include "vmm/incoming.h"
 
 static const struct option options[] = {
-	INCOMING_OPTIONS,
-	OPTION("eager", 0, NULL, "eager"),
-	OPTION("detach", 'd', NULL, "detach", .group = "Run"),
-	OPTION("pidfile", 0, "FILE", "pidfile", .completion = COMPLETE_FILES),
-	OPTION("stats", 0, "FILE", "stats", .completion = COMPLETE_FILES),
-	OPTION("quiet", 'q', NULL, "quiet"),
-	OPTION("help", 'h', NULL, NULL),
+	INCOMING_OPTIONS,     OPTION("eager", 0, NULL, "eager"),
+	INCOMING_RUN_OPTIONS, OPTION("help", 'h', NULL, NULL),
 	{.name = NULL},
 };
+
+static int start(const void *config, const struct vm_observer *observer, struct vm_result *result,
+		 struct error *err)
+{
+	return vm_restore(config, observer, result, err);
+}
 
 static int run_restore(void *opaque)
 {
 	const struct incoming_config *config = opaque;
-	int report = -1, ret;
-	const struct vm_observer observer = {.running = ending_running, .opaque = &report};
-	struct vm_result result;
 	struct error err = {""};
 
 	if (!config->from) {
 		error_set(&err, 0, "no file is given; try: ferry restore FILE");
 		return complain(EXIT_USAGE, &err);
 	}
-	if (config->detach) {
-		ret = detach(&report);
-		if (ret >= 0)
-			return ret;
-	}
-	ret = vm_restore(config, &observer, &result, &err);
-	return ending(ret, &result, config->detach, &report, &err);
+	return run_here(start, config, config->detach);
 }
 
 static const struct example examples[] = {

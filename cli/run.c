@@ -1,6 +1,5 @@
 #include "cli/cli.h"
-#include "cli/detach.h"
-#include "cli/ending.h"
+#include "cli/here.h"
 #include "vmm/exit_codes.h"
 
 static const struct suboption memory_suboptions[] = {{"overcommit", "overcommit"},
@@ -88,25 +87,21 @@ static void default_line(struct run_config *config)
 			     config->detach ? "attach" : "stdio", NULL);
 }
 
+static int start(const void *config, const struct vm_observer *observer, struct vm_result *result,
+		 struct error *err)
+{
+	return vm_run(config, observer, result, err);
+}
+
 static int run(void *opaque)
 {
 	struct run_config *config = opaque;
-	int report = -1;
-	const struct vm_observer observer = {.running = ending_running, .opaque = &report};
-	struct vm_result result;
 	struct error err = {""};
-	int ret;
 
 	default_line(config);
 	if (config_check(config, &err))
 		return complain(EXIT_USAGE, &err);
-	if (config->detach) {
-		ret = detach(&report);
-		if (ret >= 0)
-			return ret;
-	}
-	ret = vm_run(config, &observer, &result, &err);
-	return ending(ret, &result, config->detach, &report, &err);
+	return run_here(start, config, config->detach);
 }
 
 const struct verb verb_run = {
