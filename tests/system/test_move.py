@@ -60,7 +60,7 @@ def passes(guest, more=2):
 
 def number(guest, command):
     guest.line(command + " | sed 's/^/num-/'")
-    return int(guest.expect(r"^num-(\d+)", 30).group(1))
+    return int(guest.expect(r"^num-(\d+)\s", 30).group(1))
 
 
 def restore(path, env, *options):
@@ -87,7 +87,7 @@ def test_save_restore(how):
         guest.expect("8 MiB written", 120)
         last, _ = ticks(guest, 1)
         path = save(folder, guest)
-        last = int(re.findall(rb"tick (\d+)", guest.text)[-1])
+        last = int(re.findall(rb"tick (\d+) ", guest.text)[-1])
         code, out, _ = ferry("stream", path)
         check(code == 0 and "whole and well-formed" in out, out)
         time.sleep(2)
