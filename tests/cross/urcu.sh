@@ -22,24 +22,15 @@ flock 9
 
 apt=$cache/apt-urcu-$arch
 rm -rf "$dir" "$apt"
-mkdir -p "$dir" "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/state"
-: >"$apt/status"
-cat >"$apt/apt.conf" <<CONF
-APT::Architecture "$arch";
-APT::Architectures { "$arch"; };
-APT::Sandbox::User "";
-Dir::State "$apt/state";
-Dir::State::Lists "$apt/lists";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt/cache";
-Dir::Etc::SourceList "$apt/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-CONF
+mkdir -p "$dir"
+mirrors=$("$(dirname "$0")/../guest/mirrors.sh") # asks the machine's own apt
+APT_CONFIG=$("$(dirname "$0")/../guest/apt.sh" "$apt" "$arch")
+export APT_CONFIG
 log=$apt/log
-for mirror in $("$(dirname "$0")/../guest/mirrors.sh"); do
+for mirror in $mirrors; do
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$apt/sources.list"
-	APT_CONFIG=$apt/apt.conf apt-get update -qq >"$log" 2>&1 || continue
-	if (cd "$apt/cache" && APT_CONFIG=$apt/apt.conf apt-get download -qq liburcu-dev) >>"$log" 2>&1; then
+	apt-get update -qq >"$log" 2>&1 || continue
+	if (cd "$apt/cache" && apt-get download -qq liburcu-dev) >>"$log" 2>&1; then
 		dpkg-deb -x "$apt/cache"/liburcu-dev_*.deb "$dir"
 		rm -rf "$apt"
 		touch "$dir/.done"

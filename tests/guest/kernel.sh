@@ -40,27 +40,15 @@ flock 9
 rm -rf "$dir" && mkdir -p "$dir"
 
 apt=$cache/apt-$suite
-mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/state"
-: >"$apt/status"
-cat >"$apt/apt.conf" <<CONF
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
-APT::Sandbox::User "";
-Dir::State "$apt/state";
-Dir::State::Lists "$apt/lists";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt/cache";
-Dir::Etc::SourceList "$apt/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-CONF
-
-mirrors=$("$(dirname "$0")/mirrors.sh")
+mirrors=$("$(dirname "$0")/mirrors.sh") # asks the machine's own apt
+APT_CONFIG=$("$(dirname "$0")/apt.sh" "$apt" amd64)
+export APT_CONFIG
 
 log=$apt/log
 for mirror in $mirrors; do
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$apt/sources.list"
-	if APT_CONFIG=$apt/apt.conf apt-get update -qq >"$log" 2>&1 && ! grep -q '^[EW]:' "$log"; then
-		image=$(APT_CONFIG=$apt/apt.conf apt-cache depends "$meta" |
+	if apt-get update -qq >"$log" 2>&1 && ! grep -q '^[EW]:' "$log"; then
+		image=$(apt-cache depends "$meta" |
 			sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
 		[ -n "$image" ] && break
 	fi
@@ -68,7 +56,7 @@ done
 [ -n "${image-}" ] || { cat "$log" >&2; die "no mirror of this machine has $meta of $suite"; }
 
 echo "fetching $image ($suite)" >&2
-(cd "$apt/cache" && rm -f ./*.deb && APT_CONFIG=$apt/apt.conf apt-get download -qq "$image") >"$log" 2>&1 ||
+(cd "$apt/cache" && rm -f ./*.deb && apt-get download -qq "$image") >"$log" 2>&1 ||
 	{ cat "$log" >&2; die "cannot download $image"; }
 dpkg-deb -x "$apt/cache/$image"_*.deb "$dir"
 # Debian 13 ships /usr/lib/modules; one place for both.

@@ -247,7 +247,7 @@ def test_live(cpus):
             check(all(a["done"] <= b["done"] and a["bytes"] <= b["bytes"] for a, b in zip(lines, lines[1:])),
                   "the display runs backward")
             check(not any(line["phase"] == "paused" for line in lines), "paused, with a good link")
-            last = int(re.findall(rb"tick (\d+)", guest.text)[-1])
+            last = int(re.findall(rb"tick (\d+) ", guest.text)[-1])
             first, _ = ticks(there, 2)
             check(first in (last, last + 1), f"tick {first} came after tick {last}")
             there.line("blkcheck check /dev/vda 8 7; blkcheck write /dev/vda 8 9; blkcheck check /dev/vda 8 9")
