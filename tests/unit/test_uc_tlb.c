@@ -2,57 +2,36 @@
  * pages, SDM vol. 3A 4.10.4.1), and that all else does not: data and code, few pages and many,
  * INVLPG in a large page, CR4.PGE. The host changes the page tables; the guest says when it drops
  * what it knows. */
-#include "test_uc_util.h"
+#include "uc_tlb.h"
 
-enum { G = 1 << 8, MANY = 512, HALVES = 0x10001 };
+enum { HALVES = 0x10001 };
 
 /* Each page holds "mov $NUMBER, %eax; ret" where it is called: executed and read, it says which one
  * is mapped. */
 #define PROBE(at)                                                                                  \
 	"	mov $" at ", %esi\n call *%rsi\n out %eax, $0x20\n mov 1(%rsi), %eax\n"            \
 	"	out %eax, $0x20\n"
-#define PROBES	   PROBE("0x90000") PROBE("0x91000") PROBE("0x92ffd")
-#define MAP(which) "	mov $" which ", %eax\n out %eax, $0x21\n"
-#define LOAD_CR3   "	mov %cr3, %rax\n mov %rax, %cr3\n"
-/* The sum of the numbers of all pages of a large one, executed and read. */
-#define SUM(at)                                                                                    \
-	"	mov $" at ", %esi\n mov $512, %ecx\n xor %ebx, %ebx\n"                             \
-	"1:	call *%rsi\n add %eax, %ebx\n add 1(%rsi), %ebx\n add $0x1000, %rsi\n dec %ecx\n "     \
-	"jnz 1b\n"                                                                                 \
-	"	mov %ebx, %eax\n out %eax, $0x20\n"
+#define PROBES PROBE("0x90000") PROBE("0x91000") PROBE("0x92ffd")
 
 /* The probes: a local page, a global one, and an instruction with an end of a page in it, whose
  * number has a half on each.
  * 0: all first. 1: the local ones second. 2: all second. 3: the local ones first again. 4: the
  * second half of CROSS. 5: all first, PGE is off. 6: all second. */
-#define STEP_0	 PROBES
-#define STEP_1	 MAP("1") LOAD_CR3 PROBES
-#define STEP_2	 "	invlpg 0x91000\n" PROBES
-#define STEP_3	 MAP("0") "	invlpg 0x90000\n invlpg 0x92000\n invlpg 0x93000\n" PROBES
-#define STEP_4	 MAP("1") "	invlpg 0x93000\n" PROBES
-#define STEP_5	 MAP("0") FLIP_PGE PROBES
-#define STEP_6	 MAP("1") LOAD_CR3 PROBES FLIP_PGE
-#define FLIP_PGE "	mov %cr4, %rax\n xor $0x80, %al\n mov %rax, %cr4\n"
+#define STEP_0 PROBES
+#define STEP_1 MAP("1") LOAD_CR3 PROBES
+#define STEP_2 "	invlpg 0x91000\n" PROBES
+#define STEP_3 MAP("0") "	invlpg 0x90000\n invlpg 0x92000\n invlpg 0x93000\n" PROBES
+#define STEP_4 MAP("1") "	invlpg 0x93000\n" PROBES
+#define STEP_5 MAP("0") FLIP_PGE PROBES
+#define STEP_6 MAP("1") LOAD_CR3 PROBES FLIP_PGE
 /* As they are, swapped, and back. */
 #define MANY_0 SUM("0x200000") SUM("0x400000")
 #define MANY_1 MAP("2") LOAD_CR3 SUM("0x200000") SUM("0x400000")
 #define MANY_2 MAP("3") "	invlpg 0x3ff000\n invlpg 0x401000\n" SUM("0x200000") SUM("0x400000")
-#define END    "	mov $0xf4, %edx\n out %eax, %dx\n1: jmp 1b\n"
 
 GUEST(tlb, STEP_0 STEP_1 STEP_2 STEP_3 STEP_4 STEP_5 STEP_6 MANY_0 MANY_1 MANY_2 END)
 
-static uint32_t seen[64];
-static unsigned n_seen;
-
-static void number(uint64_t at, uint32_t value)
-{
-	const uint8_t code[] = {
-		0xb8, (uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16), 0, 0xc3};
-
-	gpa_write(at, code, sizeof(code));
-}
-
-static void map(unsigned which)
+static void map(uint32_t which)
 {
 	const uint64_t local = which ? 0x98000 : 0x95000;
 
@@ -67,15 +46,6 @@ static void map(unsigned which)
 	}
 }
 
-static void pio_out(struct vm *vm, uint16_t port, uint32_t value)
-{
-	(void)vm;
-	if (port == 0x20 && n_seen < 64)
-		seen[n_seen++] = value;
-	if (port == 0x21)
-		map(value);
-}
-
 static void setup(void)
 {
 	guest_memory(tlb_code, tlb_end);
@@ -84,18 +54,7 @@ static void setup(void)
 		number(0x95000 + i * 0x3000, 1 + i);
 		number(0x96ffd + i * 0x3000, HALVES * (1 + i));
 	}
-	for (uint32_t i = 0; i < MANY; i++) {
-		number(0x200000 + i * PAGE, i);
-		number(0x400000 + i * PAGE, 2 * i);
-	}
-}
-
-/* Without them MOV to CR4 refuses the bits that are set already. */
-static void cpuid(void *o, uint32_t leaf, uint32_t sub, uint32_t out[4])
-{
-	op_cpuid(o, leaf, sub, out);
-	if (leaf == 1)
-		out[3] = 1 << 6 | 1 << 7 | 1 << 13 | 1 << 24 | 1 << 25; /* PAE MCE PGE FXSR SSE */
+	number_large();
 }
 
 int main(void)
@@ -105,24 +64,12 @@ int main(void)
 	static const uint32_t want[7][3] = {
 		{1, 1, HALVES},	 {2, 1, 2 * HALVES}, {2, 2, 2 * HALVES}, {1, 2, HALVES},
 		{1, 2, 0x20001}, {1, 1, HALVES},     {2, 2, 2 * HALVES}};
-	uc_vcpu_ops ops = guest_ops;
-	const uint32_t sum = MANY * (MANY - 1);
+	const uint32_t sum = LARGE * (LARGE - 1);
 	const uint32_t sums[6] = {sum, 2 * sum, 2 * sum, sum, sum, 2 * sum};
 
-	ops.cpuid = cpuid;
 	for (int parallel = 0; parallel < 2; parallel++) {
-		struct vm *vm;
-		uc_x86_vcpu_state s;
-		uc_vcpu_run_info info;
-
 		setup();
-		vm = vm_new_ops(&ops, 8 << 20, parallel);
-		vm->pio_out = pio_out;
-		n_seen = 0;
-		s = guest_state(CODE);
-		vm_set(vm, &s);
-		CHECK(!uc_vcpu_run(vm->uc, &info) && vm->done, "%s at %lx",
-		      reason_name(info.reason), (long)info.rip);
+		tlb_run(parallel, map);
 		CHECK(n_seen == 48, "%u numbers", n_seen);
 		for (unsigned i = 0; i < 42; i++)
 			CHECK(seen[i] == want[i / 6][i % 6 / 2], "step %u, page %u, %s: %x, not %x",
@@ -132,7 +79,6 @@ int main(void)
 			CHECK(seen[42 + i] == sums[i], "sum %u: %u, not %u", i, seen[42 + i],
 			      sums[i]);
 		printf("parallel %d: 3 pages in 7 states, 1024 pages in 3: as mapped\n", parallel);
-		vm_free(vm);
 	}
 	return 0;
 }

@@ -1,18 +1,15 @@
 /* Description: The lists of what a load of CR3 drops (TLB entries and blocks of pages that are not
  * global) end somewhere; what is entered behind their end must be dropped, too: by a load of CR3,
  * by CR4.PGE, by INVLPG. Also with more global pages than a list is long. */
-#include "test_uc_util.h"
+#include "uc_tlb.h"
 
 /* Pages LOCAL.. and GLOBAL.. of PROBE lead to one set of physical pages or to another. Each holds
  * "mov $NUMBER, %eax; ret". */
-enum { LOCAL = 4, GLOBAL = 4, PROBES = LOCAL + GLOBAL, LARGE = 512, G = 1 << 8 };
+enum { LOCAL = 4, GLOBAL = 4, PROBES = LOCAL + GLOBAL };
 
-#define PROBE	 "0x90000"
-#define BLOCKER	 "0x98000"
-#define FRESH	 FLIP_PGE FLIP_PGE
-#define LOAD_CR3 "	mov %cr3, %rax\n mov %rax, %cr3\n"
-#define FLIP_PGE "	mov %cr4, %rax\n xor $0x80, %al\n mov %rax, %cr4\n"
-#define MAP(n)	 "	mov $" n ", %eax\n out %eax, $0x21\n"
+#define PROBE	"0x90000"
+#define BLOCKER "0x98000"
+#define FRESH	FLIP_PGE FLIP_PGE
 /* One page, entered and dropped again and again, fills the lists. */
 #define FILL                                                                                       \
 	"	mov $" BLOCKER ", %esi\n mov $700, %ecx\n"                                         \
@@ -26,11 +23,6 @@ enum { LOCAL = 4, GLOBAL = 4, PROBES = LOCAL + GLOBAL, LARGE = 512, G = 1 << 8 }
 	"1:	invlpg (%rsi)\n add $0x1000, %rsi\n dec %ecx\n jnz 1b\n"
 /* 1024 pages of two large ones, which are global. */
 #define SUMS SUM("0x200000") SUM("0x400000")
-#define SUM(at)                                                                                    \
-	"	mov $" at ", %esi\n mov $512, %ecx\n xor %ebx, %ebx\n"                             \
-	"1:	call *%rsi\n add %eax, %ebx\n add 1(%rsi), %ebx\n add $0x1000, %rsi\n dec %ecx\n "     \
-	"jnz 1b\n"                                                                                 \
-	"	mov %ebx, %eax\n out %eax, $0x20\n"
 
 #define CASE_0 MAP("0") FRESH FILL SHOW MAP("1") LOAD_CR3 SHOW
 #define CASE_1 MAP("0") FRESH FILL SHOW MAP("1") FLIP_PGE FLIP_PGE SHOW
@@ -39,19 +31,8 @@ enum { LOCAL = 4, GLOBAL = 4, PROBES = LOCAL + GLOBAL, LARGE = 512, G = 1 << 8 }
 #define CASE_3 MAP("0") FRESH FILL LOAD_CR3 SHOW MAP("1") LOAD_CR3 SHOW
 #define CASE_4 MAP("0") FRESH SUMS SHOW MAP("1") LOAD_CR3 SHOW
 #define CASE_5 MAP("0") FRESH SUMS MAP("2") LOAD_CR3 FLIP_PGE SUMS FLIP_PGE
-#define END    "	mov $0xf4, %edx\n out %eax, %dx\n1: jmp 1b\n"
 
 GUEST(lists, CASE_0 CASE_1 CASE_2 CASE_3 CASE_4 CASE_5 END)
-
-static uint32_t seen[256];
-static unsigned n_seen;
-
-static void number(uint64_t at, uint32_t value)
-{
-	const uint8_t code[] = {0xb8, (uint8_t)value, (uint8_t)(value >> 8), 0, 0, 0xc3};
-
-	gpa_write(at, code, sizeof(code));
-}
 
 static void map(uint32_t which)
 {
@@ -62,33 +43,13 @@ static void map(uint32_t which)
 		gpa_q(PD + i * 8, (which == 2 ? 3 - i : i) << 21 | 0x87 | G);
 }
 
-static void pio_out(struct vm *vm, uint16_t port, uint32_t value)
-{
-	(void)vm;
-	if (port == 0x20 && n_seen < 256)
-		seen[n_seen++] = value;
-	if (port == 0x21)
-		map(value);
-}
-
 static void setup(void)
 {
 	guest_memory(lists_code, lists_end);
 	for (uint32_t i = 0; i < 2 * PROBES; i++)
 		number(0xb0000 + i * PAGE, 1 + i);
 	number(0x98000, 0);
-	for (uint32_t i = 0; i < LARGE; i++) {
-		number(0x200000 + i * PAGE, i);
-		number(0x400000 + i * PAGE, 2 * i);
-	}
-}
-
-/* Without them MOV to CR4 refuses the bits that are set already. */
-static void cpuid(void *o, uint32_t leaf, uint32_t sub, uint32_t out[4])
-{
-	op_cpuid(o, leaf, sub, out);
-	if (leaf == 1)
-		out[3] = 1 << 6 | 1 << 7 | 1 << 13 | 1 << 24 | 1 << 25; /* PAE MCE PGE FXSR SSE */
+	number_large();
 }
 
 /* One SHOW: pages of the set `local`, and of `global` (-1: of either, each page of one). */
@@ -118,26 +79,14 @@ static unsigned check_sums(unsigned at, const char *name, uint32_t a, uint32_t b
 
 int main(void)
 {
-	uc_vcpu_ops ops = guest_ops;
-
-	ops.cpuid = cpuid;
 	for (int parallel = 0; parallel < 2; parallel++) {
 		static const char *const names[] = {"a load of CR3", "CR4.PGE", "INVLPG",
 						    "a second load of CR3"};
 		static const int globals[] = {-1, 1, 1, -1};
-		struct vm *vm;
-		uc_x86_vcpu_state s;
-		uc_vcpu_run_info info;
 		unsigned at = 0;
 
 		setup();
-		vm = vm_new_ops(&ops, 8 << 20, parallel);
-		vm->pio_out = pio_out;
-		n_seen = 0;
-		s = guest_state(CODE);
-		vm_set(vm, &s);
-		CHECK(!uc_vcpu_run(vm->uc, &info) && vm->done, "%s at %lx",
-		      reason_name(info.reason), (long)info.rip);
+		tlb_run(parallel, map);
 		for (unsigned i = 0; i < 4; i++) {
 			at = check_shown(at, "at first", 0, 0);
 			at = check_shown(at, names[i], 1, globals[i]);
@@ -149,7 +98,6 @@ int main(void)
 		at = check_sums(at, "many global pages, CR4.PGE", 2, 1);
 		CHECK(at == n_seen, "%u numbers, not %u", n_seen, at);
 		printf("parallel %d: %u numbers as mapped\n", parallel, n_seen);
-		vm_free(vm);
 	}
 	return 0;
 }
