@@ -10,11 +10,9 @@
  * The policy under test is compiled once more with delays where races are.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <sched.h>
 
-static void lose_time(void);
-#define MMU_RACE_POINT() lose_time()
+#include "tests/unit/test_mmu_race.h"
+
 #include "mmu/stage2_ops.h"
 #include "tests/unit/test_mmu_format.h"
 
@@ -37,18 +35,6 @@ static atomic_uint memory[MAX_PAGES], hits[MAX_PAGES], asked[MAX_PAGES], filled[
 static atomic_bool stop, feeding;
 static atomic_int active; /* feeders that bring something */
 static atomic_ulong uses, missed, waits, woken, gave_up, demands, brought, late;
-
-static void lose_time(void)
-{
-	static _Thread_local uint64_t state;
-
-	if (!state)
-		state = (uint64_t)(uintptr_t)&state | 1;
-	if (test_random(&state) % 4096 == 0)
-		nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
-	else if (test_random(&state) % 64 == 0)
-		sched_yield();
-}
 
 /* What a page holds when it comes; its users count from there. */
 static unsigned data(uint64_t page)
@@ -133,37 +119,12 @@ static void *run_feeder(void *arg)
 /* ---- vCPUs ---- */
 
 struct cpu {
-	struct s2_tlb_client client;
+	struct race_client client; /* it holds nothing */
 	struct s2_page_waiter waiter;
 	atomic_bool arrived;
 	struct s2_thread *t;
 	uint64_t seed;
-	atomic_ulong wanted;
 };
-
-static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
-{
-	(void)start, (void)end;
-	atomic_store(&((struct cpu *)opaque)->wanted, generation);
-}
-
-static void serve(struct cpu *c)
-{
-	s2_tlb_ack(&c->client, atomic_load(&c->wanted));
-}
-
-static _Thread_local struct cpu *self;
-
-static void wait_acked(void *opaque, uint64_t generation)
-{
-	struct cpu *c = opaque;
-
-	while (!s2_tlb_acked(&c->client, generation)) {
-		if (self)
-			serve(self);
-		sched_yield();
-	}
-}
 
 static void wake(struct s2_page_waiter *waiter)
 {
@@ -188,7 +149,7 @@ static void wait_page(struct cpu *c, uint64_t gpa)
 	}
 	atomic_fetch_add(&waits, 1);
 	for (unsigned i = 0; !atomic_load(&c->arrived) && awaited(c, gpa); i++) {
-		serve(c); /* as one that sleeps is served by others */
+		race_serve(&c->client); /* as one that sleeps is served by others */
 		if ((kicked && i > 3) || atomic_load(&stop))
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
@@ -220,7 +181,7 @@ static void use(struct cpu *c, uint64_t page)
 		}
 		if (atomic_load(&stop))
 			return;
-		serve(c);
+		race_serve(&c->client);
 		sched_yield();
 	}
 	CHECK(x.hpa == HPA + page * PAGE, "%" PRIx64, x.hpa);
@@ -233,12 +194,13 @@ static void use(struct cpu *c, uint64_t page)
 
 static void *run_cpu(void *arg)
 {
-	struct cpu *c = self = arg;
+	struct cpu *c = arg;
 
+	race_self = &c->client;
 	CHECK(!s2_thread_init(&c->t, s2, "vcpu"), "thread");
-	s2_tlb_client_add(c->t, &c->client);
+	s2_tlb_client_add(c->t, &c->client.tlb);
 	while (!atomic_load(&stop)) {
-		serve(c);
+		race_serve(&c->client);
 		use(c, test_random(&c->seed) % PAGES);
 		if (test_random(&c->seed) % 512 == 0) {
 			uint64_t from = BASE + test_random(&c->seed) % PAGES * PAGE;
@@ -249,7 +211,7 @@ static void *run_cpu(void *arg)
 				CHECK(!s2_write_protect(c->t, from, from + PAGE), "protect");
 		}
 	}
-	s2_tlb_client_remove(c->t, &c->client);
+	s2_tlb_client_remove(c->t, &c->client.tlb);
 	s2_thread_exit(c->t);
 	return NULL;
 }
@@ -329,8 +291,7 @@ static void postcopy(int race, int vcpus, uint64_t ms, uint64_t *seed)
 	for (int i = 0; i < 2; i++)
 		pthread_create(&feeder[i], NULL, run_feeder, NULL);
 	for (int i = 0; i < vcpus; i++) {
-		cpus[i].client = (struct s2_tlb_client){
-			.opaque = &cpus[i], .invalidate = invalidate, .wait = wait_acked};
+		race_client_init(&cpus[i].client);
 		cpus[i].waiter.wake = wake;
 		cpus[i].seed = test_random(seed) | 1;
 		pthread_create(&cpu[i], NULL, run_cpu, &cpus[i]);

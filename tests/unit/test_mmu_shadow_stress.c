@@ -11,16 +11,14 @@
  * The shadow code under test is compiled once more, with delays where races are.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <sched.h>
 
-static void lose_time(void);
-#define MMU_RACE_POINT() lose_time()
+#include "tests/unit/test_mmu_race.h"
+
 #include "mmu/shadow_change.c"
 #include "mmu/shadow_fault.c"
 #include "tests/unit/test_mmu_shadow_util.h"
 
-enum { UNITS = 16384, MAX_CPUS = 3, QUEUE = 64, CONTEXTS = 3 };
+enum { UNITS = 16384, MAX_CPUS = 3, CONTEXTS = 3 };
 #define K4 UINT64_C(4096)
 
 static struct nest n;
@@ -33,24 +31,12 @@ static unsigned copy[UNITS];
 static atomic_ulong unmap_begun[2][UNITS], unmap_done[2][UNITS], protect_begun[2][UNITS],
 	protect_done[2][UNITS]; /* 0: by ngpa, the guest's; 1: by gpa, the host's */
 static atomic_ulong version;	/* of where the second leaf's region lies; odd: it moves */
-static atomic_bool stop, park;
-static atomic_int parked, running;
+static atomic_bool stop;
+static atomic_int running;
 static atomic_ulong uses, fills, forwards, retries, guest_changes, host_changes, drops, moves,
 	harvests, rounds, switches;
 
-static void lose_time(void)
-{
-	static _Thread_local uint64_t state;
-
-	if (!state)
-		state = (uint64_t)(uintptr_t)&state | 1;
-	if (test_random(&state) % 2048 == 0)
-		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-	else if (test_random(&state) % 32 == 0)
-		sched_yield();
-}
-
-/* ---- a processor: what it holds of the nested guest, and its queue ---- */
+/* ---- a processor: what it holds of the nested guest ---- */
 
 struct tlb_entry {
 	bool valid;
@@ -60,104 +46,35 @@ struct tlb_entry {
 };
 
 struct cpu {
-	struct s2_tlb_client client;
+	struct race_client client; /* first; its mutex also holds ctx */
 	struct s2_thread *t, *guest_t;
 	struct s2_context *ctx;
 	uint64_t seed;
 	struct tlb_entry *tlb; /* by unit; of the context it runs in */
-	pthread_mutex_t mutex;
-	struct {
-		uint32_t tag;
-		uint64_t start, end;
-	} queue[QUEUE];
-	unsigned queued;
-	bool all;
-	uint64_t generation;
-	atomic_bool pending;
 };
 
-static _Thread_local struct cpu *self;
 static _Thread_local struct s2_thread *host_thread;
 
-static void post_tag(void *opaque, uint32_t tag, uint64_t start, uint64_t end, uint64_t generation)
+static void drop(struct race_client *client, uint32_t tag, uint64_t start, uint64_t end)
 {
-	struct cpu *c = opaque;
+	struct cpu *c = (struct cpu *)client;
 
-	pthread_mutex_lock(&c->mutex);
-	if (c->queued == QUEUE) {
-		c->all = true;
-	} else {
-		c->queue[c->queued].tag = tag;
-		c->queue[c->queued].start = start;
-		c->queue[c->queued++].end = end;
-	}
-	c->generation = generation;
-	atomic_store(&c->pending, true);
-	pthread_mutex_unlock(&c->mutex);
-}
-
-/* It holds nothing of the guest itself. */
-static void post(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
-{
-	struct cpu *c = opaque;
-
-	(void)start;
-	(void)end;
-	pthread_mutex_lock(&c->mutex);
-	c->generation = generation;
-	atomic_store(&c->pending, true);
-	pthread_mutex_unlock(&c->mutex);
-}
-
-static void serve(struct cpu *c)
-{
-	uint64_t generation;
-
-	if (!atomic_load(&c->pending))
+	/* It holds nothing of the guest itself. */
+	if (tag == RACE_NO_TAG || !c->ctx || tag != s2_context_tag(c->ctx))
 		return;
-	pthread_mutex_lock(&c->mutex);
-	for (unsigned i = 0; i < c->queued; i++) {
-		if (!c->ctx || c->queue[i].tag != s2_context_tag(c->ctx))
-			continue;
-		for (uint64_t u = 0; u < units; u++) {
-			uint64_t at = base + u * K4;
+	for (uint64_t u = 0; u < units; u++) {
+		uint64_t at = base + u * K4;
 
-			if (at >= c->queue[i].start && (!c->queue[i].end || at < c->queue[i].end))
-				c->tlb[u].valid = false;
-		}
-	}
-	if (c->all)
-		memset(c->tlb, 0, units * sizeof(*c->tlb));
-	c->queued = 0;
-	c->all = false;
-	generation = c->generation;
-	atomic_store(&c->pending, false);
-	pthread_mutex_unlock(&c->mutex);
-	s2_tlb_ack(&c->client, generation);
-}
-
-static void wait_acked(void *opaque, uint64_t generation)
-{
-	struct cpu *c = opaque;
-
-	while (!s2_tlb_acked(&c->client, generation)) {
-		if (self)
-			serve(self);
-		sched_yield();
+		if (at >= start && (!end || at < end))
+			c->tlb[u].valid = false;
 	}
 }
 
-static void park_here(struct cpu *c)
+static void drop_all(struct race_client *client)
 {
-	if (!atomic_load(&park))
-		return;
-	atomic_fetch_add(&parked, 1);
-	while (atomic_load(&park)) {
-		if (c)
-			serve(c);
-		sched_yield();
-	}
-	atomic_fetch_sub(&parked, 1);
+	struct cpu *c = (struct cpu *)client;
+
+	memset(c->tlb, 0, units * sizeof(*c->tlb));
 }
 
 /* ---- the guest's hypervisor flushes: its "TLB" is the shadows ---- */
@@ -261,13 +178,13 @@ static bool translate(struct cpu *c, uint64_t unit, uint32_t access, struct s2_x
 			r = s2_fault(c->guest_t, ngpa, access, NULL);
 			if (r == S2_EMULATE) { /* the region moves */
 				CHECK(unit >= units / 2, "unit %" PRIu64 " has no slot", unit);
-				serve(c);
+				race_serve(&c->client);
 				return false;
 			}
 		}
 		CHECK(r == S2_RETRY || r == S2_FIXED || r == S2_SPURIOUS, "result %d", r);
 		atomic_fetch_add_explicit(&retries, 1, memory_order_relaxed);
-		serve(c);
+		race_serve(&c->client);
 		sched_yield();
 	}
 	return true;
@@ -328,22 +245,22 @@ static void enter(struct cpu *c, bool leave)
 		if (!s2_context_get(&ctx, c->t, n.shadows, &other, NULL))
 			s2_context_put(ctx);
 	}
-	pthread_mutex_lock(&c->mutex);
+	pthread_mutex_lock(&c->client.mutex);
 	c->ctx = NULL;
-	pthread_mutex_unlock(&c->mutex);
+	pthread_mutex_unlock(&c->client.mutex);
 	for (;;) {
 		int err = s2_context_get(&ctx, c->t, n.shadows, &root, NULL);
 
 		CHECK(!err || err == -EBUSY, "get: %d", err);
 		if (!err)
 			break;
-		serve(c);
+		race_serve(&c->client);
 		sched_yield();
 	}
-	pthread_mutex_lock(&c->mutex);
+	pthread_mutex_lock(&c->client.mutex);
 	c->ctx = ctx;
 	memset(c->tlb, 0, units * sizeof(*c->tlb));
-	pthread_mutex_unlock(&c->mutex);
+	pthread_mutex_unlock(&c->client.mutex);
 	atomic_fetch_add(&switches, 1);
 }
 
@@ -351,19 +268,19 @@ static void *run_cpu(void *arg)
 {
 	struct cpu *c = arg;
 
-	self = c;
+	race_self = &c->client;
 	CHECK(!s2_thread_init(&c->t, n.own, "vcpu") && !s2_thread_init(&c->guest_t, inner, "vcpu"),
 	      "init");
 	host_thread = c->t;
-	s2_tlb_client_add(c->t, &c->client);
+	s2_tlb_client_add(c->t, &c->client.tlb);
 	enter(c, false);
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
 		uint64_t at = test_random(&c->seed) % units;
 
-		park_here(c);
-		for (int i = 0; i < 48 && !atomic_load(&park); i++) {
-			serve(c);
+		race_park_here(&c->client);
+		for (int i = 0; i < 48 && !atomic_load(&race_park); i++) {
+			race_serve(&c->client);
 			use(c, (at + test_random(&c->seed) % 8) % units,
 			    test_random(&c->seed) % 3 == 0);
 		}
@@ -371,10 +288,10 @@ static void *run_cpu(void *arg)
 			enter(c, true);
 	}
 	s2_context_put(c->ctx);
-	pthread_mutex_lock(&c->mutex);
+	pthread_mutex_lock(&c->client.mutex);
 	c->ctx = NULL;
-	pthread_mutex_unlock(&c->mutex);
-	s2_tlb_client_remove(c->t, &c->client);
+	pthread_mutex_unlock(&c->client.mutex);
+	s2_tlb_client_remove(c->t, &c->client.tlb);
 	s2_thread_exit(c->t);
 	s2_thread_exit(c->guest_t);
 	return NULL;
@@ -402,7 +319,7 @@ static void *run_hypervisor(void *arg)
 	      "init");
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
-		park_here(NULL);
+		race_park_here(NULL);
 		if (test_random(&seed) % 8 == 0)
 			move(t);
 		else
@@ -424,7 +341,7 @@ static void *run_host(void *arg)
 	CHECK(!s2_thread_init(&t, n.own, "host"), "init");
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
-		park_here(NULL);
+		race_park_here(NULL);
 		if (test_random(&seed) % 8) {
 			change(t, 1, &seed);
 		} else if (!s2_context_get(&ctx, t, n.shadows, &root, NULL)) {
@@ -537,13 +454,12 @@ static void stress(const char *host, const char *guest, int cpus, uint64_t ms, u
 		CHECK(!s2_slot_add(guest_t, &s), "guest slot");
 	}
 	for (int i = 0; i < cpus; i++) {
-		cpu[i].client = (struct s2_tlb_client){.opaque = &cpu[i],
-						       .invalidate = post,
-						       .invalidate_tag = post_tag,
-						       .wait = wait_acked};
+		race_client_init(&cpu[i].client);
+		cpu[i].client.tlb.invalidate_tag = race_post_tag;
+		cpu[i].client.forget = drop;
+		cpu[i].client.forget_all = drop_all;
 		cpu[i].seed = test_random(seed) | 1;
 		cpu[i].tlb = calloc(units, sizeof(*cpu[i].tlb));
-		pthread_mutex_init(&cpu[i].mutex, NULL);
 		pthread_create(&thread[i], NULL, run_cpu, &cpu[i]);
 	}
 	pthread_create(&thread[cpus], NULL, run_hypervisor, &seeds[0]);
@@ -568,9 +484,7 @@ static void stress(const char *host, const char *guest, int cpus, uint64_t ms, u
 			harvest(t);
 			sched_yield();
 		}
-		atomic_store(&park, true);
-		while (atomic_load(&parked) < cpus + 2)
-			sched_yield();
+		race_stop_all(cpus + 2);
 		harvest(t);
 		for (uint64_t u = 0; u < units; u++)
 			CHECK(copy[u] == atomic_load(&memory[u]),
@@ -578,9 +492,7 @@ static void stress(const char *host, const char *guest, int cpus, uint64_t ms, u
 			      atomic_load(&memory[u]));
 		check_tables(t);
 		CHECK(!s2_dirty_stop(t), "stop");
-		atomic_store(&park, false);
-		while (atomic_load(&parked))
-			sched_yield();
+		race_go_on();
 		atomic_fetch_add(&rounds, 1);
 	}
 	atomic_store(&stop, true);

@@ -11,11 +11,9 @@
  * translate to where it lies now. (3) Every write is in the migrator's copy: no lost dirty bit.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <sched.h>
 
-static void lose_time(void);
-#define MMU_RACE_POINT() lose_time()
+#include "tests/unit/test_mmu_race.h"
+
 #include "mmu/stage2_ops.h"
 #include "tests/unit/test_mmu_format.h"
 
@@ -24,7 +22,7 @@ static void lose_time(void);
 #define GiB  UINT64_C(0x40000000)
 #define MOVE (BASE + RAM * K4) /* the slot that moves */
 
-enum { RAM = 4 * 512, MOVING = 512, PAGES = RAM + MOVING, PLACES = 4, MAX_THREADS = 8, QUEUE = 64 };
+enum { RAM = 4 * 512, MOVING = 512, PAGES = RAM + MOVING, PLACES = 4, MAX_THREADS = 8 };
 
 static uint64_t BASE; /* an entry of a high level ends within the slots */
 static const struct test_config *tc;
@@ -36,8 +34,8 @@ static unsigned copy[RAM];
 static atomic_ulong unmap_begun[PAGES], unmap_done[PAGES], protect_begun[PAGES],
 	protect_done[PAGES];
 static atomic_ulong version; /* of the moving slot's place; odd: it moves */
-static atomic_bool stop, park;
-static atomic_int parked, running;
+static atomic_bool stop;
+static atomic_int running;
 static atomic_ulong fills, faults, retries, uses, unmaps, protects, moves, harvested, rounds,
 	emulated, splits, collapses, recovered, ring_pages, full;
 
@@ -75,24 +73,12 @@ static const struct {
 };
 enum { RACES = sizeof(races) / sizeof(*races) };
 
-static void lose_time(void)
-{
-	static _Thread_local uint64_t state;
-
-	if (!state)
-		state = (uint64_t)(uintptr_t)&state | 1;
-	if (test_random(&state) % 2048 == 0)
-		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-	else if (test_random(&state) % 32 == 0)
-		sched_yield();
-}
-
 static uint64_t place(unsigned long v)
 {
 	return test_config_hpa(tc) + (4 + (v / 2) % PLACES) * GiB + (v / 2 % 3 == 2 ? K4 : 0);
 }
 
-/* ---- a TLB and its queue of invalidations ---- */
+/* ---- a TLB ---- */
 
 struct tlb_entry {
 	bool valid;
@@ -102,86 +88,31 @@ struct tlb_entry {
 };
 
 struct cpu {
-	struct s2_tlb_client client;
+	struct race_client client; /* first */
 	struct s2_thread *t;
 	uint64_t seed;
+	bool moves_slot;
 	struct tlb_entry tlb[PAGES];
-	pthread_mutex_t mutex;
-	struct {
-		uint64_t start, end;
-	} queue[QUEUE];
-	unsigned queued;
-	bool all;
-	uint64_t generation;
-	atomic_bool pending;
 };
 
-static _Thread_local struct cpu *self;
-
-static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
+static void forget(struct race_client *client, uint32_t tag, uint64_t start, uint64_t end)
 {
-	struct cpu *c = opaque;
+	struct cpu *c = (struct cpu *)client;
 
-	pthread_mutex_lock(&c->mutex);
-	if (c->queued == QUEUE) {
-		c->all = true;
-	} else {
-		c->queue[c->queued].start = start;
-		c->queue[c->queued++].end = end;
-	}
-	c->generation = generation;
-	atomic_store(&c->pending, true);
-	pthread_mutex_unlock(&c->mutex);
-}
+	(void)tag;
+	for (uint64_t page = 0; page < PAGES; page++) {
+		uint64_t gpa = BASE + page * K4;
 
-static void serve(struct cpu *c)
-{
-	uint64_t generation;
-
-	if (!atomic_load(&c->pending))
-		return;
-	pthread_mutex_lock(&c->mutex);
-	for (unsigned i = 0; i < c->queued; i++) {
-		for (uint64_t page = 0; page < PAGES; page++) {
-			uint64_t gpa = BASE + page * K4;
-
-			if (gpa >= c->queue[i].start && gpa < c->queue[i].end)
-				c->tlb[page].valid = false;
-		}
-	}
-	if (c->all)
-		memset(c->tlb, 0, sizeof(c->tlb));
-	c->queued = 0;
-	c->all = false;
-	generation = c->generation;
-	atomic_store(&c->pending, false);
-	pthread_mutex_unlock(&c->mutex);
-	s2_tlb_ack(&c->client, generation);
-}
-
-/* Serves the waiting thread's own queue meanwhile: two vCPUs may unmap at the same time. */
-static void wait_acked(void *opaque, uint64_t generation)
-{
-	struct cpu *c = opaque;
-
-	while (!s2_tlb_acked(&c->client, generation)) {
-		if (self)
-			serve(self);
-		sched_yield();
+		if (gpa >= start && (!end || gpa < end))
+			c->tlb[page].valid = false;
 	}
 }
 
-static void park_here(struct cpu *c)
+static void forget_all(struct race_client *client)
 {
-	if (!atomic_load(&park))
-		return;
-	atomic_fetch_add(&parked, 1);
-	while (atomic_load(&park)) {
-		if (c)
-			serve(c);
-		sched_yield();
-	}
-	atomic_fetch_sub(&parked, 1);
+	struct cpu *c = (struct cpu *)client;
+
+	memset(c->tlb, 0, sizeof(c->tlb));
 }
 
 /* ---- operations that anybody may do ---- */
@@ -292,7 +223,7 @@ static bool translate(struct s2_thread *t, struct cpu *c, uint64_t page, uint32_
 		CHECK(r == S2_RETRY, "page %" PRIu64 ": result %d", page, r);
 		atomic_fetch_add_explicit(&retries, 1, memory_order_relaxed);
 		if (c)
-			serve(c);
+			race_serve(&c->client);
 		sched_yield();
 	}
 	return true;
@@ -310,9 +241,9 @@ static void use(struct cpu *c, uint64_t page, bool write)
 
 		e->valid = false;
 		if (!translate(c->t, c, page,
-			       write					       ? S2_W
-			       : !c->client.wait || test_random(&c->seed) % 64 ? S2_R
-									       : S2_X,
+			       write						   ? S2_W
+			       : !c->client.tlb.wait || test_random(&c->seed) % 64 ? S2_R
+										   : S2_X,
 			       &x))
 			return;
 		*e = (struct tlb_entry){.valid = true, .hpa = x.hpa, .perm = x.perm};
@@ -341,23 +272,23 @@ static void *run_cpu(void *arg)
 {
 	struct cpu *c = arg;
 
-	self = c;
+	race_self = &c->client;
 	CHECK(!s2_thread_init(&c->t, s2, "vcpu"), "init");
-	s2_tlb_client_add(c->t, &c->client);
+	s2_tlb_client_add(c->t, &c->client.tlb);
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
 		/* a little locality, so that TLB entries live long enough to be wrong */
 		uint64_t at = test_random(&c->seed) % PAGES;
 
-		park_here(c);
+		race_park_here(&c->client);
 		for (int i = 0; i < 64; i++) {
-			serve(c);
+			race_serve(&c->client);
 			use(c, (at + test_random(&c->seed) % 8) % PAGES,
 			    test_random(&c->seed) % 3 == 0);
 		}
-		while (s2_ring_full(c->t) && !atomic_load(&stop) && !atomic_load(&park)) {
+		while (s2_ring_full(c->t) && !atomic_load(&stop) && !atomic_load(&race_park)) {
 			atomic_fetch_add_explicit(&full, 1, memory_order_relaxed);
-			serve(c);
+			race_serve(&c->client);
 			sched_yield();
 		}
 		if (test_random(&c->seed) % 64 == 0)
@@ -365,7 +296,7 @@ static void *run_cpu(void *arg)
 		if (test_random(&c->seed) % 64 == 0)
 			resize(c->t, &c->seed);
 	}
-	s2_tlb_client_remove(c->t, &c->client);
+	s2_tlb_client_remove(c->t, &c->client.tlb);
 	s2_thread_exit(c->t);
 	return NULL;
 }
@@ -395,21 +326,20 @@ static void *run_device(void *arg)
 	struct cpu *c = arg;
 
 	CHECK(!s2_thread_init(&c->t, s2, "device"), "init");
-	c->client.wait = NULL;
+	c->client.tlb.wait = NULL;
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
-		park_here(NULL);
+		race_park_here(NULL);
 		for (int i = 0; i < 8; i++)
 			device_write(c, i == 0);
-		s2_tlb_client_add(c->t, &c->client);
+		s2_tlb_client_add(c->t, &c->client.tlb);
 		for (int i = 0; i < 100; i++) {
-			serve(c);
+			race_serve(&c->client);
 			use(c, test_random(&c->seed) % PAGES, false);
 		}
-		s2_tlb_client_remove(c->t, &c->client);
+		s2_tlb_client_remove(c->t, &c->client.tlb);
 		memset(c->tlb, 0, sizeof(c->tlb));
-		c->queued = 0;
-		atomic_store(&c->pending, false);
+		race_client_reset(&c->client);
 		sched_yield();
 	}
 	s2_thread_exit(c->t);
@@ -436,10 +366,10 @@ static void *run_changer(void *arg)
 	CHECK(!s2_thread_init(&c->t, s2, "changer"), "init");
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
-		park_here(NULL);
+		race_park_here(NULL);
 		switch (test_random(&c->seed) % 7) {
 		case 0:
-			if (c->client.opaque) {
+			if (c->moves_slot) {
 				move(c->t);
 				break;
 			}
@@ -537,12 +467,11 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 		struct cpu *c = &cpus[i];
 		bool changer = i >= vcpus && (i - vcpus) % 2 == 0;
 
-		c->client = (struct s2_tlb_client){
-			.opaque = c, .invalidate = invalidate, .wait = wait_acked};
-		if (changer && i != vcpus)
-			c->client.opaque = NULL; /* does not move the slot */
+		race_client_init(&c->client);
+		c->client.forget = forget;
+		c->client.forget_all = forget_all;
+		c->moves_slot = i == vcpus;
 		c->seed = test_random(seed) | 1;
-		pthread_mutex_init(&c->mutex, NULL);
 		pthread_create(&thread[i], NULL,
 			       i < vcpus ? run_cpu
 			       : changer ? run_changer
@@ -576,9 +505,7 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 				change(t, seed, test_random(seed) % 2);
 			sched_yield();
 		}
-		atomic_store(&park, true);
-		while (atomic_load(&parked) < threads - 1)
-			sched_yield();
+		race_stop_all(threads - 1);
 		harvest(t, mode);
 		for (uint64_t i = 0; i < RAM; i++)
 			CHECK(copy[i] == atomic_load(&memory[i]),
@@ -586,9 +513,7 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 			      atomic_load(&memory[i]), mode->name);
 		check_tables();
 		CHECK(!s2_dirty_stop(t), "stop");
-		atomic_store(&park, false);
-		while (atomic_load(&parked))
-			sched_yield();
+		race_go_on();
 		atomic_fetch_add(&rounds, 1);
 	}
 	atomic_store(&stop, true);
