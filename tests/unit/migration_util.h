@@ -224,8 +224,9 @@ struct relay {
 	enum spoil spoil;
 	int direction; /* 0: from the source */
 	unsigned frame;
-	bool spoiled;
-	unsigned frames[2]; /* that were carried, per direction */
+	/* By whichever connection carries a frame: an old one may still end. */
+	atomic_bool spoiled;
+	atomic_uint frames[2]; /* that were carried, per direction */
 	pthread_t thread[8];
 	int fd[8][2];
 	unsigned count;
@@ -242,15 +243,15 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 	for (;;) {
 		size_t whole = f->len < STREAM_HEADER ? 0 : STREAM_HEADER + get_le(f->buf + 20, 4);
 		bool this, alive;
+		unsigned number;
 
 		if (!whole || f->len < whole)
 			return true;
 		alive = f->buf[4] == STREAM_ALIVE;
-		this = !r->spoiled && r->spoil && direction == r->direction && !alive &&
-		       r->frames[direction] == r->frame;
-		r->frames[direction] += !alive;
+		number = atomic_fetch_add(&r->frames[direction], !alive);
+		this = r->spoil && direction == r->direction && !alive && number == r->frame &&
+		       !atomic_exchange(&r->spoiled, true);
 		if (this) {
-			r->spoiled = true;
 			if (r->spoil == SPOIL_CUT)
 				return false;
 			if (r->spoil == SPOIL_CUT_INSIDE) {
