@@ -13,9 +13,10 @@
 
 struct migrate_config {
 	char *name, *to, *action;
-	char *downtime, *timeout;
+	char *downtime, *timeout, *postcopy_after;
 	uint64_t bandwidth;
-	bool json, force;
+	bool json, force, postcopy;
+	uint32_t on_timeout;
 };
 
 enum { TURN_MS = 250, GONE_MS = 10000 };
@@ -41,6 +42,19 @@ static int check_time(const char *text, struct error *err)
 	return parse_time(text) < 0
 		       ? error_set(err, -EINVAL, "a time is 1ms to 3600s: 300ms, 2s, 1m")
 		       : 0;
+}
+
+/* A plain number is rounds, else it is a time. */
+static bool is_rounds(const char *text)
+{
+	return text[0] && strspn(text, "0123456789") == strlen(text);
+}
+
+static int check_after(const char *text, struct error *err)
+{
+	if (is_rounds(text) ? strlen(text) < 7 && atoi(text) > 0 : parse_time(text) > 0)
+		return 0;
+	return error_set(err, -EINVAL, "rounds (3), or a time (500ms, 2s)");
 }
 
 /* ---- what is seen ----------------------------------------------------------------------- */
@@ -143,6 +157,16 @@ static json_t *arguments(const struct migrate_config *config)
 		json_object_set_new(args, "downtime", json_integer(parse_time(config->downtime)));
 	if (config->timeout)
 		json_object_set_new(args, "timeout", json_integer(parse_time(config->timeout)));
+	if (config->on_timeout)
+		json_object_set_new(args, "timeout-postcopy", json_true());
+	if (config->postcopy)
+		json_object_set_new(args, "postcopy-rounds", json_integer(1));
+	else if (config->postcopy_after && is_rounds(config->postcopy_after))
+		json_object_set_new(args, "postcopy-rounds",
+				    json_integer(atoi(config->postcopy_after)));
+	else if (config->postcopy_after)
+		json_object_set_new(args, "postcopy-ms",
+				    json_integer(parse_time(config->postcopy_after)));
 	if (config->bandwidth)
 		json_object_set_new(args, "bandwidth", json_integer((json_int_t)config->bandwidth));
 	return args;
@@ -222,7 +246,7 @@ static int run_control(void *opaque)
 		config->name = NULL;
 	}
 	if (!config->action)
-		return usage("what shall it do? ferry migrate-control [NAME] cancel|retry");
+		return usage("what shall it do? ferry migrate-control [NAME] cancel|retry|postcopy");
 	if (config->force && strcmp(config->action, "cancel") != 0)
 		return usage("--force belongs to cancel");
 	ret = client_open(&client, config->name, &err);
@@ -237,6 +261,13 @@ static int run_control(void *opaque)
 
 /* ---- the tables ------------------------------------------------------------------------- */
 
+static const char *timeout_word(unsigned i)
+{
+	static const char *const words[] = {"cancel", "postcopy"};
+
+	return i < sizeof(words) / sizeof(words[0]) ? words[i] : NULL;
+}
+
 #define FIELD(n, t, m, ...)                                                                        \
 	{                                                                                          \
 		.name = n, .type = t, .offset = offsetof(struct migrate_config, m), __VA_ARGS__    \
@@ -244,11 +275,17 @@ static int run_control(void *opaque)
 static const struct config_field fields[] = {
 	FIELD("name", CONFIG_STRING, name, .help = "name of the machine"),
 	FIELD("to", CONFIG_STRING, to, .help = "where a ferry receive waits"),
-	FIELD("action", CONFIG_STRING, action, .help = "cancel or retry"),
+	FIELD("action", CONFIG_STRING, action, .help = "cancel, retry or postcopy"),
 	FIELD("downtime", CONFIG_STRING, downtime, .check = check_time, .initial = "300ms",
 	      .help = "the guest may stand still for this long, at most"),
 	FIELD("timeout", CONFIG_STRING, timeout, .check = check_time,
 	      .help = "call it off when it has not come to an end by then"),
+	FIELD("on-timeout", CONFIG_CHOICE, on_timeout, .word = timeout_word, .initial = "cancel",
+	      .help = "what is done then"),
+	FIELD("postcopy", CONFIG_BOOL, postcopy,
+	      .help = "after the first round the guest goes, its other pages follow it"),
+	FIELD("postcopy-after", CONFIG_STRING, postcopy_after, .check = check_after,
+	      .help = "the same after so many rounds (3), or that time (500ms, 2s)"),
 	FIELD("bandwidth", CONFIG_SIZE, bandwidth, .min = 4096, .max = 1ull << 46,
 	      .help = "bytes per second that may be sent; a plain number is MiB"),
 	FIELD("json", CONFIG_BOOL, json, .help = "one JSON object a line on stdout, for scripts"),
@@ -261,6 +298,9 @@ static const struct option options[] = {
 	OPTION("downtime", 0, "TIME", "downtime", .group = "Options"),
 	OPTION("bandwidth", 0, "SIZE", "bandwidth"),
 	OPTION("timeout", 0, "TIME", "timeout"),
+	OPTION("on-timeout", 0, "WHAT", "on-timeout"),
+	OPTION("postcopy", 0, NULL, "postcopy"),
+	OPTION("postcopy-after", 0, "N|TIME", "postcopy-after"),
 	OPTION("json", 'j', NULL, "json"),
 	OPTION("help", 'h', NULL, NULL),
 	{.name = NULL},
@@ -274,7 +314,7 @@ static const struct option control_options[] = {
 
 static const char *action_word(unsigned i)
 {
-	static const char *const words[] = {"cancel", "retry"};
+	static const char *const words[] = {"cancel", "retry", "postcopy"};
 
 	return i < sizeof(words) / sizeof(words[0]) ? words[i] : NULL;
 }
@@ -292,7 +332,11 @@ const struct verb verb_migrate = {
 		"Whatever fails before the guest is given away leaves it running here. If the link "
 		"breaks in that very moment the guest stands still here until the other side has "
 		"said whether it has it; both look for each other by "
-		"themselves. " MACHINE_NAME_TEXT,
+		"themselves.\n"
+		"With --postcopy the guest runs there before all of its memory has come: what it "
+		"touches is fetched, the rest follows. Until then it needs both sides: if the link "
+		"breaks it waits, where it needs a page, until the two have found each other; if "
+		"one of the processes dies it is lost. " MACHINE_NAME_TEXT,
 	.options = options,
 	.exit_codes = true,
 	.fields = fields,
@@ -306,10 +350,11 @@ const struct verb verb_migrate = {
 const struct verb verb_migrate_control = {
 	.name = "migrate-control",
 	.summary = "call a migration off, or try again at once",
-	.operands = "[NAME] cancel|retry",
+	.operands = "[NAME] cancel|retry|postcopy",
 	.description =
 		"cancel: calls the migration off; the guest goes on here. Refused when the guest "
 		"has been given away. retry: looks for the other side now, and not after a while. "
+		"postcopy: the guest goes at once, the pages that are still here follow it. "
 		"cancel --force, of a guest that has been given away, takes it back here: only "
 		"for who knows that the other side will never run it. " MACHINE_NAME_TEXT,
 	.options = control_options,

@@ -51,6 +51,19 @@ static int make_rounds(struct arrival *a, const struct stream_frame *f, struct s
 	return a->rounds ? 0 : stream_fail(err, f, -ENOMEM, "no memory");
 }
 
+/* The guest runs: what is here is newer than whatever comes. */
+static int bring_run(struct arrival *a, const struct stream_frame *f,
+		     const struct stream_pages_run *run, uint64_t place, struct stream_error *err)
+{
+	if (a->sink->bring(a->opaque, run->first, run->count, run->data) < 0)
+		return stream_fail(err, f, -ENOMEM, "the pages cannot be put into memory");
+	for (uint32_t i = 0; i < run->count; i++) {
+		a->received += !a->rounds[place + i];
+		a->rounds[place + i] = f->round + 1;
+	}
+	return 0;
+}
+
 static void take_page(struct arrival *a, uint64_t page, uint64_t place, const uint8_t *data,
 		      uint32_t round)
 {
@@ -79,6 +92,8 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 		ret = stream_pages_read(f, &a->memory, &pages, err);
 	if (ret)
 		return ret;
+	if (a->split && !a->live)
+		return stream_fail(err, f, -EPROTO, "pages between RECEIVED and RUN");
 	if (f->round < a->round || f->round == UINT32_MAX)
 		return stream_fail(err, f, -EPROTO, "round %" PRIu32 " after round %" PRIu32,
 				   f->round, a->round);
@@ -89,7 +104,9 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 	while (stream_pages_next(&pages, &run)) {
 		uint64_t place = stream_memory_index(&a->memory, run.first);
 
-		for (uint32_t i = 0; i < run.count; i++)
+		if (a->live && (ret = bring_run(a, f, &run, place, err)))
+			return ret;
+		for (uint32_t i = 0; i < run.count && !a->live; i++)
 			take_page(a, run.first + i, place + i,
 				  run.data ? run.data + (size_t)i * STREAM_PAGE : NULL, f->round);
 	}
@@ -113,6 +130,87 @@ static int on_round(struct arrival *a, const struct stream_frame *f, struct stre
 				   " have come",
 				   f->round, round.pages, sent);
 	return 0;
+}
+
+/* ---- post-copy: which pages come later ---- */
+
+/* Those of one region, from its page `skip` on, whose bits are clear, from bit `bit` on. */
+static int miss_region(struct arrival *a, const struct stream_received *r, uint32_t bit,
+		       uint64_t page, uint32_t count, struct stream_error *err)
+{
+	uint64_t missing[64];
+
+	for (uint32_t done = 0; done < count;) {
+		const uint32_t n = count - done < 4096 ? count - done : 4096;
+		bool any = false;
+
+		memset(missing, 0, sizeof(missing));
+		for (uint32_t i = 0; i < n; i++) {
+			const uint32_t at = bit + done + i;
+			uint32_t *known = &a->rounds[r->first + at];
+
+			if (r->bits[at / 8] >> (at % 8) & 1) {
+				if (!*known)
+					return stream_fail(err, NULL, -EPROTO,
+							   "page 0x%" PRIx64 " has not come",
+							   page + done + i);
+				continue;
+			}
+			any = true;
+			missing[i / 64] |= 1ull << (i % 64);
+			a->received -= !!*known;
+			*known = 0;
+		}
+		if (any) {
+			int ret = a->sink->miss(a->opaque, page + done, n, missing, err);
+
+			if (ret)
+				return ret;
+			a->missed = true;
+		}
+		done += n;
+	}
+	return 0;
+}
+
+static int on_received(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
+{
+	struct stream_received r;
+	int ret = make_rounds(a, f, err);
+	uint64_t place = 0;
+
+	if (!ret)
+		ret = stream_received_read(f, &a->memory, &r, err);
+	if (ret)
+		return ret;
+	if (!a->postcopy || a->live || !a->sink->miss || a->state.whole)
+		return stream_fail(err, f, -EPROTO, "it may not come here");
+	a->split = true;
+	for (uint32_t i = 0; i < a->memory.count && !ret; i++) {
+		const struct stream_region *region = &a->memory.region[i];
+		const uint64_t from = place > r.first ? place : r.first;
+		const uint64_t region_end = place + region->count, frame_end = r.first + r.count;
+		const uint64_t to = region_end < frame_end ? region_end : frame_end;
+
+		if (from < to)
+			ret = miss_region(a, &r, (uint32_t)(from - r.first),
+					  region->first + (from - place), (uint32_t)(to - from),
+					  err);
+		place = region_end;
+	}
+	return ret;
+}
+
+uint32_t arrival_bitmap(const struct arrival *a, uint64_t first, uint32_t count, uint8_t *bits)
+{
+	const uint64_t left = a->memory.pages - first;
+
+	if (count > left)
+		count = (uint32_t)left;
+	memset(bits, 0, (count + 7) / 8);
+	for (uint32_t i = 0; i < count; i++)
+		bits[i / 8] |= (uint8_t)(!!a->rounds[first + i] << (i % 8));
+	return count;
 }
 
 static int on_device(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
@@ -153,6 +251,10 @@ int arrival_take(struct arrival *a, const struct stream_frame *f, struct stream_
 		if (a->step != ARRIVE_PAGES)
 			break;
 		return on_pages(a, f, err);
+	case STREAM_RECEIVED:
+		if (a->step != ARRIVE_PAGES)
+			break;
+		return on_received(a, f, err);
 	case STREAM_DEVICE:
 		if (a->step != ARRIVE_PAGES)
 			break;
@@ -168,7 +270,7 @@ int arrival_take(struct arrival *a, const struct stream_frame *f, struct stream_
 
 int arrival_complete(const struct arrival *a, struct stream_error *err)
 {
-	if (a->step != ARRIVE_PAGES || a->received != a->memory.pages)
+	if (a->step != ARRIVE_PAGES || (a->received != a->memory.pages && !a->split))
 		return stream_fail(err, NULL, -EPROTO,
 				   "%" PRIu64 " of %" PRIu64 " pages have not come",
 				   a->memory.pages - a->received, a->memory.pages);

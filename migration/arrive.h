@@ -21,7 +21,11 @@ struct arrival {
 	struct stream_blob image, state; /* state.whole: all of it is here */
 	/* By place in memory: the round of the newest contents + 1; 0: never came. */
 	uint32_t *rounds;
-	uint64_t received;	 /* pages that have come at least once */
+	uint64_t received;	 /* pages that are here */
+	bool postcopy;		 /* the guest may run before all are: agreed with the source */
+	bool split;		 /* RECEIVED has said which ones it will lack */
+	bool missed;		 /* some: the sink knows of them */
+	bool live;		 /* it runs: what comes is brought, and only what is missing */
 	uint64_t contents, zero; /* pages that came, with repetitions */
 	uint32_t round;		 /* the newest seen */
 	uint64_t in_round;	 /* pages of it on this connection */
@@ -32,7 +36,9 @@ void arrival_free(struct arrival *a);
 /* Takes a frame. 1: it was MEMORY: the machine can be built now; 0; -EBADMSG, -EPROTO, -ENOTSUP,
  * -ENOMEM or what the sink says, with a text. -EAGAIN: a frame that is somebody else's. */
 int arrival_take(struct arrival *a, const struct stream_frame *frame, struct stream_error *err);
-/* 0: all pages and the device state are here; else -EPROTO with what is missing. */
+/* What is here, from the place `first` on: bits as in RECEIVED. Returns how many it wrote. */
+uint32_t arrival_bitmap(const struct arrival *a, uint64_t first, uint32_t count, uint8_t *bits);
+/* 0: all pages (or those that RECEIVED said) and the device state are here; else -EPROTO with what is missing. */
 int arrival_complete(const struct arrival *a, struct stream_error *err);
 
 #endif

@@ -25,6 +25,7 @@ static void lose(struct destination *d)
 {
 	link_close(d->link);
 	d->link = NULL;
+	d->asking = false;
 	step(d, EVENT_LOST);
 }
 
@@ -50,7 +51,7 @@ static int answer_hello(struct destination *d, struct link *link, const struct s
 
 	stream_hello_init(&mine);
 	mine.role = STREAM_DESTINATION;
-	mine.offers = STREAM_CAN_RECONNECT;
+	mine.offers = STREAM_CAN_RECONNECT | (d->arrival.sink->miss ? STREAM_CAN_POSTCOPY : 0);
 	mine.again = theirs->again;
 	memcpy(mine.session, theirs->session, sizeof(mine.session));
 	strncpy(mine.arch, d->arch, sizeof(mine.arch) - 1);
@@ -147,6 +148,7 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 		}
 	}
 	ret = answer_hello(d, d->link, &d->hello, err);
+	d->arrival.postcopy = !ret && (d->agreement.can & STREAM_CAN_POSTCOPY);
 	if (!ret)
 		ret = take_frames(d, true, err);
 	if (ret)
@@ -200,6 +202,16 @@ static void say_ack(struct destination *d)
 		lose(d);
 }
 
+/* From here on the source may be asked for pages. */
+static void begin_asking(struct destination *d)
+{
+	const struct migration_sink_ops *sink = d->arrival.sink;
+
+	if (d->state != DEST_NEEDS || !d->link)
+		return;
+	d->link->bell_fd = sink->wanted_fd(d->arrival.opaque);
+}
+
 static void on_run(struct destination *d, const struct stream_run *run)
 {
 	struct stream_error why = {0};
@@ -212,10 +224,13 @@ static void on_run(struct destination *d, const struct stream_run *run)
 			set_failure(d, STREAM_FAILED, why.text);
 			step(d, EVENT_START_FAILED);
 		} else {
-			step(d, EVENT_STARTED);
+			d->arrival.live = true;
+			step(d, d->arrival.missed ? EVENT_STARTED_PART : EVENT_STARTED);
+			d->asking = true;
 		}
 	}
-	if (d->state == DEST_RUNS)
+	begin_asking(d);
+	if (d->state == DEST_RUNS || d->state == DEST_NEEDS)
 		say_ack(d);
 	else if (d->state == DEST_REFUSED && say(d, STREAM_FAILURE, &d->failure))
 		lose(d);
@@ -236,10 +251,42 @@ static void on_resume(struct destination *d, const struct stream_resume *resume)
 			lose(d);
 		return;
 	}
-	mine.stage = d->state == DEST_RUNS ? STREAM_STAGE_RUNNING : STREAM_STAGE_READY;
+	mine.stage = STREAM_STAGE_READY;
+	if (d->state == DEST_NEEDS)
+		mine.stage = STREAM_STAGE_RUNNING;
+	else if (d->state == DEST_RUNS)
+		mine.stage = STREAM_STAGE_COMPLETE;
+	mine.received = d->arrival.received;
 	ret = say(d, STREAM_RESUME, &mine);
+	if (!ret && d->state == DEST_NEEDS)
+		ret = destination_say_received(d);
 	if (ret)
 		lose(d);
+}
+
+/* The source may go: all is here, or nobody needs the rest. */
+static void say_complete(struct destination *d)
+{
+	struct stream_resume resume = {.stage = STREAM_STAGE_COMPLETE,
+				       .ticket = d->ticket,
+				       .received = d->arrival.received};
+
+	if (say(d, STREAM_RESUME, &resume))
+		lose(d);
+}
+
+static void on_page(struct destination *d, const struct stream_frame *frame)
+{
+	int ret = d->state == DEST_NEEDS ? destination_take_page(d, frame) : -EPROTO;
+
+	/* In DEST_RUNS: that somebody asked for it twice. */
+	if (ret < 0 && d->state != DEST_RUNS)
+		lose(d);
+	if (ret <= 0)
+		return;
+	step(d, EVENT_WHOLE);
+	d->link->bell_fd = -1;
+	say_complete(d);
 }
 
 static void on_frame(struct destination *d, const struct stream_frame *frame)
@@ -264,6 +311,8 @@ static void on_frame(struct destination *d, const struct stream_frame *frame)
 	case STREAM_CANCEL:
 	case STREAM_FAILURE: step(d, EVENT_FAILURE); break;
 	case STREAM_END: step(d, EVENT_END); break;
+	case STREAM_ROUND:
+	case STREAM_PAGES: on_page(d, frame); break;
 	case STREAM_STATISTICS: break;
 	default: lose(d); /* nothing else is said now */
 	}
@@ -288,6 +337,7 @@ static void on_caller(struct destination *d, struct link *link, const struct str
 		return;
 	}
 	step(d, EVENT_BACK);
+	begin_asking(d);
 }
 
 /* One turn: a frame, somebody at the door, or nothing. */
@@ -305,6 +355,8 @@ static int turn(struct destination *d, struct stream_error *err)
 		on_caller(d, link, &hello);
 		return 0;
 	}
+	if (d->state == DEST_NEEDS && destination_ask(d))
+		lose(d);
 	if (!d->link)
 		return 0;
 	ret = link_receive(d->link, 200, &frame, &why);
@@ -331,6 +383,11 @@ static int hand_over(struct destination *d, struct stream_error *err)
 			alone = link_now();
 		else if (link_now() - alone > d->patience)
 			step(d, EVENT_GIVE_UP);
+	}
+	/* The guest has ended: nobody needs what is missing. */
+	if (d->state == DEST_NEEDS && d->link) {
+		d->link->broken = 0;
+		say_complete(d);
 	}
 	if (migration_owns(d->state))
 		return 0;

@@ -26,6 +26,7 @@ struct destination {
 	struct stream_agreement agreement;
 	enum migration_state state;
 	uint64_t ticket, received;
+	bool asking; /* this connection knows what is here: pages may be asked for on it */
 	struct stream_failure failure; /* why it was refused */
 };
 
@@ -39,5 +40,13 @@ void destination_refuse(struct destination *d, const char *text);
 /* The rest. 0: the guest runs here; -errno with a text: it has not run here and will not. */
 int destination_run(struct destination *d, struct stream_error *err);
 void destination_end(struct destination *d);
+
+/* ---- destination_pages.c: the guest runs, pages are missing ---- */
+/* Asks for those that somebody waits for. 0 or -errno: the connection is over. */
+int destination_ask(struct destination *d);
+/* Says what is here, to a source that has come back. */
+int destination_say_received(struct destination *d);
+/* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno: it is over. */
+int destination_take_page(struct destination *d, const struct stream_frame *frame);
 
 #endif

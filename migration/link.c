@@ -68,19 +68,28 @@ static int take_in(struct link *l)
 }
 
 /* Waits for events, at most until `until`. The events that are there, 0: none, or -errno. */
-static int wait_for(struct link *l, short events, uint64_t until)
+static int wait_or_bell(struct link *l, short events, uint64_t until, int bell, bool *rings)
 {
-	struct pollfd pfd[2] = {{.fd = l->fd, .events = events},
-				{.fd = l->wake_fd, .events = POLLIN}};
+	struct pollfd pfd[3] = {{.fd = l->fd, .events = events},
+				{.fd = l->wake_fd, .events = POLLIN},
+				{.fd = bell, .events = POLLIN}};
 	uint64_t now = link_now();
 	int ms = until <= now ? 0 : (int)((until - now + 999999) / 1000000), n;
 
-	n = poll(pfd, 2, ms);
+	n = poll(pfd, 3, ms);
 	if (n < 0)
 		return errno == EINTR ? 0 : fail(l, -errno);
 	if (pfd[1].revents)
 		return fail(l, -ECANCELED);
+	*rings = pfd[2].revents;
 	return pfd[0].revents;
+}
+
+static int wait_for(struct link *l, short events, uint64_t until)
+{
+	bool rings;
+
+	return wait_or_bell(l, events, until, -1, &rings);
 }
 
 static int check_silence(struct link *l)
@@ -163,6 +172,13 @@ int link_alive(struct link *l)
 	return stream_write(&l->w, STREAM_ALIVE, 0, NULL, 0);
 }
 
+uint64_t link_wait(const struct link *l)
+{
+	const uint64_t now = link_now();
+
+	return l->limit && l->next > now ? l->next - now : 0;
+}
+
 int link_pace(struct link *l)
 {
 	uint64_t now = link_now();
@@ -222,13 +238,14 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 	for (;;) {
 		int ret = parse(l, frame, err), got;
 		uint64_t now = link_now(), until;
+		bool rings = false;
 
 		if (ret)
 			return ret;
 		if (l->broken)
 			return explain(l, err);
 		until = timeout_ms >= 0 && end < now + second ? end : now + second;
-		got = wait_for(l, POLLIN, until);
+		got = wait_or_bell(l, POLLIN, until, l->bell_fd, &rings);
 		if (got < 0)
 			return explain(l, err);
 		if (got) {
@@ -241,7 +258,7 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		}
 		if (check_silence(l) || link_alive(l))
 			return explain(l, err);
-		if (timeout_ms >= 0 && link_now() >= end)
+		if (rings || (timeout_ms >= 0 && link_now() >= end))
 			return 0;
 	}
 }
@@ -255,6 +272,7 @@ int link_open(struct link **out, int fd, uint16_t channel, int wake_fd)
 	if (l) {
 		*l = (struct link){.fd = fd,
 				   .wake_fd = wake_fd,
+				   .bell_fd = -1,
 				   .parser = stream_parser_new(),
 				   .in = malloc(BUFFER),
 				   .silence = silence_default,

@@ -11,6 +11,7 @@
 struct link {
 	int fd;
 	int wake_fd; /* readable: everything that waits returns -ECANCELED; -1: none */
+	int bell_fd; /* readable: link_receive() has something else to look at; -1: none */
 	struct stream_parser *parser;
 	struct stream_writer w;
 	uint8_t *in; /* what has been read and not been parsed */
@@ -29,13 +30,15 @@ uint64_t link_now(void); /* CLOCK_MONOTONIC, ns */
 int link_open(struct link **out, int fd, uint16_t channel, int wake_fd);
 void link_close(struct link *l); /* NULL is fine */
 
-/* The next frame, ALIVE passed over: 1; 0: none within timeout_ms; -ECANCELED; -ECONNRESET: the
+/* The next frame, ALIVE passed over: 1; 0: none within timeout_ms, or the bell rings; -ECANCELED; -ECONNRESET: the
  * other side has closed or is silent; -EBADMSG and the like: what came is damaged. Says ALIVE
  * meanwhile. */
 int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		 struct stream_error *err);
 /* To be called between frames of bulk: waits as long as the limit wants it. 0 or -ECANCELED. */
 int link_pace(struct link *l);
+/* ns until the limit allows more bulk; 0: now. */
+uint64_t link_wait(const struct link *l);
 /* Says ALIVE if nothing else has been said for a while. */
 int link_alive(struct link *l);
 /* Bytes that have been sent and are not with the other side's kernel yet. */

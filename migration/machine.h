@@ -67,6 +67,8 @@ struct migration_sink_ops {
 	/* A page that somebody waits for and that was not named before; false: none.
 	 * wanted_fd(): readable when there may be one. */
 	bool (*wanted)(void *opaque, uint64_t *page);
+	/* Whoever waits still is named again: what was asked for is lost. */
+	void (*want_again)(void *opaque);
 	int (*wanted_fd)(void *opaque);
 	/* The first page at or behind this one that is not here, all around; UINT64_MAX: all are.
 	 */

@@ -44,9 +44,33 @@ bool source_in_doubt(struct source *s)
 	bool doubt;
 
 	pthread_mutex_lock(&s->lock);
-	doubt = s->progress.state == SOURCE_DOUBT || s->progress.state == SOURCE_MOVED;
+	doubt = s->progress.state == SOURCE_DOUBT;
 	pthread_mutex_unlock(&s->lock);
 	return doubt;
+}
+
+bool source_gone(struct source *s)
+{
+	bool gone;
+
+	pthread_mutex_lock(&s->lock);
+	gone = s->progress.state == SOURCE_SERVES || s->progress.state == SOURCE_MOVED;
+	pthread_mutex_unlock(&s->lock);
+	return gone;
+}
+
+int source_postcopy(struct source *s)
+{
+	const enum migration_state state = SOURCE_COPY;
+	int ret = 0;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->progress.state != state)
+		ret = -EALREADY;
+	else
+		s->postcopy = true;
+	pthread_mutex_unlock(&s->lock);
+	return ret;
 }
 
 void source_force(struct source *s)
@@ -72,7 +96,7 @@ void source_retry(struct source *s)
 
 /* ---- connections ------------------------------------------------------------------------ */
 
-static void drop_link(struct source *s)
+void source_drop_link(struct source *s)
 {
 	if (s->link)
 		s->wire += s->link->sent;
@@ -140,7 +164,7 @@ static int connect_link(struct source *s, bool again, int wake_fd, struct stream
 	s->link->limit = s->params.bandwidth;
 	ret = greet(s, again, err);
 	if (ret)
-		drop_link(s);
+		source_drop_link(s);
 	return ret;
 }
 
@@ -168,7 +192,7 @@ static int wait_ready(struct source *s, struct stream_error *err)
 		ret = stream_control_read(&frame, &ready, sizeof(ready), err);
 		if (ret)
 			return ret;
-		if (ready.received != s->m->memory.pages)
+		if (ready.received != s->m->memory.pages - s->missing)
 			return stream_fail(err, &frame, -EPROTO, "pages are missing there");
 		s->ticket = ready.ticket;
 		return source_step(s, EVENT_READY);
@@ -178,7 +202,10 @@ static int wait_ready(struct source *s, struct stream_error *err)
 
 static int say_run(struct source *s)
 {
-	struct stream_run run = {.ticket = s->ticket, .guest = s->m->ops->guest_time(s->m->opaque)};
+	struct stream_run run = {.ticket = s->ticket,
+				 .postcopy = s->missing,
+				 .missing = s->missing,
+				 .guest = s->m->ops->guest_time(s->m->opaque)};
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -200,14 +227,18 @@ static void take_answer(struct source *s, const struct stream_frame *frame)
 	switch (frame->type) {
 	case STREAM_ACK:
 		if (!stream_control_read(frame, &ack, sizeof(ack), &err) && ack.ticket == s->ticket)
-			source_step(s, EVENT_ACK);
+			source_step(s, s->missing ? EVENT_ACK_PART : EVENT_ACK);
 		return;
 	case STREAM_RESUME:
 		if (stream_control_read(frame, &resume, sizeof(resume), &err) ||
 		    resume.ticket != s->ticket)
 			return;
-		if (resume.stage >= STREAM_STAGE_RUNNING)
-			source_step(s, EVENT_ACK);
+		/* Which pages are there follows. */
+		s->asking = s->missing && resume.stage == STREAM_STAGE_RUNNING;
+		if (resume.stage == STREAM_STAGE_COMPLETE)
+			source_step(s, EVENT_COMPLETE);
+		else if (resume.stage == STREAM_STAGE_RUNNING)
+			source_step(s, s->missing ? EVENT_ACK_PART : EVENT_ACK);
 		else if (resume.stage == STREAM_STAGE_READY && !source_step(s, EVENT_READY))
 			(void)say_run(s);
 		return;
@@ -223,7 +254,7 @@ static void take_answer(struct source *s, const struct stream_frame *frame)
 }
 
 /* Asked for, or enough time for another attempt; *delay grows. */
-static void wait_before_retry(struct source *s, uint64_t *delay)
+void source_wait_retry(struct source *s, uint64_t *delay)
 {
 	const uint64_t most = s->retry_max ? s->retry_max : 2 * second, end = link_now() + *delay;
 	bool now = false;
@@ -248,7 +279,7 @@ static bool forced(struct source *s)
 	return force;
 }
 
-static bool abandoned(struct source *s)
+bool source_abandoned(struct source *s)
 {
 	bool abandon;
 
@@ -258,9 +289,9 @@ static bool abandoned(struct source *s)
 	return abandon;
 }
 
-static int ask_again(struct source *s)
+int source_ask_again(struct source *s, enum stream_stage stage)
 {
-	struct stream_resume resume = {.stage = STREAM_STAGE_RUN, .ticket = s->ticket};
+	struct stream_resume resume = {.stage = (uint8_t)stage, .ticket = s->ticket};
 	struct stream_error err;
 	int ret = connect_link(s, true, -1, &err);
 
@@ -277,16 +308,16 @@ static void resolve(struct source *s)
 
 	if (s->link)
 		s->link->wake_fd = -1;
-	while (s->state == SOURCE_DOUBT && !forced(s) && !abandoned(s)) {
+	while (s->state == SOURCE_DOUBT && !forced(s) && !source_abandoned(s)) {
 		struct stream_error err;
 		struct stream_frame frame;
 		int ret;
 
 		if (!s->link) {
 			source_phase(s, "paused");
-			wait_before_retry(s, &delay);
-			if (forced(s) || abandoned(s) || ask_again(s)) {
-				drop_link(s);
+			source_wait_retry(s, &delay);
+			if (forced(s) || source_abandoned(s) || source_ask_again(s, STREAM_STAGE_RUN)) {
+				source_drop_link(s);
 				continue;
 			}
 		}
@@ -294,7 +325,7 @@ static void resolve(struct source *s)
 		if (ret > 0)
 			take_answer(s, &frame);
 		if (ret < 0 || s->link->broken) {
-			drop_link(s);
+			source_drop_link(s);
 			source_step(s, EVENT_LOST);
 		}
 	}
@@ -330,7 +361,7 @@ static void say_cancel(struct source *s, const char *why)
 	if (s->link && s->link->broken == -ECANCELED)
 		s->link->broken = 0;
 	if (s->link && s->link->broken)
-		drop_link(s);
+		source_drop_link(s);
 	if (!s->link && s->ticket && !connect_link(s, true, -1, &err))
 		(void)stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
 	if (!s->link)
@@ -358,7 +389,7 @@ int source_init(struct source *s)
 	pthread_mutex_init(&s->lock, NULL);
 	stream_hello_init(&s->hello);
 	s->hello.role = STREAM_SOURCE;
-	s->hello.offers = STREAM_CAN_RECONNECT;
+	s->hello.offers = STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY;
 	strncpy(s->hello.arch, s->m->arch, sizeof(s->hello.arch) - 1);
 	strncpy(s->hello.ferry, s->m->ferry, sizeof(s->hello.ferry) - 1);
 	if (getrandom(s->hello.session, sizeof(s->hello.session), 0) != sizeof(s->hello.session))
@@ -368,13 +399,13 @@ int source_init(struct source *s)
 
 void source_exit(struct source *s)
 {
-	drop_link(s);
+	source_drop_link(s);
 	free(s->bitmap);
 	pthread_mutex_destroy(&s->lock);
 }
 
 /* Pages of one frame: with a limit not more than it lets through in an eighth of a second. */
-static unsigned batch_limit(const struct source *s)
+unsigned source_batch_limit(const struct source *s)
 {
 	uint64_t pages = s->params.bandwidth / 8 / STREAM_PAGE;
 
@@ -389,7 +420,7 @@ static int give_away(struct source *s, struct stream_error *err)
 
 	if (ret)
 		return ret;
-	s->batch = stream_batch_new(&s->link->w, batch_limit(s));
+	s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
 	if (!s->batch)
 		return stream_fail(err, NULL, -ENOMEM, "no memory");
 	ret = source_copy(s, err);
@@ -403,6 +434,16 @@ static int give_away(struct source *s, struct stream_error *err)
 		return ret;
 	(void)say_run(s);
 	resolve(s);
+	if (s->state == SOURCE_SERVES || s->state == SOURCE_MOVED) {
+		pthread_mutex_lock(&s->lock);
+		s->progress.downtime = link_now() - s->stopped;
+		pthread_mutex_unlock(&s->lock);
+	}
+	if (s->state == SOURCE_SERVES)
+		source_serve(s);
+	if (s->state == SOURCE_SERVES)
+		return stream_fail(err, NULL, -EINPROGRESS,
+				   "the guest runs there, and pages that it lacks are lost");
 	return s->state == SOURCE_MOVED ? 0
 					: stream_fail(err, NULL, -ECONNREFUSED,
 						      "the destination could not start the guest");
@@ -415,7 +456,6 @@ static void sum_up(struct source *s, const char *phase)
 	s->progress.elapsed = link_now() - s->begun;
 	s->progress.sent = s->wire + (s->link ? s->link->sent : 0);
 	if (s->state == SOURCE_MOVED) {
-		s->progress.downtime = link_now() - s->stopped;
 		s->progress.remaining = 0;
 		s->progress.done = 1;
 	}
@@ -434,6 +474,8 @@ int source_run(struct source *s, struct stream_error *err)
 		say_end(s);
 		return 0;
 	}
+	if (s->state == SOURCE_SERVES)
+		return ret;
 	if (s->state == SOURCE_DOUBT)
 		return stream_fail(err, NULL, -EINPROGRESS,
 				   "it is not known whether the guest runs there");

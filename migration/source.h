@@ -16,16 +16,22 @@ struct migration_params {
 	uint64_t downtime;  /* ns, at most */
 	uint64_t bandwidth; /* bytes per second, 0: what there is */
 	uint64_t timeout;   /* ns, 0: none: then it is called off */
+	bool timeout_postcopy; /* or the guest goes at once, its pages after it */
+	/* Post-copy after so many rounds, or ns; 0: never. */
+	uint32_t postcopy_rounds;
+	uint64_t postcopy_time;
 };
 
 /* What people are shown; numbers never go back but `remaining`, the rates and the round's. */
 struct migration_progress {
 	enum migration_state state;
-	const char *phase; /* connecting, copy, handover, paused, completed, failed, cancelled */
+	/* connecting, copy, handover, postcopy, paused, completed, failed, cancelled */
+	const char *phase;
 	uint32_t round;
 	uint64_t total, remaining; /* bytes of memory; still to be sent of this round */
 	uint64_t sent;		   /* bytes on the wire */
 	uint64_t pages, zero;	   /* sent */
+	uint64_t faults;	   /* pages that somebody there waited for */
 	uint64_t rate, dirty_rate; /* bytes per second */
 	uint64_t downtime_expected, downtime, elapsed; /* ns */
 	double done;				       /* 0 to 1 */
@@ -42,7 +48,7 @@ struct source {
 
 	pthread_mutex_t lock; /* of progress; and what is asked for */
 	struct migration_progress progress;
-	bool force, retry, abandon;
+	bool force, retry, abandon, postcopy;
 
 	/* The thread's. */
 	struct link *link;
@@ -50,8 +56,12 @@ struct source {
 	struct stream_hello hello;
 	struct stream_agreement agreement;
 	enum migration_state state;
-	uint64_t *bitmap; /* dirty pages, by place in memory; regions begin at words */
+	uint64_t *bitmap; /* pages to be sent, by place in memory; regions begin at words */
 	uint64_t dirty;	  /* of them */
+	uint64_t missing; /* at RUN: pages that come after the guest */
+	/* Post-copy. */
+	bool asking;	    /* a new connection: RECEIVED is awaited before anything is sent */
+	uint64_t near;	    /* the next page to be sent if nobody asks for one */
 	uint32_t round;
 	uint64_t begun, stopped, state_size;
 	uint64_t wire; /* bytes of connections that are gone */
@@ -75,6 +85,10 @@ void source_progress(struct source *s, struct migration_progress *out);
 bool source_in_doubt(struct source *s);
 /* The operator knows that the destination does not have it. */
 void source_force(struct source *s);
+/* Post-copy from now on. -ENOTSUP: the destination cannot; -EALREADY. */
+int source_postcopy(struct source *s);
+/* The guest runs there, for sure. */
+bool source_gone(struct source *s);
 /* Tries to reconnect now. */
 void source_retry(struct source *s);
 /* The machine's process ends: source_run() returns soon, also in doubt (-EINPROGRESS). */
@@ -84,9 +98,22 @@ void source_abandon(struct source *s);
 /* Description, then rounds until what is left fits into the downtime, then the last one and the
  * device state, with the guest stopped. */
 int source_copy(struct source *s, struct stream_error *err);
+void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero);
+/* ---- source_pages.c: post-copy ---- */
+/* Says which pages the destination has; the others come after the guest. */
+int source_say_received(struct source *s, struct stream_error *err);
+/* The guest runs there: until nothing is missing there, or we are abandoned. */
+void source_serve(struct source *s);
 /* ---- source.c ---- */
 int source_step(struct source *s, enum migration_event event);
 void source_phase(struct source *s, const char *phase);
+void source_drop_link(struct source *s);
+/* A new connection, with RESUME at that stage. Cannot be called off. */
+int source_ask_again(struct source *s, enum stream_stage stage);
+/* Asked for, or enough time for another attempt; *delay grows. */
+void source_wait_retry(struct source *s, uint64_t *delay);
+bool source_abandoned(struct source *s);
+unsigned source_batch_limit(const struct source *s);
 /* What the other side says while we speak: 0: nothing that matters. */
 int source_listen(struct source *s, struct stream_error *err);
 /* A frame that was not asked for: FAILURE, or an error. */

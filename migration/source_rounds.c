@@ -41,7 +41,7 @@ static uint64_t expect_downtime(const struct source *s, uint64_t pages)
 	return overhead + (uint64_t)((double)bytes * (double)second / (double)rate_of(s));
 }
 
-static void show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero)
+void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero)
 {
 	struct migration_progress *p = &s->progress;
 	double done;
@@ -112,17 +112,33 @@ static int harvest(struct source *s, bool add, struct stream_error *err)
 /* ---- a round ---------------------------------------------------------------------------- */
 
 struct sending {
-	bool all, live;
+	bool live;
 	uint64_t pages, zero, left;
 	unsigned since;
 };
+
+/* The guest goes now, whatever is left. */
+static bool switch_now(struct source *s)
+{
+	const struct migration_params *p = &s->params;
+	const uint64_t time = link_now() - s->begun;
+	bool asked;
+
+	if (!(s->agreement.can & STREAM_CAN_POSTCOPY))
+		return false;
+	pthread_mutex_lock(&s->lock);
+	asked = s->postcopy;
+	pthread_mutex_unlock(&s->lock);
+	return asked || (p->postcopy_time && time > p->postcopy_time) ||
+	       (p->timeout && p->timeout_postcopy && time > p->timeout);
+}
 
 /* Between pages: how far it is, whether the other side has something to say, whether we may. */
 static int look_around(struct source *s, struct sending *n, struct stream_error *err)
 {
 	int ret;
 
-	show(s, n->left, n->pages, n->zero);
+	source_show(s, n->left, n->pages, n->zero);
 	n->pages = n->zero = 0;
 	n->since = 0;
 	ret = source_listen(s, err);
@@ -153,28 +169,46 @@ static int send_page(struct source *s, struct sending *n, uint64_t page, struct 
 }
 
 static int send_region(struct source *s, struct sending *n, const struct stream_region *region,
-		       const uint64_t *bits, struct stream_error *err)
+		       uint64_t *bits, struct stream_error *err)
 {
 	int ret = 0;
 
 	for (uint64_t i = 0; i < region->count && !ret; i++) {
-		if (!n->all && !(i % 64) && !bits[i / 64]) {
+		if (!(i % 64) && !bits[i / 64]) {
 			i += 63;
 			continue;
 		}
-		if (n->all || (bits[i / 64] >> (i % 64) & 1))
-			ret = send_page(s, n, region->first + i, err);
+		if (!(bits[i / 64] >> (i % 64) & 1))
+			continue;
+		/* What is written from now on comes with the next harvest. */
+		bits[i / 64] &= ~(1ull << (i % 64));
+		ret = send_page(s, n, region->first + i, err);
+		if (!ret && n->live && !n->since && switch_now(s))
+			ret = 1;
 	}
 	return ret;
 }
 
-static int send_round(struct source *s, bool all, bool live, struct stream_error *err)
+static void take_all(struct source *s)
 {
 	const struct stream_memory *memory = &s->m->memory;
-	struct sending n = {.all = all, .live = live, .left = all ? memory->pages : s->dirty};
+	uint64_t *at = s->bitmap;
+
+	for (uint32_t r = 0; r < memory->count; r++) {
+		for (uint64_t i = 0; i < memory->region[r].count; i++)
+			at[i / 64] |= 1ull << (i % 64);
+		at += words(memory->region[r].count);
+	}
+	s->dirty = memory->pages;
+}
+
+static int send_round(struct source *s, bool live, struct stream_error *err)
+{
+	const struct stream_memory *memory = &s->m->memory;
+	struct sending n = {.live = live, .left = s->dirty};
 	struct stream_round round = {.phase = live ? STREAM_PRECOPY : STREAM_STOPPED,
 				     .pages = n.left};
-	const uint64_t *bits = s->bitmap;
+	uint64_t *bits = s->bitmap;
 	const uint64_t count = n.left;
 	int ret = stream_batch_round(s->batch, ++s->round);
 
@@ -184,11 +218,11 @@ static int send_round(struct source *s, bool all, bool live, struct stream_error
 		ret = stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
 	for (uint32_t r = 0; r < memory->count && !ret; r++) {
 		ret = send_region(s, &n, &memory->region[r], bits, err);
-		if (ret)
+		if (ret < 0)
 			return ret;
 		bits += words(memory->region[r].count);
 	}
-	if (!ret)
+	if (ret >= 0)
 		ret = stream_batch_flush(s->batch);
 	round.ends = true;
 	round.pages = count - n.left;
@@ -206,7 +240,7 @@ static int send_round(struct source *s, bool all, bool live, struct stream_error
 /* ---- the whole -------------------------------------------------------------------------- */
 
 /* The guest stands still: is what is left now as little as it was thought to be? */
-static int stop_and_finish(struct source *s, bool *done, struct stream_error *err)
+static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct stream_error *err)
 {
 	struct field_buf state = {0};
 	int ret = s->m->ops->stop(s->m->opaque, err);
@@ -219,7 +253,8 @@ static int stop_and_finish(struct source *s, bool *done, struct stream_error *er
 	ret = harvest(s, true, err);
 	if (ret)
 		return ret;
-	if (expect_downtime(s, s->dirty) > s->params.downtime + s->params.downtime / 2) {
+	if (!postcopy &&
+	    expect_downtime(s, s->dirty) > s->params.downtime + s->params.downtime / 2) {
 		*done = false;
 		ret = s->m->ops->take_back(s->m->opaque, err);
 		if (!ret)
@@ -227,7 +262,7 @@ static int stop_and_finish(struct source *s, bool *done, struct stream_error *er
 		return ret;
 	}
 	source_phase(s, "handover");
-	ret = send_round(s, false, false, err);
+	ret = postcopy ? source_say_received(s, err) : send_round(s, false, err);
 	if (!ret)
 		ret = s->m->ops->state(s->m->opaque, &state, err);
 	s->state_size = state.len;
@@ -273,6 +308,12 @@ static int describe(struct source *s, struct stream_error *err)
 	return ret;
 }
 
+static bool rounds_over(const struct source *s)
+{
+	return (s->agreement.can & STREAM_CAN_POSTCOPY) && s->params.postcopy_rounds &&
+	       s->round >= s->params.postcopy_rounds;
+}
+
 int source_copy(struct source *s, struct stream_error *err)
 {
 	bool done = false;
@@ -283,21 +324,26 @@ int source_copy(struct source *s, struct stream_error *err)
 	s->harvested = link_now();
 	if (!ret) {
 		source_phase(s, "copy");
-		ret = send_round(s, true, true, err);
+		take_all(s);
+		ret = send_round(s, true, err);
 	}
 	while (!ret && !done) {
+		if (switch_now(s) || rounds_over(s)) {
+			ret = stop_and_finish(s, true, &done, err);
+			break;
+		}
 		ret = harvest(s, false, err);
 		if (ret)
 			break;
 		if (expect_downtime(s, s->dirty) <= s->params.downtime)
-			ret = stop_and_finish(s, &done, err);
+			ret = stop_and_finish(s, false, &done, err);
 		else if (s->params.timeout && link_now() - s->begun > s->params.timeout)
 			ret = stream_fail(err, NULL, -ETIME,
 					  "the guest writes faster than the link carries: what is "
 					  "left would stop it for %" PRIu64 " ms",
 					  expect_downtime(s, s->dirty) / 1000000);
 		if (!ret && !done && s->dirty)
-			ret = send_round(s, false, true, err);
+			ret = send_round(s, true, err);
 	}
 	return ret;
 }

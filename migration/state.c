@@ -4,7 +4,8 @@
 
 static const char *const state_names[MIGRATION_STATES] = {
 	[SOURCE_COPY] = "copy",	      [SOURCE_STOPPED] = "stopped", [SOURCE_READY] = "ready",
-	[SOURCE_DOUBT] = "doubt",     [SOURCE_MOVED] = "moved",	    [SOURCE_KEPT] = "kept",
+	[SOURCE_DOUBT] = "doubt",     [SOURCE_SERVES] = "serves",  [SOURCE_MOVED] = "moved",
+	[SOURCE_KEPT] = "kept",	      [DEST_NEEDS] = "needs",
 	[DEST_COPY] = "copy",	      [DEST_READY] = "ready",	    [DEST_WAITING] = "waiting",
 	[DEST_STARTING] = "starting", [DEST_RUNS] = "runs",	    [DEST_DONE] = "done",
 	[DEST_REFUSED] = "refused",   [DEST_FAILED] = "failed",
@@ -16,6 +17,8 @@ static const char *const event_names[MIGRATION_EVENTS] = {
 	[EVENT_SAY_READY] = "says READY",
 	[EVENT_SAY_RUN] = "says RUN",
 	[EVENT_STARTED] = "started",
+	[EVENT_STARTED_PART] = "started without all pages",
+	[EVENT_WHOLE] = "whole",
 	[EVENT_START_FAILED] = "cannot start",
 	[EVENT_CALL_OFF] = "called off",
 	[EVENT_FORCE] = "forced",
@@ -23,6 +26,8 @@ static const char *const event_names[MIGRATION_EVENTS] = {
 	[EVENT_READY] = "READY",
 	[EVENT_RUN] = "RUN",
 	[EVENT_ACK] = "ACK",
+	[EVENT_ACK_PART] = "ACK without all pages",
+	[EVENT_COMPLETE] = "COMPLETE",
 	[EVENT_FAILURE] = "FAILURE",
 	[EVENT_END] = "END",
 	[EVENT_LOST] = "link lost",
@@ -50,12 +55,20 @@ static const struct row {
 
 	/* Only the destination can say what it is; until then it is too late to call it off. */
 	{SOURCE_DOUBT, EVENT_ACK, SOURCE_MOVED},
+	{SOURCE_DOUBT, EVENT_ACK_PART, SOURCE_SERVES},
+	{SOURCE_DOUBT, EVENT_COMPLETE, SOURCE_MOVED},
 	{SOURCE_DOUBT, EVENT_FAILURE, SOURCE_KEPT},
 	{SOURCE_DOUBT, EVENT_READY, SOURCE_DOUBT}, /* it has no RUN: again */
 	{SOURCE_DOUBT, EVENT_SAY_RUN, SOURCE_DOUBT},
 	{SOURCE_DOUBT, EVENT_LOST, SOURCE_DOUBT},
 	{SOURCE_DOUBT, EVENT_BACK, SOURCE_DOUBT},
 	{SOURCE_DOUBT, EVENT_FORCE, SOURCE_KEPT},
+
+	/* What is here is old but for the pages that are missing there: no way back. */
+	{SOURCE_SERVES, EVENT_ACK_PART, SOURCE_SERVES},
+	{SOURCE_SERVES, EVENT_COMPLETE, SOURCE_MOVED},
+	{SOURCE_SERVES, EVENT_LOST, SOURCE_SERVES},
+	{SOURCE_SERVES, EVENT_BACK, SOURCE_SERVES},
 
 	{DEST_COPY, EVENT_SAY_READY, DEST_READY},
 	{DEST_COPY, EVENT_CALL_OFF, DEST_FAILED},
@@ -73,7 +86,13 @@ static const struct row {
 	{DEST_WAITING, EVENT_GIVE_UP, DEST_FAILED},
 
 	{DEST_STARTING, EVENT_STARTED, DEST_RUNS},
+	{DEST_STARTING, EVENT_STARTED_PART, DEST_NEEDS},
 	{DEST_STARTING, EVENT_START_FAILED, DEST_REFUSED},
+
+	{DEST_NEEDS, EVENT_RUN, DEST_NEEDS},
+	{DEST_NEEDS, EVENT_LOST, DEST_NEEDS},
+	{DEST_NEEDS, EVENT_BACK, DEST_NEEDS},
+	{DEST_NEEDS, EVENT_WHOLE, DEST_RUNS},
 
 	{DEST_RUNS, EVENT_RUN, DEST_RUNS}, /* once more, after a new connection */
 	{DEST_RUNS, EVENT_LOST, DEST_RUNS},
@@ -103,6 +122,7 @@ bool migration_owns(enum migration_state state)
 	case SOURCE_STOPPED:
 	case SOURCE_READY:
 	case SOURCE_KEPT:
+	case DEST_NEEDS:
 	case DEST_RUNS:
 	case DEST_DONE: return true;
 	default: return false;

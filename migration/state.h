@@ -19,14 +19,16 @@ enum migration_state {
 	SOURCE_STOPPED, /* it stands still for the last round */
 	SOURCE_READY,	/* READY has come */
 	SOURCE_DOUBT,	/* RUN was written, at least in part */
-	SOURCE_MOVED,	/* the guest runs there: over */
+	SOURCE_SERVES,	/* the guest runs there and lacks pages that are here */
+	SOURCE_MOVED,	/* the guest runs there and lacks nothing: over */
 	SOURCE_KEPT,	/* the guest is ours: over */
 	/* The destination. */
 	DEST_COPY,
 	DEST_READY,    /* READY was written */
 	DEST_WAITING,  /* the same, and the link is lost: RUN may be on its way */
 	DEST_STARTING, /* RUN has come */
-	DEST_RUNS,     /* the guest runs here; the source may not know it yet */
+	DEST_NEEDS,    /* the guest runs here, pages of it are still at the source */
+	DEST_RUNS,     /* the guest runs here, whole; the source may not know it yet */
 	DEST_DONE,     /* and it knows: over */
 	DEST_REFUSED,  /* it could not be started here, and will not be; the source must be told */
 	DEST_FAILED,   /* over, nothing has run */
@@ -39,7 +41,9 @@ enum migration_event {
 	EVENT_GO_ON,	    /* source: it goes on, the copy too */
 	EVENT_SAY_READY,    /* destination: writes READY */
 	EVENT_SAY_RUN,	    /* source: about to write RUN */
-	EVENT_STARTED,	    /* destination: the guest runs */
+	EVENT_STARTED,	    /* destination: the guest runs, all of it is here */
+	EVENT_STARTED_PART, /* destination: the guest runs, pages are missing */
+	EVENT_WHOLE,	    /* destination: the last missing page has come */
 	EVENT_START_FAILED, /* destination: it has not run, and everything taken is given up */
 	EVENT_CALL_OFF,	    /* by the user, or an error here */
 	EVENT_FORCE,	    /* source's operator: the destination does not have it, he says */
@@ -47,7 +51,9 @@ enum migration_event {
 	/* What the other side says. */
 	EVENT_READY,   /* READY, or RESUME at that stage */
 	EVENT_RUN,     /* with the ticket of our READY */
-	EVENT_ACK,     /* ACK, or RESUME at stage RUNNING or COMPLETE */
+	EVENT_ACK,     /* ACK, or RESUME at stage RUNNING, of a guest that was sent whole */
+	EVENT_ACK_PART, /* the same of one that lacks pages */
+	EVENT_COMPLETE, /* RESUME at stage COMPLETE */
 	EVENT_FAILURE, /* FAILURE, CANCEL, or RESUME of a source at a stage before RUN */
 	EVENT_END,     /* the source knows that the guest runs here */
 	/* The link. */

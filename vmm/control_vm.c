@@ -184,12 +184,17 @@ COMMAND(ferry_migrate)
 {
 	const json_t *timeout = json_object_get(args, "timeout"),
 		     *bandwidth = json_object_get(args, "bandwidth"),
-		     *downtime = json_object_get(args, "downtime");
+		     *downtime = json_object_get(args, "downtime"),
+		     *rounds = json_object_get(args, "postcopy-rounds"),
+		     *time = json_object_get(args, "postcopy-ms");
 	const struct outgoing_params params = {
 		.to = json_string_value(json_object_get(args, "to")),
 		.downtime_ms = downtime ? (uint64_t)json_integer_value(downtime) : 300,
 		.bandwidth = bandwidth ? (uint64_t)json_integer_value(bandwidth) : 0,
-		.timeout_ms = timeout ? (uint64_t)json_integer_value(timeout) : 0};
+		.timeout_ms = timeout ? (uint64_t)json_integer_value(timeout) : 0,
+		.timeout_postcopy = json_is_true(json_object_get(args, "timeout-postcopy")),
+		.postcopy_rounds = rounds ? (uint32_t)json_integer_value(rounds) : 0,
+		.postcopy_ms = time ? (uint64_t)json_integer_value(time) : 0};
 	int code = outgoing_move(opaque, &params, request, err);
 
 	UNUSED(ret);
@@ -345,6 +350,13 @@ static const struct control_arg migrate_args[] = {
 	 .min = 4096,
 	 .max = INT64_MAX >> 16},
 	{.name = "timeout", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
+	{.name = "timeout-postcopy", .type = CONTROL_BOOL, .optional = true},
+	{.name = "postcopy-rounds",
+	 .type = CONTROL_INT,
+	 .optional = true,
+	 .min = 1,
+	 .max = INT32_MAX},
+	{.name = "postcopy-ms", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
 	{.name = NULL},
 };
 
@@ -378,7 +390,7 @@ static const struct control_command commands[] = {
 	 "bytes per second",
 	 migrate_args, ferry_migrate},
 	{"ferry-migration", "how far that is", NULL, ferry_migration},
-	{"ferry-migrate-control", "`action`: cancel, retry, or force", migrate_control_args,
+	{"ferry-migrate-control", "`action`: cancel, retry, postcopy, or force", migrate_control_args,
 	 ferry_migrate_control},
 	{"ferry-info", "the machine's description, and what it does now", NULL, ferry_info},
 	{"ferry-stats", "what was counted", NULL, ferry_stats},

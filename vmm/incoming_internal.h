@@ -42,6 +42,8 @@ int incoming_miss(struct incoming *in, uint64_t first, uint64_t pages, const uin
 		  struct stream_error *err);
 int64_t incoming_bring(struct incoming *in, uint64_t first, uint32_t count, const void *data);
 bool incoming_wanted(struct incoming *in, uint64_t *page);
+/* All that are wanted and have not come are named again. */
+void incoming_want_again(struct incoming *in);
 uint64_t incoming_awaited(struct incoming *in, uint64_t page);
 int incoming_complete(struct incoming *in, struct stream_error *err); /* loop's thread */
 /* Loop's thread, nobody brings pages any more. */

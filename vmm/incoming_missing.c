@@ -58,14 +58,27 @@ int64_t incoming_bring(struct incoming *in, uint64_t first, uint32_t count, cons
 
 bool incoming_wanted(struct incoming *in, uint64_t *page)
 {
+	uint64_t rung;
 	bool any;
 
-	pthread_mutex_lock(&in->wanted.lock);
-	any = in->wanted.head < in->wanted.tail;
-	if (any)
-		*page = in->wanted.page[in->wanted.head++];
-	pthread_mutex_unlock(&in->wanted.lock);
+	do {
+		pthread_mutex_lock(&in->wanted.lock);
+		any = in->wanted.head < in->wanted.tail;
+		if (any)
+			*page = in->wanted.page[in->wanted.head++];
+		else /* who comes later rings again */
+			(void)!read(in->wanted.fd, &rung, sizeof(rung));
+		pthread_mutex_unlock(&in->wanted.lock);
+		/* Of those that are named again some have come. */
+	} while (any && s2_page_state(in->s2, *page * STREAM_PAGE) != S2_PAGE_REQUESTED);
 	return any;
+}
+
+void incoming_want_again(struct incoming *in)
+{
+	pthread_mutex_lock(&in->wanted.lock);
+	in->wanted.head = 0;
+	pthread_mutex_unlock(&in->wanted.lock);
 }
 
 uint64_t incoming_awaited(struct incoming *in, uint64_t page)

@@ -67,6 +67,74 @@ static int call_start(void *opaque, const struct stream_run *run, struct stream_
 	return ret == -ECANCELED ? stream_fail(err, NULL, ret, "called off") : ret;
 }
 
+/* ---- pages that come after the start ---- */
+
+struct miss {
+	struct incoming *in;
+	uint64_t first, pages;
+	const uint64_t *bitmap;
+	struct stream_error *err;
+};
+
+static void miss_now(void *arg)
+{
+	struct miss *m = arg;
+
+	loop_call_answer(&m->in->call,
+			 incoming_sink.miss(m->in, m->first, m->pages, m->bitmap, m->err));
+}
+
+static int call_miss(void *opaque, uint64_t first, uint64_t pages, const uint64_t *bitmap,
+		     struct stream_error *err)
+{
+	struct incoming *in = opaque;
+	struct miss miss = {
+		.in = in, .first = first, .pages = pages, .bitmap = bitmap, .err = err};
+	int ret = loop_call(&in->call, miss_now, &miss);
+
+	return ret == -ECANCELED ? stream_fail(err, NULL, ret, "called off") : ret;
+}
+
+/* A reset that came meanwhile has waited for it. */
+static void complete_now(void *arg)
+{
+	struct miss *m = arg;
+	int ret = incoming_sink.complete(m->in, m->err);
+
+	if (!ret && vm_reset_waits(m->in->vm))
+		vm_reset_go_on(m->in->vm);
+	loop_call_answer(&m->in->call, ret);
+}
+
+static int call_complete(void *opaque, struct stream_error *err)
+{
+	struct incoming *in = opaque;
+	struct miss miss = {.in = in, .err = err};
+	int ret = loop_call(&in->call, complete_now, &miss);
+
+	return ret == -ECANCELED ? stream_fail(err, NULL, ret, "called off") : ret;
+}
+
+static int64_t call_bring(void *opaque, uint64_t first, uint32_t count, const void *data)
+{
+	return incoming_sink.bring(opaque, first, count, data);
+}
+
+static bool call_wanted(void *opaque, uint64_t *page)
+{
+	return incoming_sink.wanted(opaque, page);
+}
+
+static int call_wanted_fd(void *opaque)
+{
+	return incoming_sink.wanted_fd(opaque);
+}
+
+static void call_want_again(void *opaque)
+{
+	incoming_sink.want_again(opaque);
+}
+
 static int call_description(void *opaque, const struct stream_frame *frame,
 			    struct stream_error *err)
 {
@@ -90,6 +158,12 @@ static const struct migration_sink_ops calling_sink = {
 	.page = call_page,
 	.load = call_load,
 	.start = call_start,
+	.miss = call_miss,
+	.bring = call_bring,
+	.wanted = call_wanted,
+	.wanted_fd = call_wanted_fd,
+	.want_again = call_want_again,
+	.complete = call_complete,
 };
 
 /* ---- the thread ------------------------------------------------------------------------- */
@@ -150,6 +224,7 @@ static void receive_finish(struct vm_arrival *arrival)
 	pthread_join(in->thread, NULL);
 	loop_work_cancel(in->vm->loop, &in->over_work);
 	loop_call_exit(&in->call);
+	incoming_missing_exit(in);
 	in->started = false;
 }
 

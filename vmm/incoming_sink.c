@@ -97,6 +97,11 @@ static bool sink_wanted(void *opaque, uint64_t *page)
 	return incoming_wanted(opaque, page);
 }
 
+static void sink_want_again(void *opaque)
+{
+	incoming_want_again(opaque);
+}
+
 static int sink_wanted_fd(void *opaque)
 {
 	return ((struct incoming *)opaque)->wanted.fd;
@@ -121,6 +126,7 @@ const struct migration_sink_ops incoming_sink = {
 	.miss = sink_miss,
 	.bring = sink_bring,
 	.wanted = sink_wanted,
+	.want_again = sink_want_again,
 	.wanted_fd = sink_wanted_fd,
 	.awaited = sink_awaited,
 	.complete = sink_complete,

@@ -22,12 +22,16 @@ int outgoing_save(struct vm *vm, const char *path, struct control_request *reque
 struct outgoing_params {
 	const char *to; /* address */
 	uint64_t downtime_ms, bandwidth, timeout_ms;
+	/* Post-copy: after so many rounds or milliseconds (0: never), at the time-out. */
+	uint32_t postcopy_rounds;
+	uint64_t postcopy_ms;
+	bool timeout_postcopy;
 };
 /* To another ferry, while the guest runs. The request is answered when it is known where the guest
  * is: how it went, and the machine ends if it has gone. 0 or -errno as above. */
 int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 		  struct control_request *request, struct error *err);
-/* "cancel", "retry", "force". 0 or -errno with a text. */
+/* "cancel", "retry", "postcopy", "force". 0 or -errno with a text. */
 int outgoing_control(struct vm *vm, const char *action, struct error *err);
 /* What is under way, as an object; NULL: nothing. */
 json_t *outgoing_query(struct vm *vm);

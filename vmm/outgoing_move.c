@@ -68,7 +68,10 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 	o->move = (struct source){.m = &o->source,
 				  .params = {.downtime = params->downtime_ms * 1000000,
 					     .bandwidth = params->bandwidth,
-					     .timeout = params->timeout_ms * 1000000},
+					     .timeout = params->timeout_ms * 1000000,
+					     .timeout_postcopy = params->timeout_postcopy,
+					     .postcopy_rounds = params->postcopy_rounds,
+					     .postcopy_time = params->postcopy_ms * 1000000},
 				  .dial = dial,
 				  .opaque = o,
 				  .wake_fd = o->wake_fd};
@@ -95,6 +98,13 @@ int outgoing_control(struct vm *vm, const char *action, struct error *err)
 		source_retry(&o->move);
 		return 0;
 	}
+	if (!strcmp(action, "postcopy")) {
+		if (source_postcopy(&o->move))
+			return error_set(err, -EALREADY, "the guest is being handed over already");
+		return 0;
+	}
+	if (source_gone(&o->move))
+		return error_set(err, -EBUSY, "it is too late: the guest runs at %s", o->path);
 	if (!strcmp(action, "cancel")) {
 		if (doubt)
 			return error_set(
@@ -115,7 +125,7 @@ int outgoing_control(struct vm *vm, const char *action, struct error *err)
 		source_force(&o->move);
 		return 0;
 	}
-	return error_set(err, -EINVAL, "'%s' is none of cancel, retry, force", action);
+	return error_set(err, -EINVAL, "'%s' is none of cancel, retry, postcopy, force", action);
 }
 
 static json_int_t ms(uint64_t ns)
@@ -161,9 +171,10 @@ json_t *outgoing_summary(struct outgoing *o)
 			    json_string(!o->code	  ? "moved"
 					: o->move.refused ? "refused"
 					: o->cancelled	  ? "cancelled"
-							  : "failed"));
+					: o->code == -EINPROGRESS ? "doubt"
+								  : "failed"));
 	json_object_set_new(j, "text", json_text(o->code ? o->why.text : ""));
 	json_object_set_new(j, "downtime-ms", json_integer(ms(p.downtime)));
-	json_object_set_new(j, "faults", json_integer(0));
+	json_object_set_new(j, "faults", json_integer((json_int_t)p.faults));
 	return j;
 }

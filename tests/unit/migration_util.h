@@ -164,6 +164,11 @@ struct fake_sink {
 	bool loaded, running, fail_start;
 	struct fake_source *other;
 	bool both; /* it was started while the other one had it */
+	/* Post-copy: the guest here reads pages, one after the other, backward. */
+	bool missing[FAKE_PAGES], asked[FAKE_PAGES];
+	bool whole, wrong;
+	unsigned brought, dropped, count;
+	int bell;
 };
 
 static inline int sink_description(void *opaque, const struct stream_frame *frame,
@@ -208,12 +213,100 @@ static inline int sink_start(void *opaque, const struct stream_run *run, struct 
 	return 0;
 }
 
+static inline int sink_miss(void *opaque, uint64_t first, uint64_t pages, const uint64_t *bitmap,
+			    struct stream_error *err)
+{
+	struct fake_sink *f = opaque;
+
+	(void)err;
+	for (uint64_t i = 0; i < pages; i++) {
+		if (!(bitmap[i / 64] >> (i % 64) & 1))
+			continue;
+		f->missing[first + i] = true;
+		f->count++;
+		memset(f->memory[first + i], 0xee, STREAM_PAGE);
+	}
+	return 0;
+}
+
+static inline int64_t sink_bring(void *opaque, uint64_t first, uint32_t count, const void *data)
+{
+	struct fake_sink *f = opaque;
+	int64_t n = 0;
+
+	f->wrong |= !f->running;
+	for (uint32_t i = 0; i < count; i++) {
+		const uint8_t *from = (const uint8_t *)data + (size_t)i * STREAM_PAGE;
+
+		if (!f->missing[first + i]) {
+			f->dropped++;
+			continue;
+		}
+		f->missing[first + i] = false;
+		if (data)
+			memcpy(f->memory[first + i], from, STREAM_PAGE);
+		else
+			memset(f->memory[first + i], 0, STREAM_PAGE);
+		f->brought++;
+		n++;
+	}
+	return n;
+}
+
+/* Four wait at a time. */
+static inline bool sink_wanted(void *opaque, uint64_t *page)
+{
+	struct fake_sink *f = opaque;
+	unsigned waiting = 0;
+
+	for (unsigned i = FAKE_PAGES; i-- && waiting < 4;) {
+		if (!f->missing[i])
+			continue;
+		waiting++;
+		if (f->asked[i])
+			continue;
+		f->asked[i] = true;
+		*page = i;
+		return true;
+	}
+	return false;
+}
+
+static inline void sink_want_again(void *opaque)
+{
+	struct fake_sink *f = opaque;
+
+	memset(f->asked, 0, sizeof(f->asked));
+}
+
+static inline int sink_wanted_fd(void *opaque)
+{
+	(void)opaque;
+	return -1;
+}
+
+static inline int sink_complete(void *opaque, struct stream_error *err)
+{
+	struct fake_sink *f = opaque;
+
+	(void)err;
+	f->wrong |= f->whole || f->brought != f->count;
+	f->whole = true;
+	return 0;
+}
+
 static const struct migration_sink_ops fake_sink_ops = {
 	.description = sink_description,
 	.image = sink_image,
 	.page = sink_page,
 	.load = sink_load,
 	.start = sink_start,
+	.miss = sink_miss,
+	.bring = sink_bring,
+	.wanted = sink_wanted,
+	.want_again = sink_want_again,
+	.wanted_fd = sink_wanted_fd,
+	.complete = sink_complete,
 };
 
 /* ---- the relay ---- */

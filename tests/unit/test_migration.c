@@ -43,8 +43,8 @@ static void wait_for(struct destination_thread *t, int wake)
 }
 
 /* One migration; what is wrong with how it ended, or NULL. */
-static const char *migrate(struct relay *relay, bool fail_start, bool *moved, char *text,
-			   size_t text_len)
+static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, bool *moved,
+			   char *text, size_t text_len)
 {
 	struct fake_source fake;
 	struct fake_sink sink = {.memory = calloc(FAKE_PAGES, STREAM_PAGE),
@@ -62,7 +62,8 @@ static const char *migrate(struct relay *relay, bool fail_start, bool *moved, ch
 	if (door_open(&dest.d.door, address, false, &err))
 		return "the door does not open";
 	source = (struct source){.m = &fake.m,
-				 .params = {.downtime = 300000000},
+				 /* With post-copy the first round is broken off. */
+				 .params = {.downtime = 300000000, .postcopy_time = postcopy},
 				 .dial = relay_dial,
 				 .opaque = relay,
 				 .wake_fd = wake[0],
@@ -89,6 +90,8 @@ static const char *migrate(struct relay *relay, bool fail_start, bool *moved, ch
 		wrong = "the two do not say the same";
 	else if (!ret && memcmp(sink.memory, fake.memory, FAKE_PAGES * STREAM_PAGE) != 0)
 		wrong = "other memory";
+	else if (sink.wrong || (!ret && postcopy && (!sink.whole || sink.count < 300)))
+		wrong = "post-copy was none, or not right";
 	else if (!ret && !sink.loaded)
 		wrong = "no device state";
 	free(sink.memory);
@@ -100,25 +103,26 @@ static const char *migrate(struct relay *relay, bool fail_start, bool *moved, ch
 
 static const char *const spoil_names[] = {"nothing", "cut before", "cut inside", "bit in"};
 
-int main(void)
+/* A move that nothing disturbs, then each way to break its link. */
+static int all(bool postcopy, unsigned *cases, unsigned *moves)
 {
-	unsigned frames[2], cases = 0, moves = 0;
+	unsigned frames[2];
 	struct relay relay = {0};
 	const char *wrong;
 	char text[300];
 	bool moved;
 
-	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-migration-%d", (int)getpid());
-	wrong = migrate(&relay, false, &moved, text, sizeof(text));
+	wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
 	if (wrong || !moved) {
 		printf("an undisturbed move: %s %s\n", wrong ? wrong : "", text);
 		return 1;
 	}
 	frames[0] = relay.frames[0];
 	frames[1] = relay.frames[1];
-	printf("undisturbed: %u frames there, %u back\n", frames[0], frames[1]);
+	printf("%s: undisturbed: %u frames there, %u back\n", postcopy ? "post-copy" : "pre-copy",
+	       frames[0], frames[1]);
 	relay = (struct relay){0};
-	wrong = migrate(&relay, true, &moved, text, sizeof(text));
+	wrong = migrate(&relay, postcopy, true, &moved, text, sizeof(text));
 	if (wrong || moved) {
 		printf("a start that fails: %s %s\n", wrong ? wrong : "it was moved", text);
 		return 1;
@@ -128,7 +132,8 @@ int main(void)
 			for (enum spoil spoil = SPOIL_CUT; spoil <= SPOIL_BYTE; spoil++) {
 				relay = (struct relay){
 					.spoil = spoil, .direction = direction, .frame = frame};
-				wrong = migrate(&relay, false, &moved, text, sizeof(text));
+				wrong = migrate(&relay, postcopy, false, &moved, text,
+						sizeof(text));
 				printf("%s frame %u %s: %s %s\n", spoil_names[spoil], frame,
 				       direction ? "back" : "there", moved ? "moved" : "kept",
 				       text);
@@ -137,11 +142,22 @@ int main(void)
 					printf("WRONG: %s\n", wrong);
 					return 1;
 				}
-				cases++;
-				moves += moved;
+				++*cases;
+				*moves += moved;
 			}
 		}
 	}
+	return 0;
+}
+
+int main(void)
+{
+	unsigned cases = 0, moves = 0;
+
+	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-migration-%d", (int)getpid());
+	for (int postcopy = 0; postcopy < 2; postcopy++)
+		if (all(postcopy, &cases, &moves))
+			return 1;
 	printf("%u ways to break the link: %u moved, %u kept\n", cases, moves, cases - moves);
 	return !moves || moves == cases;
 }

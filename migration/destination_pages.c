@@ -1,0 +1,68 @@
+/* Post-copy as the destination sees it: the guest runs here, and lacks pages that the source has. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "migration/destination.h"
+
+int destination_ask(struct destination *d)
+{
+	const struct migration_sink_ops *sink = d->arrival.sink;
+	struct stream_request requests[STREAM_REQUESTS_MAX];
+	unsigned count;
+
+	if (!d->link || !d->asking)
+		return 0;
+	do {
+		uint64_t page;
+
+		for (count = 0; count < STREAM_REQUESTS_MAX; count++) {
+			if (!sink->wanted(d->arrival.opaque, &page))
+				break;
+			requests[count] = (struct stream_request){
+				.first = page, .count = 1, .flags = STREAM_REQUEST_WAITING};
+		}
+		if (count) {
+			int ret = stream_request_write(&d->link->w, requests, count);
+
+			if (ret)
+				return ret;
+		}
+	} while (count == STREAM_REQUESTS_MAX);
+	return 0;
+}
+
+int destination_say_received(struct destination *d)
+{
+	const struct arrival *a = &d->arrival;
+	uint8_t *bits = malloc(STREAM_RECEIVED_MAX / 8);
+	int ret = bits ? 0 : -ENOMEM;
+
+	for (uint64_t first = 0; first < a->memory.pages && !ret;) {
+		struct stream_received r = {.first = first, .bits = bits};
+
+		r.count = arrival_bitmap(a, first, STREAM_RECEIVED_MAX, bits);
+		first += r.count;
+		r.last = first == a->memory.pages;
+		ret = stream_received_write(&d->link->w, &r);
+	}
+	free(bits);
+	if (ret)
+		return ret;
+	a->sink->want_again(a->opaque);
+	d->asking = true;
+	return 0;
+}
+
+int destination_take_page(struct destination *d, const struct stream_frame *frame)
+{
+	struct arrival *a = &d->arrival;
+	struct stream_error err;
+	int ret = arrival_take(a, frame, &err);
+
+	if (ret)
+		return ret < 0 ? ret : -EPROTO;
+	if (a->received != a->memory.pages)
+		return 0;
+	ret = a->sink->complete(a->opaque, &err);
+	return ret ? ret : 1;
+}

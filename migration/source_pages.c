@@ -1,0 +1,295 @@
+/* Post-copy as the source sees it: the guest runs there, and gets from here what it lacks. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration/source.h"
+
+/* Pages that are sent unasked between two looks at what is asked for, and bytes that may lie in the
+ * way of an answer. */
+enum { SLICE = 16, IN_THE_WAY = 256 << 10, TURN_MS = 200 };
+
+/* ---- the bitmap: a place is a page's number in all regions side by side ---- */
+
+static uint64_t *word_of(const struct source *s, uint64_t place, unsigned *bit)
+{
+	const struct stream_memory *memory = &s->m->memory;
+	uint64_t *at = s->bitmap;
+
+	for (uint32_t r = 0; r < memory->count; r++) {
+		if (place < memory->region[r].count) {
+			*bit = place % 64;
+			return at + place / 64;
+		}
+		place -= memory->region[r].count;
+		at += (memory->region[r].count + 63) / 64;
+	}
+	*bit = 0;
+	return at; /* not reached: places are checked where they come from */
+}
+
+static bool is_here(const struct source *s, uint64_t place)
+{
+	unsigned bit;
+
+	return *word_of(s, place, &bit) >> bit & 1;
+}
+
+static void set_here(struct source *s, uint64_t place, bool here)
+{
+	unsigned bit;
+	uint64_t *word = word_of(s, place, &bit), mask = 1ull << bit;
+
+	s->dirty += here && !(*word & mask);
+	s->dirty -= !here && (*word & mask);
+	*word = here ? *word | mask : *word & ~mask;
+}
+
+static uint64_t page_at(const struct source *s, uint64_t place)
+{
+	const struct stream_memory *memory = &s->m->memory;
+	uint32_t r = 0;
+
+	while (r + 1 < memory->count && place >= memory->region[r].count)
+		place -= memory->region[r++].count;
+	return memory->region[r].first + place;
+}
+
+/* The next place at or behind this one that is still to be sent, all around; there is one. */
+static uint64_t next_place(const struct source *s, uint64_t place)
+{
+	const uint64_t pages = s->m->memory.pages;
+
+	for (uint64_t i = 0; i < pages; i++) {
+		unsigned bit;
+
+		if (place >= pages)
+			place = 0;
+		/* A word of nothing, whose places lie in one region. */
+		if (!*word_of(s, place, &bit) && !bit && place + 64 < pages) {
+			unsigned other;
+
+			if (word_of(s, place + 63, &other) == word_of(s, place, &bit)) {
+				place += 64;
+				i += 63;
+				continue;
+			}
+		}
+		if (is_here(s, place))
+			return place;
+		place++;
+	}
+	return 0;
+}
+
+int source_say_received(struct source *s, struct stream_error *err)
+{
+	const uint64_t pages = s->m->memory.pages;
+	uint8_t *bits = malloc(STREAM_RECEIVED_MAX / 8);
+	int ret = bits ? 0 : -ENOMEM;
+
+	s->missing = s->dirty;
+	for (uint64_t first = 0; first < pages && !ret;) {
+		const uint64_t left = pages - first;
+		struct stream_received r = {.first = first, .bits = bits};
+
+		r.count = left < STREAM_RECEIVED_MAX ? (uint32_t)left : STREAM_RECEIVED_MAX;
+		memset(bits, 0, (r.count + 7) / 8);
+		for (uint32_t i = 0; i < r.count; i++)
+			bits[i / 8] |= (uint8_t)(!is_here(s, first + i) << (i % 8));
+		first += r.count;
+		r.last = first == pages;
+		ret = stream_received_write(&s->link->w, &r);
+	}
+	free(bits);
+	if (ret && !source_listen(s, err))
+		stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	return ret;
+}
+
+/* ---- answers ---- */
+
+static int send_place(struct source *s, uint64_t place, uint64_t *pages, uint64_t *zero)
+{
+	const uint64_t page = page_at(s, place);
+	int ret = stream_batch_add(s->batch, page, s->m->ops->page(s->m->opaque, page), false);
+
+	if (ret < 0)
+		return ret;
+	set_here(s, place, false);
+	*zero += ret == 1;
+	*pages += ret == 0;
+	return 0;
+}
+
+static int flush(struct source *s, uint64_t pages, uint64_t zero)
+{
+	int ret = stream_batch_flush(s->batch);
+
+	source_show(s, s->dirty, pages, zero);
+	return ret;
+}
+
+static int on_request(struct source *s, const struct stream_frame *frame)
+{
+	struct stream_request requests[STREAM_REQUESTS_MAX];
+	struct stream_error err;
+	uint64_t pages = 0, zero = 0;
+	int count = stream_request_read(frame, &s->m->memory, requests, &err), ret = 0;
+
+	if (count < 0)
+		return count;
+	for (int i = 0; i < count; i++) {
+		const uint64_t place = stream_memory_index(&s->m->memory, requests[i].first);
+
+		for (uint32_t n = 0; n < requests[i].count && !ret; n++) {
+			/* Else it is on its way. */
+			if (is_here(s, place + n))
+				ret = send_place(s, place + n, &pages, &zero);
+		}
+		s->near = place + requests[i].count;
+	}
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&s->lock);
+	s->progress.faults += (uint64_t)count;
+	pthread_mutex_unlock(&s->lock);
+	return flush(s, pages, zero);
+}
+
+static int on_received(struct source *s, const struct stream_frame *frame)
+{
+	struct stream_received r;
+	struct stream_error err;
+	int ret = stream_received_read(frame, &s->m->memory, &r, &err);
+
+	if (ret)
+		return ret;
+	if (!s->asking)
+		return -EPROTO;
+	for (uint32_t i = 0; i < r.count; i++)
+		set_here(s, r.first + i, !(r.bits[i / 8] >> (i % 8) & 1));
+	s->asking = !r.last;
+	return 0;
+}
+
+static int on_frame(struct source *s, const struct stream_frame *frame)
+{
+	struct stream_resume resume;
+	struct stream_error err;
+	int ret;
+
+	switch (frame->type) {
+	case STREAM_REQUEST: return on_request(s, frame);
+	case STREAM_RECEIVED: return on_received(s, frame);
+	case STREAM_RESUME:
+		ret = stream_control_read(frame, &resume, sizeof(resume), &err);
+		if (!ret && resume.ticket == s->ticket && resume.stage == STREAM_STAGE_COMPLETE)
+			source_step(s, EVENT_COMPLETE);
+		return ret;
+	case STREAM_ACK:
+	case STREAM_STATISTICS: return 0;
+	default: return -EPROTO;
+	}
+}
+
+/* Nobody waits: some pages from where the last fault was. */
+static int send_slice(struct source *s)
+{
+	uint64_t pages = 0, zero = 0, place = s->near;
+
+	for (unsigned i = 0; i < SLICE && s->dirty; i++) {
+		int ret;
+
+		place = next_place(s, place);
+		ret = send_place(s, place, &pages, &zero);
+		if (ret)
+			return ret;
+		place++;
+	}
+	s->near = place;
+	return flush(s, pages, zero);
+}
+
+/* ---- the whole ---- */
+
+static int begin(struct source *s)
+{
+	struct stream_round round = {.phase = STREAM_POSTCOPY, .pages = s->dirty};
+
+	if (!s->batch)
+		s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
+	if (!s->batch)
+		return -ENOMEM;
+	return stream_batch_round(s->batch, s->round)
+		       ?: stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
+}
+
+/* How long the next frame of the other side may be waited for; 0: there is something to send. */
+static int patience(const struct source *s)
+{
+	uint64_t wait;
+
+	if (!s->dirty || s->asking)
+		return TURN_MS;
+	wait = link_wait(s->link) / 1000000;
+	if (!wait && link_unsent(s->link) > IN_THE_WAY)
+		wait = 1;
+	return wait < TURN_MS ? (int)wait : TURN_MS;
+}
+
+static int turn(struct source *s)
+{
+	const int wait = patience(s);
+	struct stream_frame frame;
+	struct stream_error err;
+	int ret;
+
+	if (!s->batch && !s->asking) {
+		ret = begin(s);
+		if (ret)
+			return ret;
+	}
+	ret = link_receive(s->link, wait, &frame, &err);
+	if (ret > 0)
+		return on_frame(s, &frame);
+	if (ret < 0 || wait || s->asking || !s->dirty)
+		return ret;
+	return send_slice(s);
+}
+
+static void lose(struct source *s)
+{
+	stream_batch_free(s->batch);
+	s->batch = NULL;
+	source_drop_link(s);
+	source_step(s, EVENT_LOST);
+}
+
+void source_serve(struct source *s)
+{
+	uint64_t delay = 100000000;
+
+	s->round++;
+	s->since = link_now();
+	s->paced = 0;
+	source_phase(s, "postcopy");
+	while (s->state == SOURCE_SERVES && !source_abandoned(s)) {
+		if (!s->link) {
+			source_phase(s, "paused");
+			source_wait_retry(s, &delay);
+			if (source_abandoned(s) ||
+			    source_ask_again(s, STREAM_STAGE_RUNNING)) {
+				lose(s);
+				continue;
+			}
+			s->asking = true;
+			delay = 100000000;
+			source_phase(s, "postcopy");
+		}
+		if (turn(s) < 0)
+			lose(s);
+	}
+	stream_batch_free(s->batch);
+	s->batch = NULL;
+}
