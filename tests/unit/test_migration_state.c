@@ -24,6 +24,8 @@ enum message {
 	FAILURE,
 	RESUME_READY,
 	RESUME_RUNNING,
+	RESUME_COMPLETE,
+	PAGES, /* the last of them */
 };
 enum { QUEUE = 4 };
 
@@ -32,12 +34,13 @@ struct world {
 	bool source_link, dest_link; /* what each believes */
 	bool whole;		     /* what is sent arrives */
 	bool sent_state, ticket, goodbye;
+	bool part; /* post-copy: the state is sent, and not all pages */
 	uint8_t to_dest[QUEUE], to_source[QUEUE];
 };
 
 static struct world *worlds;
 static unsigned count, room, done;
-static unsigned moved, kept, doubts;
+static unsigned moved, kept, doubts, served;
 
 static void visit(const struct world *w)
 {
@@ -102,7 +105,13 @@ static void source_hears(struct world *w, enum message m)
 	case READY: w->ticket |= go(&w->source, EVENT_READY); break;
 	case ACK:
 	case RESUME_RUNNING:
-		if (go(&w->source, EVENT_ACK))
+		if (w->part && go(&w->source, EVENT_ACK_PART))
+			send(w, w->to_dest, PAGES);
+		else if (!w->part && go(&w->source, EVENT_ACK))
+			send(w, w->to_dest, END);
+		break;
+	case RESUME_COMPLETE:
+		if (go(&w->source, EVENT_COMPLETE))
 			send(w, w->to_dest, END);
 		break;
 	case RESUME_READY:
@@ -123,7 +132,7 @@ static void dest_hears(struct world *w, enum message m)
 		break;
 	case RUN:
 		go(&w->dest, EVENT_RUN);
-		if (w->dest == DEST_RUNS)
+		if (w->dest == DEST_RUNS || w->dest == DEST_NEEDS)
 			send(w, w->to_source, ACK);
 		else if (w->dest == DEST_REFUSED)
 			send(w, w->to_source, FAILURE);
@@ -134,10 +143,16 @@ static void dest_hears(struct world *w, enum message m)
 	case RESUME_RUN:
 		if (w->dest == DEST_REFUSED)
 			send(w, w->to_source, FAILURE);
-		else if (w->dest == DEST_RUNS)
+		else if (w->dest == DEST_NEEDS)
 			send(w, w->to_source, RESUME_RUNNING);
+		else if (w->dest == DEST_RUNS)
+			send(w, w->to_source, RESUME_COMPLETE);
 		else if (w->dest == DEST_READY)
 			send(w, w->to_source, RESUME_READY);
+		break;
+	case PAGES:
+		if (go(&w->dest, EVENT_WHOLE))
+			send(w, w->to_source, RESUME_COMPLETE);
 		break;
 	default: break;
 	}
@@ -186,6 +201,8 @@ static void source_moves(struct world w)
 		n.sent_state = true;
 		send(&n, n.to_dest, STATE);
 		visit(&n);
+		n.part = true;
+		visit(&n);
 	}
 	n = w;
 	if (w.source == SOURCE_READY && go(&n.source, EVENT_SAY_RUN)) {
@@ -196,7 +213,8 @@ static void source_moves(struct world w)
 	keep(&n, EVENT_CALL_OFF);
 	visit(&n);
 	n = w;
-	if (w.source == SOURCE_DOUBT && !w.source_link && connect_again(&n)) {
+	if ((w.source == SOURCE_DOUBT || w.source == SOURCE_SERVES) && !w.source_link &&
+	    connect_again(&n)) {
 		send(&n, n.to_dest, RESUME_RUN);
 		visit(&n);
 	}
@@ -226,7 +244,8 @@ static void dest_moves(struct world w)
 		visit(&n);
 	}
 	n = w;
-	if (w.dest == DEST_STARTING && go(&n.dest, EVENT_STARTED)) {
+	if (w.dest == DEST_STARTING &&
+	    go(&n.dest, w.part ? EVENT_STARTED_PART : EVENT_STARTED)) {
 		send(&n, n.to_source, ACK);
 		visit(&n);
 		n = w;
@@ -270,6 +289,12 @@ static void link_moves(struct world w)
 /* Nothing happens by itself any more: who has it? */
 static void judge(const struct world *w)
 {
+	/* Who serves has somebody to serve. */
+	if (w->source == SOURCE_SERVES && !migration_owns(w->dest)) {
+		printf("nobody has it: the destination is %s\n", migration_state_name(w->dest));
+		exit(1);
+	}
+	served += w->source == SOURCE_SERVES;
 	if (!migration_over(w->source) && w->source != SOURCE_DOUBT)
 		return;
 	if (w->source == SOURCE_KEPT)
@@ -278,6 +303,11 @@ static void judge(const struct world *w)
 		if (!migration_owns(w->dest)) {
 			printf("nobody has it: the destination is %s\n",
 			       migration_state_name(w->dest));
+			exit(1);
+		}
+		/* What is not there is nowhere any more. */
+		if (w->dest == DEST_NEEDS) {
+			printf("the source is gone, and pages are missing\n");
 			exit(1);
 		}
 		moved++;
@@ -303,10 +333,10 @@ int main(void)
 		dest_moves(w);
 		link_moves(w);
 	}
-	printf("%u states of the two; %u with the guest moved, %u with it kept, %u in doubt for "
-	       "ever, because the destination has given up\n",
-	       count, moved, kept, doubts);
-	if (!moved || !kept) {
+	printf("%u states of the two; %u with the guest moved, %u with pages to follow, %u with it "
+	       "kept, %u in doubt for ever, because the destination has given up\n",
+	       count, moved, served, kept, doubts);
+	if (!moved || !kept || !served) {
 		printf("they were not all reached\n");
 		return 1;
 	}
