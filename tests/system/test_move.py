@@ -260,6 +260,35 @@ def test_live(cpus):
 
 @needs_ferry
 @limit(600)
+@each(cpus=[1, 2, 4])
+def test_postcopy(cpus):
+    """The guest goes after the first round, and its pages after it: those that it touches first."""
+    with Folder() as folder, start(folder, cpus, mib=4, memory=128) as guest:
+        guest.line("blkcheck write /dev/vda 8 7")
+        guest.expect("8 MiB written", 120)
+        with Receiver(folder, guest.env, "there", "--net", "user") as there:
+            lines = migrate(guest.env, "test", there.address, "--postcopy-after", "100ms", "--bandwidth", "24M")
+            check(guest.wait(30) == 0 and "the guest is at " in guest.stderr(), guest.tail())
+            end = lines[-1]
+            check(end["status"] == "moved" and end["phase"] == "completed" and end["downtime_ms"] < 3000, end)
+            check(any(line["phase"] == "postcopy" for line in lines), "no post-copy was seen")
+            check(end["faults"] > 0, f"nothing was asked for: {end}")
+            check(all(a["done"] <= b["done"] and a["bytes"] <= b["bytes"] for a, b in zip(lines, lines[1:])),
+                  "the display runs backward")
+            check(not any(line["phase"] == "paused" for line in lines), "paused, with a good link")
+            last = int(re.findall(rb"tick (\d+)", guest.text)[-1])
+            first, _ = ticks(there, 2)
+            check(first in (last, last + 1), f"tick {first} came after tick {last}")
+            there.line("blkcheck check /dev/vda 8 7; blkcheck write /dev/vda 8 9; blkcheck check /dev/vda 8 9")
+            there.expect("8 MiB right", 120)
+            there.expect("8 MiB right", 120)
+            passes(there)
+            there.line("poweroff")
+            check(there.wait(60) == 0, there.tail())
+
+
+@needs_ferry
+@limit(600)
 def test_chain():
     """A, B, C and back to A: each hop sends what only the one before has written."""
     with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
@@ -346,14 +375,14 @@ def test_addresses():
 
 # ---- links that break -------------------------------------------------------------------------------
 
-RUN, ACK = 11, 12
+RUN, ACK, REQUEST, RESUME = 11, 12, 13, 14
 
 
 class Link:
-    """Between the two: passes frames on, and does something to the first one of a type."""
+    """Between the two: passes frames on, and does something to one of a type: the first, or the first after `skip`."""
 
-    def __init__(self, folder, target, kind, action):
-        self.target, self.kind, self.action, self.done = target, kind, action, False
+    def __init__(self, folder, target, kind, action, skip=0):
+        self.target, self.kind, self.action, self.done, self.skip = target, kind, action, False, skip
         self.address = "unix:" + folder.file("link.sock")
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.address[5:])
@@ -381,7 +410,8 @@ class Link:
             while piece := a.recv(1 << 20):
                 data += piece
                 while len(data) >= 32 and len(data) >= (size := 32 + int.from_bytes(data[20:24], "little")):
-                    if data[4] == self.kind and not self.done:
+                    self.skip -= data[4] == self.kind
+                    if data[4] == self.kind and not self.done and self.skip < 0:
                         self.done = True
                         self.action()
                         raise OSError("cut")
@@ -410,6 +440,25 @@ def test_link_cut(frame):
             lines = migrate(guest.env, "test", link.address)
             check(link.done, "nothing was cut")
             check(lines[-1]["status"] == "moved", lines[-1])
+            check(guest.wait(30) == 0, guest.tail())
+            passes(there)
+            there.line("blkcheck write /dev/vda 4; blkcheck check /dev/vda 4")
+            there.expect("4 MiB right", 120)
+            link.close()
+
+
+@needs_ferry
+@limit(600)
+@each(frame=["REQUEST 0", "REQUEST 9", "RESUME 0"])
+def test_postcopy_cut(frame):
+    """The link breaks while the guest runs there and its pages are here: they find each other, and nothing is lost."""
+    kind, skip = frame.split()
+    with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
+        with Receiver(folder, guest.env, "there") as there:
+            link = Link(folder, there.address, {"REQUEST": REQUEST, "RESUME": RESUME}[kind], lambda: None, int(skip))
+            lines = migrate(guest.env, "test", link.address, "--postcopy-after", "100ms", "--bandwidth", "24M")
+            check(link.done, "nothing was cut")
+            check(lines[-1]["status"] == "moved" and lines[-1]["faults"] > 0, lines[-1])
             check(guest.wait(30) == 0, guest.tail())
             passes(there)
             there.line("blkcheck write /dev/vda 4; blkcheck check /dev/vda 4")
