@@ -246,7 +246,8 @@ static int run_control(void *opaque)
 		config->name = NULL;
 	}
 	if (!config->action)
-		return usage("what shall it do? ferry migrate-control [NAME] cancel|retry|postcopy");
+		return usage(
+			"what shall it do? ferry migrate-control [NAME] cancel|retry|postcopy");
 	if (config->force && strcmp(config->action, "cancel") != 0)
 		return usage("--force belongs to cancel");
 	ret = client_open(&client, config->name, &err);

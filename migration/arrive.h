@@ -38,7 +38,8 @@ void arrival_free(struct arrival *a);
 int arrival_take(struct arrival *a, const struct stream_frame *frame, struct stream_error *err);
 /* What is here, from the place `first` on: bits as in RECEIVED. Returns how many it wrote. */
 uint32_t arrival_bitmap(const struct arrival *a, uint64_t first, uint32_t count, uint8_t *bits);
-/* 0: all pages (or those that RECEIVED said) and the device state are here; else -EPROTO with what is missing. */
+/* 0: all pages (or those that RECEIVED said) and the device state are here; else -EPROTO with what
+ * is missing. */
 int arrival_complete(const struct arrival *a, struct stream_error *err);
 
 #endif

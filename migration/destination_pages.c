@@ -1,4 +1,5 @@
-/* Post-copy as the destination sees it: the guest runs here, and lacks pages that the source has. */
+/* Post-copy as the destination sees it: the guest runs here, and lacks pages that the source has.
+ */
 #include <errno.h>
 #include <stdlib.h>
 

@@ -30,9 +30,9 @@ uint64_t link_now(void); /* CLOCK_MONOTONIC, ns */
 int link_open(struct link **out, int fd, uint16_t channel, int wake_fd);
 void link_close(struct link *l); /* NULL is fine */
 
-/* The next frame, ALIVE passed over: 1; 0: none within timeout_ms, or the bell rings; -ECANCELED; -ECONNRESET: the
- * other side has closed or is silent; -EBADMSG and the like: what came is damaged. Says ALIVE
- * meanwhile. */
+/* The next frame, ALIVE passed over: 1; 0: none within timeout_ms, or the bell rings; -ECANCELED;
+ * -ECONNRESET: the other side has closed or is silent; -EBADMSG and the like: what came is damaged.
+ * Says ALIVE meanwhile. */
 int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		 struct stream_error *err);
 /* To be called between frames of bulk: waits as long as the limit wants it. 0 or -ECANCELED. */

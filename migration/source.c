@@ -316,7 +316,8 @@ static void resolve(struct source *s)
 		if (!s->link) {
 			source_phase(s, "paused");
 			source_wait_retry(s, &delay);
-			if (forced(s) || source_abandoned(s) || source_ask_again(s, STREAM_STAGE_RUN)) {
+			if (forced(s) || source_abandoned(s) ||
+			    source_ask_again(s, STREAM_STAGE_RUN)) {
 				source_drop_link(s);
 				continue;
 			}

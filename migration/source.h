@@ -13,9 +13,9 @@
 #include "migration/stream_hello.h"
 
 struct migration_params {
-	uint64_t downtime;  /* ns, at most */
-	uint64_t bandwidth; /* bytes per second, 0: what there is */
-	uint64_t timeout;   /* ns, 0: none: then it is called off */
+	uint64_t downtime;     /* ns, at most */
+	uint64_t bandwidth;    /* bytes per second, 0: what there is */
+	uint64_t timeout;      /* ns, 0: none: then it is called off */
 	bool timeout_postcopy; /* or the guest goes at once, its pages after it */
 	/* Post-copy after so many rounds, or ns; 0: never. */
 	uint32_t postcopy_rounds;
@@ -60,8 +60,8 @@ struct source {
 	uint64_t dirty;	  /* of them */
 	uint64_t missing; /* at RUN: pages that come after the guest */
 	/* Post-copy. */
-	bool asking;	    /* a new connection: RECEIVED is awaited before anything is sent */
-	uint64_t near;	    /* the next page to be sent if nobody asks for one */
+	bool asking;   /* a new connection: RECEIVED is awaited before anything is sent */
+	uint64_t near; /* the next page to be sent if nobody asks for one */
 	uint32_t round;
 	uint64_t begun, stopped, state_size;
 	uint64_t wire; /* bytes of connections that are gone */

@@ -278,8 +278,7 @@ void source_serve(struct source *s)
 		if (!s->link) {
 			source_phase(s, "paused");
 			source_wait_retry(s, &delay);
-			if (source_abandoned(s) ||
-			    source_ask_again(s, STREAM_STAGE_RUNNING)) {
+			if (source_abandoned(s) || source_ask_again(s, STREAM_STAGE_RUNNING)) {
 				lose(s);
 				continue;
 			}

@@ -3,12 +3,12 @@
 #include <stddef.h>
 
 static const char *const state_names[MIGRATION_STATES] = {
-	[SOURCE_COPY] = "copy",	      [SOURCE_STOPPED] = "stopped", [SOURCE_READY] = "ready",
-	[SOURCE_DOUBT] = "doubt",     [SOURCE_SERVES] = "serves",  [SOURCE_MOVED] = "moved",
-	[SOURCE_KEPT] = "kept",	      [DEST_NEEDS] = "needs",
-	[DEST_COPY] = "copy",	      [DEST_READY] = "ready",	    [DEST_WAITING] = "waiting",
-	[DEST_STARTING] = "starting", [DEST_RUNS] = "runs",	    [DEST_DONE] = "done",
-	[DEST_REFUSED] = "refused",   [DEST_FAILED] = "failed",
+	[SOURCE_COPY] = "copy",	  [SOURCE_STOPPED] = "stopped", [SOURCE_READY] = "ready",
+	[SOURCE_DOUBT] = "doubt", [SOURCE_SERVES] = "serves",	[SOURCE_MOVED] = "moved",
+	[SOURCE_KEPT] = "kept",	  [DEST_NEEDS] = "needs",	[DEST_COPY] = "copy",
+	[DEST_READY] = "ready",	  [DEST_WAITING] = "waiting",	[DEST_STARTING] = "starting",
+	[DEST_RUNS] = "runs",	  [DEST_DONE] = "done",		[DEST_REFUSED] = "refused",
+	[DEST_FAILED] = "failed",
 };
 
 static const char *const event_names[MIGRATION_EVENTS] = {

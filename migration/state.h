@@ -49,13 +49,13 @@ enum migration_event {
 	EVENT_FORCE,	    /* source's operator: the destination does not have it, he says */
 	EVENT_GIVE_UP,	    /* nobody has come back for too long */
 	/* What the other side says. */
-	EVENT_READY,   /* READY, or RESUME at that stage */
-	EVENT_RUN,     /* with the ticket of our READY */
-	EVENT_ACK,     /* ACK, or RESUME at stage RUNNING, of a guest that was sent whole */
+	EVENT_READY,	/* READY, or RESUME at that stage */
+	EVENT_RUN,	/* with the ticket of our READY */
+	EVENT_ACK,	/* ACK, or RESUME at stage RUNNING, of a guest that was sent whole */
 	EVENT_ACK_PART, /* the same of one that lacks pages */
 	EVENT_COMPLETE, /* RESUME at stage COMPLETE */
-	EVENT_FAILURE, /* FAILURE, CANCEL, or RESUME of a source at a stage before RUN */
-	EVENT_END,     /* the source knows that the guest runs here */
+	EVENT_FAILURE,	/* FAILURE, CANCEL, or RESUME of a source at a stage before RUN */
+	EVENT_END,	/* the source knows that the guest runs here */
 	/* The link. */
 	EVENT_LOST, /* broken, closed or silent */
 	EVENT_BACK, /* a new connection of the same migration */

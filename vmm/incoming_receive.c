@@ -88,8 +88,7 @@ static int call_miss(void *opaque, uint64_t first, uint64_t pages, const uint64_
 		     struct stream_error *err)
 {
 	struct incoming *in = opaque;
-	struct miss miss = {
-		.in = in, .first = first, .pages = pages, .bitmap = bitmap, .err = err};
+	struct miss miss = {.in = in, .first = first, .pages = pages, .bitmap = bitmap, .err = err};
 	int ret = loop_call(&in->call, miss_now, &miss);
 
 	return ret == -ECANCELED ? stream_fail(err, NULL, ret, "called off") : ret;

@@ -168,9 +168,9 @@ json_t *outgoing_summary(struct outgoing *o)
 	source_progress(&o->move, &p);
 	j = progress_json(&p);
 	json_object_set_new(j, "status",
-			    json_string(!o->code	  ? "moved"
-					: o->move.refused ? "refused"
-					: o->cancelled	  ? "cancelled"
+			    json_string(!o->code		  ? "moved"
+					: o->move.refused	  ? "refused"
+					: o->cancelled		  ? "cancelled"
 					: o->code == -EINPROGRESS ? "doubt"
 								  : "failed"));
 	json_object_set_new(j, "text", json_text(o->code ? o->why.text : ""));

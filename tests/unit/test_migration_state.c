@@ -244,8 +244,7 @@ static void dest_moves(struct world w)
 		visit(&n);
 	}
 	n = w;
-	if (w.dest == DEST_STARTING &&
-	    go(&n.dest, w.part ? EVENT_STARTED_PART : EVENT_STARTED)) {
+	if (w.dest == DEST_STARTING && go(&n.dest, w.part ? EVENT_STARTED_PART : EVENT_STARTED)) {
 		send(&n, n.to_source, ACK);
 		visit(&n);
 		n = w;
