@@ -271,7 +271,7 @@ static void say_complete(struct destination *d)
 				       .ticket = d->ticket,
 				       .received = d->arrival.received};
 
-	if (say(d, STREAM_RESUME, &resume))
+	if (destination_say_numbers(d) || say(d, STREAM_RESUME, &resume))
 		lose(d);
 }
 

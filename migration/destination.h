@@ -10,6 +10,8 @@
 #include "migration/door.h"
 #include "migration/state.h"
 
+enum { DESTINATION_DEMANDS = 64 /* that are timed at once; others are not */ };
+
 struct destination {
 	struct door *door; /* the caller's */
 	int wake_fd;	   /* readable: called off; the caller's */
@@ -28,6 +30,12 @@ struct destination {
 	uint64_t ticket, received;
 	bool asking; /* this connection knows what is here: pages may be asked for on it */
 	struct stream_failure failure; /* why it was refused */
+	/* Pages that were asked for and have not come; and how long those that have took, ns. */
+	struct destination_demand {
+		uint64_t page, since;
+	} demand[DESTINATION_DEMANDS];
+	uint32_t demands;
+	uint64_t answered, answered_sum, answered_max;
 };
 
 /* Fill in the first part before. Waits for a source and for what it says of the machine: 0;
@@ -44,6 +52,8 @@ void destination_end(struct destination *d);
 /* ---- destination_pages.c: the guest runs, pages are missing ---- */
 /* Asks for those that somebody waits for. 0 or -errno: the connection is over. */
 int destination_ask(struct destination *d);
+/* Numbers for people: STATISTICS. */
+int destination_say_numbers(struct destination *d);
 /* Says what is here, to a source that has come back. */
 int destination_say_received(struct destination *d);
 /* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno: it is over. */

@@ -4,6 +4,54 @@
 #include <stdlib.h>
 
 #include "migration/destination.h"
+#include "migration/stream_items.h"
+
+static void time_demand(struct destination *d, uint64_t page)
+{
+	for (uint32_t i = 0; i < d->demands; i++)
+		if (d->demand[i].page == page)
+			return;
+	if (d->demands < DESTINATION_DEMANDS)
+		d->demand[d->demands++] = (struct destination_demand){page, link_now()};
+}
+
+/* Those that have come. A link that was dead in between counts: somebody has waited. */
+static void time_answers(struct destination *d)
+{
+	const struct arrival *a = &d->arrival;
+	const uint64_t now = link_now();
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < d->demands; i++) {
+		const struct destination_demand *demand = &d->demand[i];
+		const uint64_t took = now - demand->since;
+
+		if (!a->rounds[stream_memory_index(&a->memory, demand->page)]) {
+			d->demand[kept++] = *demand;
+			continue;
+		}
+		d->answered++;
+		d->answered_sum += took;
+		d->answered_max = took > d->answered_max ? took : d->answered_max;
+	}
+	d->demands = kept;
+}
+
+int destination_say_numbers(struct destination *d)
+{
+	struct field_buf buf = {0};
+	int ret;
+
+	if (!d->link || !d->answered)
+		return 0;
+	ret = stream_item_put_number(&buf, false, "demand.mean-ns", d->answered_sum / d->answered);
+	if (!ret)
+		ret = stream_item_put_number(&buf, false, "demand.max-ns", d->answered_max);
+	if (!ret)
+		ret = stream_write_bytes(&d->link->w, STREAM_STATISTICS, 0, buf.data, buf.len);
+	field_buf_free(&buf);
+	return ret;
+}
 
 int destination_ask(struct destination *d)
 {
@@ -19,6 +67,7 @@ int destination_ask(struct destination *d)
 		for (count = 0; count < STREAM_REQUESTS_MAX; count++) {
 			if (!sink->wanted(d->arrival.opaque, &page))
 				break;
+			time_demand(d, page);
 			requests[count] = (struct stream_request){
 				.first = page, .count = 1, .flags = STREAM_REQUEST_WAITING};
 		}
@@ -62,6 +111,7 @@ int destination_take_page(struct destination *d, const struct stream_frame *fram
 
 	if (ret)
 		return ret < 0 ? ret : -EPROTO;
+	time_answers(d);
 	if (a->received != a->memory.pages)
 		return 0;
 	ret = a->sink->complete(a->opaque, &err);

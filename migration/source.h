@@ -28,11 +28,12 @@ struct migration_progress {
 	/* connecting, copy, handover, postcopy, paused, completed, failed, cancelled */
 	const char *phase;
 	uint32_t round;
-	uint64_t total, remaining; /* bytes of memory; still to be sent of this round */
-	uint64_t sent;		   /* bytes on the wire */
-	uint64_t pages, zero;	   /* sent */
-	uint64_t faults;	   /* pages that somebody there waited for */
-	uint64_t rate, dirty_rate; /* bytes per second */
+	uint64_t total, remaining;	/* bytes of memory; still to be sent of this round */
+	uint64_t sent;			/* bytes on the wire */
+	uint64_t pages, zero;		/* sent */
+	uint64_t faults;		/* pages that somebody there waited for */
+	uint64_t fault_mean, fault_max; /* for so long, as the destination says; ns */
+	uint64_t rate, dirty_rate;	/* bytes per second */
 	uint64_t downtime_expected, downtime, elapsed; /* ns */
 	double done;				       /* 0 to 1 */
 };

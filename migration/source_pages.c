@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "migration/source.h"
+#include "migration/stream_items.h"
 
 /* Pages that are sent unasked between two looks at what is asked for, and bytes that may lie in the
  * way of an answer. */
@@ -31,8 +32,9 @@ static uint64_t *word_of(const struct source *s, uint64_t place, unsigned *bit)
 static bool is_here(const struct source *s, uint64_t place)
 {
 	unsigned bit;
+	const uint64_t word = *word_of(s, place, &bit);
 
-	return *word_of(s, place, &bit) >> bit & 1;
+	return word >> bit & 1;
 }
 
 static void set_here(struct source *s, uint64_t place, bool here)
@@ -173,6 +175,29 @@ static int on_received(struct source *s, const struct stream_frame *frame)
 	return 0;
 }
 
+static int on_numbers(struct source *s, const struct stream_frame *frame)
+{
+	struct stream_error err;
+	struct stream_item item;
+	uint32_t at = 0;
+	int ret;
+
+	while ((ret = stream_item_next(frame, &at, &item, &err)) > 0) {
+		uint64_t value;
+
+		if (strncmp(item.name, "demand.", 7) != 0 ||
+		    stream_item_number(frame, &item, INT64_MAX, &value, &err))
+			continue;
+		pthread_mutex_lock(&s->lock);
+		if (!strcmp(item.name, "demand.mean-ns"))
+			s->progress.fault_mean = value;
+		else if (!strcmp(item.name, "demand.max-ns"))
+			s->progress.fault_max = value;
+		pthread_mutex_unlock(&s->lock);
+	}
+	return ret;
+}
+
 static int on_frame(struct source *s, const struct stream_frame *frame)
 {
 	struct stream_resume resume;
@@ -187,8 +212,8 @@ static int on_frame(struct source *s, const struct stream_frame *frame)
 		if (!ret && resume.ticket == s->ticket && resume.stage == STREAM_STAGE_COMPLETE)
 			source_step(s, EVENT_COMPLETE);
 		return ret;
-	case STREAM_ACK:
-	case STREAM_STATISTICS: return 0;
+	case STREAM_STATISTICS: return on_numbers(s, frame);
+	case STREAM_ACK: return 0;
 	default: return -EPROTO;
 	}
 }

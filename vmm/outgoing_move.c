@@ -176,5 +176,7 @@ json_t *outgoing_summary(struct outgoing *o)
 	json_object_set_new(j, "text", json_text(o->code ? o->why.text : ""));
 	json_object_set_new(j, "downtime-ms", json_integer(ms(p.downtime)));
 	json_object_set_new(j, "faults", json_integer((json_int_t)p.faults));
+	json_object_set_new(j, "fault-mean-us", json_integer((json_int_t)(p.fault_mean / 1000)));
+	json_object_set_new(j, "fault-max-us", json_integer((json_int_t)(p.fault_max / 1000)));
 	return j;
 }
