@@ -49,14 +49,4 @@ void destination_refuse(struct destination *d, const char *text);
 int destination_run(struct destination *d, struct stream_error *err);
 void destination_end(struct destination *d);
 
-/* ---- destination_pages.c: the guest runs, pages are missing ---- */
-/* Asks for those that somebody waits for. 0 or -errno: the connection is over. */
-int destination_ask(struct destination *d);
-/* Numbers for people: STATISTICS. */
-int destination_say_numbers(struct destination *d);
-/* Says what is here, to a source that has come back. */
-int destination_say_received(struct destination *d);
-/* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno: it is over. */
-int destination_take_page(struct destination *d, const struct stream_frame *frame);
-
 #endif

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "migration/destination.h"
+#include "migration/destination_internal.h"
 #include "migration/stream_items.h"
 
 static void time_demand(struct destination *d, uint64_t page)

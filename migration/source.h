@@ -95,29 +95,4 @@ void source_retry(struct source *s);
 /* The machine's process ends: source_run() returns soon, also in doubt (-EINPROGRESS). */
 void source_abandon(struct source *s);
 
-/* ---- source_rounds.c ---- */
-/* Description, then rounds until what is left fits into the downtime, then the last one and the
- * device state, with the guest stopped. */
-int source_copy(struct source *s, struct stream_error *err);
-void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero);
-/* ---- source_pages.c: post-copy ---- */
-/* Says which pages the destination has; the others come after the guest. */
-int source_say_received(struct source *s, struct stream_error *err);
-/* The guest runs there: until nothing is missing there, or we are abandoned. */
-void source_serve(struct source *s);
-/* ---- source.c ---- */
-int source_step(struct source *s, enum migration_event event);
-void source_phase(struct source *s, const char *phase);
-void source_drop_link(struct source *s);
-/* A new connection, with RESUME at that stage. Cannot be called off. */
-int source_ask_again(struct source *s, enum stream_stage stage);
-/* Asked for, or enough time for another attempt; *delay grows. */
-void source_wait_retry(struct source *s, uint64_t *delay);
-bool source_abandoned(struct source *s);
-unsigned source_batch_limit(const struct source *s);
-/* What the other side says while we speak: 0: nothing that matters. */
-int source_listen(struct source *s, struct stream_error *err);
-/* A frame that was not asked for: FAILURE, or an error. */
-int source_said(struct source *s, const struct stream_frame *frame, struct stream_error *err);
-
 #endif

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "migration/source.h"
+#include "migration/source_internal.h"
 #include "migration/stream_items.h"
 
 /* Pages that are sent unasked between two looks at what is asked for, and bytes that may lie in the

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "migration/source.h"
+#include "migration/source_internal.h"
 #include "migration/stream_blob.h"
 
 static const uint64_t second = 1000000000;

@@ -1,0 +1,248 @@
+/* From READY on: until both sides know where the guest is. */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "migration/crc32c.h"
+#include "migration/destination_internal.h"
+
+enum { FIRST_MS = 1000 };
+
+int destination_say_ready(struct destination *d, struct stream_error *err)
+{
+	const struct stream_blob *state = &d->arrival.state;
+	struct stream_ready ready = {.received = d->arrival.received,
+				     .state_crc = crc32c(0, state->bytes.data, state->bytes.len)};
+	int ret;
+
+	do
+		if (getrandom(&d->ticket, sizeof(d->ticket), 0) != sizeof(d->ticket))
+			return stream_fail(err, NULL, -errno, "no random numbers");
+	while (!d->ticket);
+	ready.ticket = d->ticket;
+	d->received = d->arrival.received;
+	destination_step(d, EVENT_SAY_READY);
+	ret = destination_say(d, STREAM_READY, &ready);
+	if (ret)
+		destination_lose(d);
+	return 0;
+}
+
+static uint64_t realtime(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void say_ack(struct destination *d)
+{
+	struct stream_ack ack = {.ticket = d->ticket, .started = realtime()};
+
+	if (destination_say(d, STREAM_ACK, &ack))
+		destination_lose(d);
+}
+
+/* From here on the source may be asked for pages. */
+static void begin_asking(struct destination *d)
+{
+	const struct migration_sink_ops *sink = d->arrival.sink;
+
+	if (d->state != DEST_NEEDS || !d->link)
+		return;
+	d->link->bell_fd = sink->wanted_fd(d->arrival.opaque);
+}
+
+static void on_run(struct destination *d, const struct stream_run *run)
+{
+	struct stream_error why = {0};
+
+	if (run->ticket != d->ticket)
+		return; /* of another attempt */
+	destination_step(d, EVENT_RUN);
+	if (d->state == DEST_STARTING) {
+		if (d->arrival.sink->start(d->arrival.opaque, run, &why)) {
+			destination_fail(d, STREAM_FAILED, why.text);
+			destination_step(d, EVENT_START_FAILED);
+		} else {
+			d->arrival.live = true;
+			destination_step(d, d->arrival.missed ? EVENT_STARTED_PART : EVENT_STARTED);
+			d->asking = true;
+		}
+	}
+	begin_asking(d);
+	if (d->state == DEST_RUNS || d->state == DEST_NEEDS)
+		say_ack(d);
+	else if (d->state == DEST_REFUSED && destination_say(d, STREAM_FAILURE, &d->failure))
+		destination_lose(d);
+}
+
+/* What a source says on a new connection. It decides nothing that it had not decided before. */
+static void on_resume(struct destination *d, const struct stream_resume *resume)
+{
+	struct stream_resume mine = {.ticket = d->ticket, .received = d->received};
+	int ret;
+
+	if (resume->stage < STREAM_STAGE_RUN || resume->ticket != d->ticket) {
+		destination_step(d, EVENT_FAILURE); /* it has the guest, or is of another attempt */
+		return;
+	}
+	if (d->state == DEST_REFUSED) {
+		if (destination_say(d, STREAM_FAILURE, &d->failure))
+			destination_lose(d);
+		return;
+	}
+	mine.stage = STREAM_STAGE_READY;
+	if (d->state == DEST_NEEDS)
+		mine.stage = STREAM_STAGE_RUNNING;
+	else if (d->state == DEST_RUNS)
+		mine.stage = STREAM_STAGE_COMPLETE;
+	mine.received = d->arrival.received;
+	ret = destination_say(d, STREAM_RESUME, &mine);
+	if (!ret && d->state == DEST_NEEDS)
+		ret = destination_say_received(d);
+	if (ret)
+		destination_lose(d);
+}
+
+/* The source may go: all is here, or nobody needs the rest. */
+static void say_complete(struct destination *d)
+{
+	struct stream_resume resume = {.stage = STREAM_STAGE_COMPLETE,
+				       .ticket = d->ticket,
+				       .received = d->arrival.received};
+
+	if (destination_say_numbers(d) || destination_say(d, STREAM_RESUME, &resume))
+		destination_lose(d);
+}
+
+static void on_page(struct destination *d, const struct stream_frame *frame)
+{
+	int ret = d->state == DEST_NEEDS ? destination_take_page(d, frame) : -EPROTO;
+
+	/* In DEST_RUNS: that somebody asked for it twice. */
+	if (ret < 0 && d->state != DEST_RUNS)
+		destination_lose(d);
+	if (ret <= 0)
+		return;
+	destination_step(d, EVENT_WHOLE);
+	d->link->bell_fd = -1;
+	say_complete(d);
+}
+
+static void on_frame(struct destination *d, const struct stream_frame *frame)
+{
+	struct stream_resume resume;
+	struct stream_error err;
+	struct stream_run run;
+
+	switch (frame->type) {
+	case STREAM_RUN:
+		if (!stream_control_read(frame, &run, sizeof(run), &err))
+			on_run(d, &run);
+		else
+			destination_lose(d);
+		break;
+	case STREAM_RESUME:
+		if (!stream_control_read(frame, &resume, sizeof(resume), &err))
+			on_resume(d, &resume);
+		else
+			destination_lose(d);
+		break;
+	case STREAM_CANCEL:
+	case STREAM_FAILURE: destination_step(d, EVENT_FAILURE); break;
+	case STREAM_END: destination_step(d, EVENT_END); break;
+	case STREAM_ROUND:
+	case STREAM_PAGES: on_page(d, frame); break;
+	case STREAM_STATISTICS: break;
+	default: destination_lose(d); /* nothing else is said now */
+	}
+}
+
+/* Whoever comes while a migration is under way: the same source again, or somebody else. */
+static void on_caller(struct destination *d, struct link *link, const struct stream_hello *hello)
+{
+	struct stream_error err;
+
+	if (!hello->again ||
+	    memcmp(hello->session, d->hello.session, sizeof(hello->session)) != 0) {
+		destination_turn_away(link, "another guest is on its way to here");
+		return;
+	}
+	/* The old connection is dead for him: so it is for us. */
+	if (d->link)
+		destination_lose(d);
+	d->link = link;
+	if (destination_greet(d, link, hello, &err)) {
+		destination_lose(d);
+		return;
+	}
+	destination_step(d, EVENT_BACK);
+	begin_asking(d);
+}
+
+/* One turn: a frame, somebody at the door, or nothing. */
+static int turn(struct destination *d, struct stream_error *err)
+{
+	struct stream_hello hello;
+	struct stream_frame frame;
+	struct stream_error why;
+	struct link *link;
+	int ret = door_next(d->door, d->link ? 0 : FIRST_MS, d->wake_fd, &link, &hello);
+
+	if (ret < 0)
+		return stream_fail(err, NULL, ret, "called off");
+	if (ret) {
+		on_caller(d, link, &hello);
+		return 0;
+	}
+	if (d->state == DEST_NEEDS && destination_ask(d))
+		destination_lose(d);
+	if (!d->link)
+		return 0;
+	ret = link_receive(d->link, 200, &frame, &why);
+	if (ret == -ECANCELED)
+		return stream_fail(err, NULL, ret, "called off");
+	if (ret > 0)
+		on_frame(d, &frame);
+	else if (ret < 0)
+		destination_lose(d);
+	return 0;
+}
+
+/* From READY on: until both sides know. */
+int destination_hand_over(struct destination *d, struct stream_error *err)
+{
+	uint64_t alone = link_now();
+	int ret = 0;
+
+	while (!migration_over(d->state)) {
+		ret = turn(d, err);
+		if (ret)
+			break;
+		if (d->link)
+			alone = link_now();
+		else if (link_now() - alone > d->patience)
+			destination_step(d, EVENT_GIVE_UP);
+	}
+	/* The guest has ended: nobody needs what is missing. */
+	if (d->state == DEST_NEEDS && d->link) {
+		d->link->broken = 0;
+		say_complete(d);
+	}
+	if (migration_owns(d->state))
+		return 0;
+	if (d->state == DEST_READY || d->state == DEST_WAITING) {
+		/* Its user ends it: the source is told that it will not run here, if it can be. */
+		destination_fail(d, STREAM_FAILED, "called off at the destination");
+		(void)destination_say(d, STREAM_FAILURE, &d->failure);
+	}
+	if (ret)
+		return ret;
+	if (d->failure.text[0])
+		return stream_fail(err, NULL, -EIO, "it could not be started here: %s",
+				   d->failure.text);
+	return stream_fail(err, NULL, -ECANCELED, "the source keeps the guest, or is gone");
+}

@@ -1,0 +1,35 @@
+/* What the files of the side that a guest comes to share; all on its own thread. */
+#ifndef MIGRATION_DESTINATION_INTERNAL_H
+#define MIGRATION_DESTINATION_INTERNAL_H
+
+#include "migration/destination.h"
+
+/* ---- destination.c ---- */
+/* What the table does not know is passed over. */
+void destination_step(struct destination *d, enum migration_event event);
+/* The connection is over. */
+void destination_lose(struct destination *d);
+/* 0 or -errno: what cannot be said any more is found out by the next who reads. */
+int destination_say(struct destination *d, enum stream_type type, void *object);
+/* Why it does not run here; kept for whoever asks later. */
+void destination_fail(struct destination *d, uint8_t kind, const char *text);
+int destination_greet(struct destination *d, struct link *link, const struct stream_hello *theirs,
+		      struct stream_error *err);
+void destination_turn_away(struct link *link, const char *text);
+
+/* ---- destination_handover.c ---- */
+int destination_say_ready(struct destination *d, struct stream_error *err);
+/* From READY on: until both sides know. 0: the guest runs here. */
+int destination_hand_over(struct destination *d, struct stream_error *err);
+
+/* ---- destination_pages.c: the guest runs, pages are missing ---- */
+/* Asks for those that somebody waits for. 0 or -errno: the connection is over. */
+int destination_ask(struct destination *d);
+/* Numbers for people: STATISTICS. */
+int destination_say_numbers(struct destination *d);
+/* Says what is here, to a source that has come back. */
+int destination_say_received(struct destination *d);
+/* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno: it is over. */
+int destination_take_page(struct destination *d, const struct stream_frame *frame);
+
+#endif

@@ -1,0 +1,106 @@
+/* What any thread may see of a migration that goes out, and ask of it. */
+#include <errno.h>
+
+#include "migration/source_internal.h"
+
+int source_step(struct source *s, enum migration_event event)
+{
+	int next = migration_next(s->state, event);
+
+	if (next < 0)
+		return -EPROTO;
+	pthread_mutex_lock(&s->lock);
+	s->progress.state = s->state = (enum migration_state)next;
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+void source_phase(struct source *s, const char *phase)
+{
+	pthread_mutex_lock(&s->lock);
+	s->progress.phase = phase;
+	s->progress.elapsed = link_now() - s->begun;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void source_progress(struct source *s, struct migration_progress *out)
+{
+	pthread_mutex_lock(&s->lock);
+	*out = s->progress;
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool source_in_doubt(struct source *s)
+{
+	bool doubt;
+
+	pthread_mutex_lock(&s->lock);
+	doubt = s->progress.state == SOURCE_DOUBT;
+	pthread_mutex_unlock(&s->lock);
+	return doubt;
+}
+
+bool source_gone(struct source *s)
+{
+	bool gone;
+
+	pthread_mutex_lock(&s->lock);
+	gone = s->progress.state == SOURCE_SERVES || s->progress.state == SOURCE_MOVED;
+	pthread_mutex_unlock(&s->lock);
+	return gone;
+}
+
+int source_postcopy(struct source *s)
+{
+	const enum migration_state state = SOURCE_COPY;
+	int ret = 0;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->progress.state != state)
+		ret = -EALREADY;
+	else
+		s->postcopy = true;
+	pthread_mutex_unlock(&s->lock);
+	return ret;
+}
+
+void source_force(struct source *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->force = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void source_abandon(struct source *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->abandon = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void source_retry(struct source *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->retry = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool source_forced(struct source *s)
+{
+	bool force;
+
+	pthread_mutex_lock(&s->lock);
+	force = s->force;
+	pthread_mutex_unlock(&s->lock);
+	return force;
+}
+
+bool source_abandoned(struct source *s)
+{
+	bool abandon;
+
+	pthread_mutex_lock(&s->lock);
+	abandon = s->abandon;
+	pthread_mutex_unlock(&s->lock);
+	return abandon;
+}

@@ -1,0 +1,164 @@
+/* READY, RUN, ACK: the source gives the guest away, or finds out where it is. */
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "migration/source_internal.h"
+#include "migration/stream_index.h"
+
+static const uint64_t second = 1000000000;
+enum { READY_MS = 30000, TURN_MS = 200, GOODBYE_MS = 2000 };
+
+int source_wait_ready(struct source *s, struct stream_error *err)
+{
+	const uint64_t end = link_now() + (uint64_t)READY_MS * 1000000 + 3 * s->params.downtime;
+	struct stream_ready ready;
+	struct stream_frame frame;
+	int ret;
+
+	while (link_now() < end) {
+		ret = link_receive(s->link, TURN_MS, &frame, err);
+		if (ret < 0)
+			return ret;
+		if (!ret)
+			continue;
+		if (frame.type != STREAM_READY) {
+			ret = source_said(s, &frame, err);
+			if (ret)
+				return ret;
+			continue;
+		}
+		ret = stream_control_read(&frame, &ready, sizeof(ready), err);
+		if (ret)
+			return ret;
+		if (ready.received != s->m->memory.pages - s->missing)
+			return stream_fail(err, &frame, -EPROTO, "pages are missing there");
+		s->ticket = ready.ticket;
+		return source_step(s, EVENT_READY);
+	}
+	return stream_fail(err, NULL, -ETIMEDOUT, "the destination was not ready in time");
+}
+
+int source_say_run(struct source *s)
+{
+	struct stream_run run = {.ticket = s->ticket,
+				 .postcopy = s->missing,
+				 .missing = s->missing,
+				 .guest = s->m->ops->guest_time(s->m->opaque)};
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	run.stopped =
+		(uint64_t)now.tv_sec * second + (uint64_t)now.tv_nsec - (link_now() - s->stopped);
+	/* From the first byte on nobody here knows whether it has arrived. */
+	source_step(s, EVENT_SAY_RUN);
+	return stream_control_write(&s->link->w, STREAM_RUN, s->round, &run);
+}
+
+/* In doubt: what the other side says is the answer. */
+static void take_answer(struct source *s, const struct stream_frame *frame)
+{
+	struct stream_resume resume;
+	struct stream_failure failure;
+	struct stream_error err;
+	struct stream_ack ack;
+
+	switch (frame->type) {
+	case STREAM_ACK:
+		if (!stream_control_read(frame, &ack, sizeof(ack), &err) && ack.ticket == s->ticket)
+			source_step(s, s->missing ? EVENT_ACK_PART : EVENT_ACK);
+		return;
+	case STREAM_RESUME:
+		if (stream_control_read(frame, &resume, sizeof(resume), &err) ||
+		    resume.ticket != s->ticket)
+			return;
+		/* Which pages are there follows. */
+		s->asking = s->missing && resume.stage == STREAM_STAGE_RUNNING;
+		if (resume.stage == STREAM_STAGE_COMPLETE)
+			source_step(s, EVENT_COMPLETE);
+		else if (resume.stage == STREAM_STAGE_RUNNING)
+			source_step(s, s->missing ? EVENT_ACK_PART : EVENT_ACK);
+		else if (resume.stage == STREAM_STAGE_READY && !source_step(s, EVENT_READY))
+			(void)source_say_run(s);
+		return;
+	case STREAM_FAILURE:
+		/* Only what belongs to this migration: a stranger at the same address refuses
+		 * without having said HELLO. */
+		if (!stream_control_read(frame, &failure, sizeof(failure), &err) &&
+		    failure.kind == STREAM_FAILED)
+			source_step(s, EVENT_FAILURE);
+		return;
+	default: return;
+	}
+}
+
+/* RUN was written: until it is known where the guest is. It cannot be called off any more. */
+void source_resolve(struct source *s)
+{
+	uint64_t delay = second / 10;
+
+	if (s->link)
+		s->link->wake_fd = -1;
+	while (s->state == SOURCE_DOUBT && !source_forced(s) && !source_abandoned(s)) {
+		struct stream_error err;
+		struct stream_frame frame;
+		int ret;
+
+		if (!s->link) {
+			source_phase(s, "paused");
+			source_wait_retry(s, &delay);
+			if (source_forced(s) || source_abandoned(s) ||
+			    source_ask_again(s, STREAM_STAGE_RUN)) {
+				source_drop_link(s);
+				continue;
+			}
+		}
+		ret = link_receive(s->link, TURN_MS, &frame, &err);
+		if (ret > 0)
+			take_answer(s, &frame);
+		if (ret < 0 || s->link->broken) {
+			source_drop_link(s);
+			source_step(s, EVENT_LOST);
+		}
+	}
+	if (s->state == SOURCE_DOUBT && source_forced(s))
+		source_step(s, EVENT_FORCE);
+}
+
+/* The destination listens until it knows that we know. */
+void source_say_end(struct source *s)
+{
+	struct stream_end end = {0};
+	struct stream_error err;
+	struct stream_frame frame;
+	int ret;
+
+	if (!s->link || stream_end_write(&s->link->w, &end))
+		return;
+	link_finish(s->link);
+	do
+		ret = link_receive(s->link, GOODBYE_MS, &frame, &err);
+	while (ret > 0);
+}
+
+/* The guest is ours: the destination need not wait for it. If the connection is gone, a new one is
+ * tried once, for a destination that waits in READY. */
+void source_say_cancel(struct source *s, const char *why)
+{
+	struct stream_resume resume = {.stage = STREAM_STAGE_COPY, .ticket = s->ticket};
+	struct stream_cancel cancel = {0};
+	struct stream_error err;
+
+	snprintf(cancel.text, sizeof(cancel.text), "%.199s", why);
+	if (s->link && s->link->broken == -ECANCELED)
+		s->link->broken = 0;
+	if (s->link && s->link->broken)
+		source_drop_link(s);
+	if (!s->link && s->ticket && !source_connect(s, true, -1, &err))
+		(void)stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
+	if (!s->link)
+		return;
+	s->link->wake_fd = -1;
+	if (!stream_control_write(&s->link->w, STREAM_CANCEL, 0, &cancel))
+		link_finish(s->link);
+}

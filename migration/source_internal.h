@@ -1,0 +1,55 @@
+/* What the files of the side that a guest leaves share; all on its own thread. */
+#ifndef MIGRATION_SOURCE_INTERNAL_H
+#define MIGRATION_SOURCE_INTERNAL_H
+
+#include "migration/source.h"
+
+/* ---- source_control.c ---- */
+int source_step(struct source *s, enum migration_event event);
+void source_phase(struct source *s, const char *phase);
+/* What was asked for meanwhile. */
+bool source_forced(struct source *s);
+bool source_abandoned(struct source *s);
+
+/* ---- source_link.c ---- */
+/* The first connection, or another of the same migration; wake_fd -1: not to be stopped. 0 or
+ * -errno with a text: there is none. */
+int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err);
+void source_drop_link(struct source *s);
+/* A new connection, with RESUME at that stage. Cannot be called off. */
+int source_ask_again(struct source *s, enum stream_stage stage);
+/* Asked for, or enough time for another attempt; *delay grows. */
+void source_wait_retry(struct source *s, uint64_t *delay);
+/* What the other side says while we speak: 0: nothing that matters. */
+int source_listen(struct source *s, struct stream_error *err);
+/* A frame that was not asked for: FAILURE, or an error. */
+int source_said(struct source *s, const struct stream_frame *frame, struct stream_error *err);
+
+/* ---- source_handover.c ---- */
+int source_wait_ready(struct source *s, struct stream_error *err);
+/* From its first byte on nobody here knows where the guest is. */
+int source_say_run(struct source *s);
+/* RUN was written: until it is known where the guest is. It cannot be called off any more. */
+void source_resolve(struct source *s);
+/* The guest is theirs and we know it. */
+void source_say_end(struct source *s);
+/* The guest is ours: the destination need not wait for it. */
+void source_say_cancel(struct source *s, const char *why);
+
+/* ---- source_rounds.c ---- */
+/* Description, then rounds until what is left fits into the downtime, then the last one and the
+ * device state, with the guest stopped. */
+int source_copy(struct source *s, struct stream_error *err);
+void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero);
+
+/* ---- source_pages.c: post-copy ---- */
+/* Says which pages the destination has; the others come after the guest. */
+int source_say_received(struct source *s, struct stream_error *err);
+/* The guest runs there: until nothing is missing there, or we are abandoned. */
+void source_serve(struct source *s);
+
+/* ---- source.c ---- */
+/* Pages of one frame: with a limit not more than it lets through in an eighth of a second. */
+unsigned source_batch_limit(const struct source *s);
+
+#endif

@@ -1,0 +1,107 @@
+/* The connections of the side that a guest leaves. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "migration/source_internal.h"
+
+static const uint64_t second = 1000000000;
+
+void source_drop_link(struct source *s)
+{
+	if (s->link)
+		s->wire += s->link->sent;
+	link_close(s->link);
+	s->link = NULL;
+}
+
+int source_said(struct source *s, const struct stream_frame *frame, struct stream_error *err)
+{
+	struct stream_failure failure;
+	int ret;
+
+	if (frame->type == STREAM_STATISTICS)
+		return 0;
+	if (frame->type != STREAM_FAILURE)
+		return stream_fail(err, frame, -EPROTO, "it may not come here");
+	ret = stream_control_read(frame, &failure, sizeof(failure), err);
+	if (ret)
+		return ret;
+	s->refused = failure.kind == STREAM_REFUSED;
+	source_step(s, EVENT_FAILURE);
+	return stream_fail(err, NULL, -ECONNREFUSED, "the destination %s: %.*s",
+			   s->refused ? "refuses" : "has failed", STREAM_TEXT, failure.text);
+}
+
+int source_listen(struct source *s, struct stream_error *err)
+{
+	struct stream_frame frame;
+	int ret = link_receive(s->link, 0, &frame, err);
+
+	return ret > 0 ? source_said(s, &frame, err) : ret;
+}
+
+/* HELLO in both directions, on a new connection. */
+static int greet(struct source *s, bool again, struct stream_error *err)
+{
+	struct stream_hello theirs;
+	struct stream_frame frame;
+	int ret;
+
+	s->hello.again = again;
+	/* Who hangs up at once may have said why. */
+	(void)stream_hello_write(&s->link->w, &s->hello);
+	ret = link_receive(s->link, -1, &frame, err);
+	if (ret < 0)
+		return ret;
+	if (frame.type == STREAM_FAILURE)
+		return source_said(s, &frame, err);
+	if (frame.type != STREAM_HELLO)
+		return stream_fail(err, &frame, -EPROTO, "HELLO must be the first");
+	ret = stream_hello_read(&frame, &theirs, err);
+	return ret ? ret : stream_agree(&s->hello, &theirs, &s->agreement, err);
+}
+
+/* wake_fd -1: not to be stopped. */
+int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err)
+{
+	int fd = s->dial(s->opaque, wake_fd, err), ret;
+
+	if (fd < 0)
+		return fd;
+	ret = link_open(&s->link, fd, 0, wake_fd);
+	if (ret)
+		return stream_fail(err, NULL, ret, "no memory");
+	s->link->limit = s->params.bandwidth;
+	ret = greet(s, again, err);
+	if (ret)
+		source_drop_link(s);
+	return ret;
+}
+
+/* Asked for, or enough time for another attempt; *delay grows. */
+void source_wait_retry(struct source *s, uint64_t *delay)
+{
+	const uint64_t most = s->retry_max ? s->retry_max : 2 * second, end = link_now() + *delay;
+	bool now = false;
+
+	while (!now && link_now() < end) {
+		usleep(20000);
+		pthread_mutex_lock(&s->lock);
+		now = s->retry || s->force || s->abandon;
+		s->retry = false;
+		pthread_mutex_unlock(&s->lock);
+	}
+	*delay = *delay * 2 < most ? *delay * 2 : most;
+}
+
+int source_ask_again(struct source *s, enum stream_stage stage)
+{
+	struct stream_resume resume = {.stage = (uint8_t)stage, .ticket = s->ticket};
+	struct stream_error err;
+	int ret = source_connect(s, true, -1, &err);
+
+	if (ret)
+		return ret;
+	source_step(s, EVENT_BACK);
+	return stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
+}
