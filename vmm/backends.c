@@ -62,6 +62,14 @@ static int open_tap(struct backends *b, const struct net_config *config, unsigne
 	int fds[NET_QUEUES_MAX], ret;
 	unsigned count;
 
+	if (b->later) {
+		ret = net_tap_look(config->tap, queues, &count, why, why_len);
+		if (!ret)
+			return net_tap_create(out, NULL, count, config->tap, &b->host, why,
+					      why_len);
+		if (ret != -ENODEV)
+			return ret;
+	}
 	ret = net_tap_open(config->tap, queues, fds, &count, why, why_len);
 	return ret ? ret : net_tap_create(out, fds, count, config->tap, &b->host, why, why_len);
 }
@@ -70,7 +78,7 @@ static int open_stream(struct backends *b, const struct net_config *config, stru
 		       char *why, size_t why_len)
 {
 	const char *path = config->stream + strlen("unix:");
-	int fd, ret = net_stream_open(path, &fd, why, why_len);
+	int fd = -1, ret = net_stream_open(path, b->later ? NULL : &fd, why, why_len);
 
 	return ret ? ret : net_stream_create(out, fd, path, &b->host, why, why_len);
 }

@@ -114,12 +114,12 @@ struct net_user_config {
 int net_user_create(struct net **out, const struct net_user_config *config,
 		    const struct backend_host *host, char *why, size_t why_len);
 /* Tap descriptors, one for each queue pair, of net_tap_open() (devices/net/open.h); owned
- * afterwards, also on failure. */
+ * afterwards, also on failure. NULL: acquire opens the device, with `count` queues. */
 int net_tap_create(struct net **out, const int *fds, unsigned count, const char *name,
 		   const struct backend_host *host, char *why, size_t why_len);
 /* A connected unix stream socket: each frame behind its length, 32 bits big endian (QEMU's
  * `-netdev stream`, passt). fd is owned afterwards, also on failure. When the other side goes the
- * link is down and `path` is tried again and again; the guest goes on. */
+ * link is down and `path` is tried again and again; the guest goes on. -1: acquire connects. */
 int net_stream_create(struct net **out, int fd, const char *path, const struct backend_host *host,
 		      char *why, size_t why_len);
 

@@ -2,12 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -104,11 +107,61 @@ int net_tap_open(const char *name, unsigned want, int *fds, unsigned *count, cha
 	return ret;
 }
 
+/* By what its driver says, which anybody may ask. */
+static bool is_tap(const char *name)
+{
+	struct ethtool_drvinfo info = {.cmd = ETHTOOL_GDRVINFO};
+	struct ifreq ifr = {.ifr_data = (char *)&info};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool found;
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	found = fd >= 0 && !ioctl(fd, SIOCETHTOOL, &ifr) && !strcmp(info.driver, "tun") &&
+		!strcmp(info.bus_info, "tap");
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
+int net_tap_look(const char *name, unsigned want, unsigned *count, char *why, size_t why_len)
+{
+	int fd, ret;
+
+	*count = 1;
+	if (!*name || strlen(name) >= IFNAMSIZ || !if_nametoindex(name))
+		return -ENODEV;
+	if (!is_tap(name)) {
+		explain_tap(name, -EINVAL, why, why_len);
+		return -EINVAL;
+	}
+	/* One for a single queue is free or in use; one for several wants to be told so. */
+	ret = attach(name, 0, &fd);
+	if (!ret)
+		close(fd);
+	if (!ret || ret == -EBUSY)
+		return 0;
+	if (ret == -EINVAL) {
+		*count = want;
+		return 0;
+	}
+	explain_tap(name, ret, why, why_len);
+	return ret;
+}
+
 /* ---- stream ---- */
+
+static int look_for_socket(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st))
+		return -errno;
+	return S_ISSOCK(st.st_mode) ? 0 : -ENOTSOCK;
+}
 
 int net_stream_open(const char *path, int *fd, char *why, size_t why_len)
 {
-	int ret = net_stream_connect(path, fd);
+	int ret = fd ? net_stream_connect(path, fd) : look_for_socket(path);
 
 	switch (-ret) {
 	case 0: break;

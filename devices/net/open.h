@@ -11,7 +11,10 @@
  * them, one if it was not made for several. All close-on-exec and non-blocking. */
 int net_tap_open(const char *name, unsigned want, int *fds, unsigned *count, char *why,
 		 size_t why_len);
-/* Connects to a unix stream socket. */
+/* The same for a device that another ferry may still have: looks at it and leaves it alone. -ENODEV
+ * without a text: there is no such interface yet. */
+int net_tap_look(const char *name, unsigned want, unsigned *count, char *why, size_t why_len);
+/* Connects to a unix stream socket; fd NULL: looks whether there is one. */
 int net_stream_open(const char *path, int *fd, char *why, size_t why_len);
 /* The same without words; non-blocking: -EAGAIN: its backlog is full. */
 int net_stream_connect(const char *path, int *fd);

@@ -392,7 +392,9 @@ int net_stream_create(struct net **out, int fd, const char *path, const struct b
 		s->retry_s = RETRY_FIRST_S;
 		s->timer = host->timers->create(host->timers->opaque, retry, s, "stream");
 		s->work = host->works->create(host->works->opaque, look_again, s);
-		ret = s->timer && s->work ? watch(s) : -ENOMEM;
+		ret = s->timer && s->work ? 0 : -ENOMEM;
+		if (!ret && fd >= 0)
+			ret = watch(s);
 	}
 	if (!ret) {
 		*out = &s->net;
@@ -401,7 +403,7 @@ int net_stream_create(struct net **out, int fd, const char *path, const struct b
 	snprintf(why, why_len, "stream=unix:%s: %s", path, strerror(-ret));
 	if (s)
 		stream_destroy(&s->net);
-	else
+	else if (fd >= 0)
 		close(fd);
 	return ret;
 }

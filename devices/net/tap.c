@@ -17,13 +17,14 @@
 
 #include "devices/net/frame.h"
 #include "devices/net/net.h"
+#include "devices/net/open.h"
 #include "devices/util.h"
 
 struct tap;
 struct tap_queue {
 	struct tap *tap;
 	unsigned n;
-	int fd;
+	int fd; /* -1: given up, or not taken yet */
 	struct watch *watch;
 	uint32_t events;
 	bool wanted, full, detached;
@@ -36,13 +37,16 @@ struct tap {
 	struct net_client client;
 	struct backend_host host;
 	char name[32];
-	unsigned announce; /* how often still (RFC 5227 calls it a good habit) */
+	unsigned agreed, used; /* what the driver has agreed to: offloads, queue pairs */
+	unsigned announced;    /* how often (RFC 5227 calls it a good habit) */
 	uint8_t mac[6];
 	struct vtimer *timer;
 	struct work *work; /* to look at packets that were read already */
 	struct tap_queue *queue[NET_QUEUES_MAX];
 };
-enum { ANNOUNCEMENTS = 3 };
+/* After so many ms each: a bridge's port may need a moment to open. */
+static const uint16_t announcements[] = {0, 50, 100, 200, 400};
+enum { ANNOUNCEMENTS = sizeof(announcements) / sizeof(announcements[0]) };
 
 /* ---- events ---- */
 
@@ -56,20 +60,31 @@ static void set_events(struct tap_queue *q)
 	(void)q->tap->host.watches->mod(q->watch, events);
 }
 
+static void set_link(struct tap *t, bool up)
+{
+	if (t->net.link == up)
+		return;
+	t->net.link = up;
+	if (t->client.link)
+		t->client.link(t->client.opaque, up);
+}
+
+static void unwatch(struct tap_queue *q)
+{
+	if (q->watch)
+		q->tap->host.watches->del(q->watch);
+	q->watch = NULL;
+}
+
 /* The device has been deleted. */
 static void gone(struct tap *t)
 {
 	if (!t->net.link)
 		return;
-	t->net.link = false;
 	dev_log("tap", "%s is gone: the link is down", t->name);
-	for (unsigned i = 0; i < t->net.pairs; i++) {
-		if (t->queue[i]->watch)
-			t->host.watches->del(t->queue[i]->watch);
-		t->queue[i]->watch = NULL;
-	}
-	if (t->client.link)
-		t->client.link(t->client.opaque, false);
+	for (unsigned i = 0; i < t->net.pairs; i++)
+		unwatch(t->queue[i]);
+	set_link(t, false);
 }
 
 static void ready(void *opaque, uint32_t events)
@@ -137,9 +152,10 @@ static void announce(void *opaque)
 
 	frame_rarp(packet + NET_HEADER, t->mac);
 	(void)tap_send(&t->net, 0, &iov, 1);
-	if (--t->announce)
+	if (++t->announced < ANNOUNCEMENTS)
 		t->host.timers->set(t->timer,
-				    t->host.clock->now(t->host.clock->opaque) + NS_PER_S / 5);
+				    t->host.clock->now(t->host.clock->opaque) +
+					    announcements[t->announced] * (NS_PER_S / 1000));
 }
 
 /* ---- the back end ---- */
@@ -176,7 +192,8 @@ static void look_again(void *opaque)
 	}
 }
 
-static void tap_negotiated(struct net *net, unsigned offloads, unsigned pairs)
+/* Tells the kernel what the driver has agreed to. */
+static void apply(struct tap *t)
 {
 	static const struct {
 		unsigned offload, flag;
@@ -185,20 +202,19 @@ static void tap_negotiated(struct net *net, unsigned offloads, unsigned pairs)
 		     {NET_TSO6, TUN_F_TSO6},
 		     {NET_TSO_ECN, TUN_F_TSO_ECN},
 		     {NET_UFO, TUN_F_UFO}};
-	struct tap *t = (struct tap *)net;
 	unsigned value = 0;
 
 	for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
-		if (offloads & flags[i].offload)
+		if (t->agreed & flags[i].offload)
 			value |= flags[i].flag;
 	}
 	if (!(value & (TUN_F_TSO4 | TUN_F_TSO6)))
 		value &= ~(unsigned)TUN_F_TSO_ECN;
 	(void)ioctl(t->queue[0]->fd, TUNSETOFFLOAD, value);
 	/* A queue that nobody reads must not be given packets. */
-	for (unsigned i = 1; i < net->pairs; i++) {
+	for (unsigned i = 1; i < t->net.pairs; i++) {
 		struct tap_queue *q = t->queue[i];
-		const bool detach = i >= pairs;
+		const bool detach = i >= t->used;
 		struct ifreq ifr = {.ifr_flags = detach ? IFF_DETACH_QUEUE : IFF_ATTACH_QUEUE};
 
 		if (detach != q->detached && !ioctl(q->fd, TUNSETQUEUE, &ifr))
@@ -206,12 +222,85 @@ static void tap_negotiated(struct net *net, unsigned offloads, unsigned pairs)
 	}
 }
 
-static int tap_acquire(struct net *net, const uint8_t mac[6])
+static void tap_negotiated(struct net *net, unsigned offloads, unsigned pairs)
 {
 	struct tap *t = (struct tap *)net;
 
+	t->agreed = offloads;
+	t->used = pairs;
+	if (t->queue[0]->fd >= 0)
+		apply(t);
+}
+
+/* ---- hand-over ---- */
+
+static void close_queue(struct tap_queue *q)
+{
+	unwatch(q);
+	if (q->fd >= 0)
+		close(q->fd);
+	q->fd = -1;
+	q->detached = false;
+}
+
+/* What was read and not taken stays: it is given to the guest if that comes back. */
+static int tap_release(struct net *net)
+{
+	struct tap *t = (struct tap *)net;
+
+	for (unsigned i = 0; i < net->pairs; i++)
+		close_queue(t->queue[i]);
+	return 0;
+}
+
+static int watch(struct tap_queue *q)
+{
+	const struct watch_source *watches = q->tap->host.watches;
+
+	q->events = 0;
+	return watches->add(watches->opaque, q->fd, 0, ready, q, &q->watch);
+}
+
+static int open_again(struct tap *t)
+{
+	int fds[NET_QUEUES_MAX], ret;
+	unsigned count;
+	char why[300];
+
+	ret = net_tap_open(t->name, t->net.pairs, fds, &count, why, sizeof(why));
+	if (ret) {
+		dev_log("tap", "%s", why);
+		return ret;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		t->queue[i]->fd = fds[i];
+		ret = ret ?: watch(t->queue[i]);
+	}
+	if (count < t->net.pairs) {
+		dev_log("tap", "%s has %u of the %u queues that the guest's card has", t->name,
+			count, t->net.pairs);
+		ret = -EINVAL;
+	}
+	if (ret) {
+		tap_release(&t->net);
+		return ret;
+	}
+	apply(t);
+	for (unsigned i = 0; i < count; i++)
+		set_events(t->queue[i]);
+	set_link(t, true);
+	return 0;
+}
+
+static int tap_acquire(struct net *net, const uint8_t mac[6])
+{
+	struct tap *t = (struct tap *)net;
+	int ret = t->queue[0]->fd < 0 ? open_again(t) : 0;
+
+	if (ret)
+		return ret;
 	memcpy(t->mac, mac, sizeof(t->mac));
-	t->announce = ANNOUNCEMENTS;
+	t->announced = 0;
 	announce(t);
 	return 0;
 }
@@ -223,8 +312,7 @@ static void tap_destroy(struct net *net)
 	for (unsigned i = 0; i < net->pairs; i++) {
 		if (!t->queue[i])
 			continue;
-		if (t->queue[i]->watch)
-			t->host.watches->del(t->queue[i]->watch);
+		unwatch(t->queue[i]);
 		free(t->queue[i]);
 	}
 	if (t->timer)
@@ -236,10 +324,7 @@ static void tap_destroy(struct net *net)
 
 static void tap_close(struct net *net)
 {
-	struct tap *t = (struct tap *)net;
-
-	for (unsigned i = 0; i < net->pairs; i++)
-		close(t->queue[i]->fd);
+	tap_release(net);
 	tap_destroy(net);
 }
 
@@ -250,6 +335,7 @@ static const struct net_ops tap_ops = {
 	.taken = tap_taken,
 	.want = tap_want,
 	.negotiated = tap_negotiated,
+	.release = tap_release,
 	.acquire = tap_acquire,
 	.destroy = tap_close,
 };
@@ -264,20 +350,22 @@ static int add_queue(struct tap *t, unsigned n, int fd)
 	q->tap = t;
 	q->n = n;
 	q->fd = fd;
-	return t->host.watches->add(t->host.watches->opaque, fd, 0, ready, q, &q->watch);
+	return fd < 0 ? 0 : watch(q);
 }
 
-/* What this kernel can leave undone: all, or all but what newer ones have dropped. */
+/* What this kernel can leave undone: all, or all but what some have dropped (4.13). Of a device
+ * that is taken later (-1): all; what a guest has not been offered it has not agreed to. */
 static unsigned offloads_of(int fd)
 {
 	const unsigned most = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 	unsigned offloads = 0;
 
-	if (!ioctl(fd, TUNSETOFFLOAD, most | TUN_F_UFO))
+	if (fd < 0 || !ioctl(fd, TUNSETOFFLOAD, most | TUN_F_UFO))
 		offloads = NET_CSUM | NET_TSO4 | NET_TSO6 | NET_TSO_ECN | NET_UFO;
 	else if (!ioctl(fd, TUNSETOFFLOAD, most))
 		offloads = NET_CSUM | NET_TSO4 | NET_TSO6 | NET_TSO_ECN;
-	(void)ioctl(fd, TUNSETOFFLOAD, 0);
+	if (fd >= 0)
+		(void)ioctl(fd, TUNSETOFFLOAD, 0);
 	return offloads;
 }
 
@@ -290,7 +378,7 @@ static int start(struct tap *t, const int *fds, unsigned count)
 	if (!t->timer || !t->work)
 		return -ENOMEM;
 	for (unsigned i = 0; i < count && !ret; i++)
-		ret = add_queue(t, i, fds[i]);
+		ret = add_queue(t, i, fds ? fds[i] : -1);
 	return ret;
 }
 
@@ -303,8 +391,9 @@ int net_tap_create(struct net **out, const int *fds, unsigned count, const char 
 	if (t) {
 		t->net = (struct net){.ops = &tap_ops,
 				      .pairs = count,
-				      .offloads = offloads_of(fds[0]),
+				      .offloads = offloads_of(fds ? fds[0] : -1),
 				      .link = true};
+		t->used = count;
 		t->host = *host;
 		snprintf(t->name, sizeof(t->name), "%s", name);
 		snprintf(t->net.mechanism, sizeof(t->net.mechanism), "tap %s, %u queue%s", name,
@@ -318,7 +407,7 @@ int net_tap_create(struct net **out, const int *fds, unsigned count, const char 
 	snprintf(why, why_len, "tap=%s: %s", name, strerror(-ret));
 	if (t)
 		tap_destroy(&t->net);
-	for (unsigned i = 0; i < count; i++)
+	for (unsigned i = 0; i < count && fds; i++)
 		close(fds[i]);
 	return ret;
 }

@@ -140,12 +140,80 @@ static void test_packets(void)
 	dev_advance(&t.w, 2 * NS_PER_S);
 	for (count = 0; recv(raw, got, sizeof(got), MSG_DONTWAIT) > 0;)
 		count += frame_get16(got + 12) == 0x8035 && !memcmp(got + 6, mac, 6);
-	CHECK_EQ(count, 3);
+	CHECK_EQ(count, 5);
 	close(raw);
 	net->ops->destroy(net);
 	for (unsigned i = 0; i < NH_WATCHES; i++)
 		CHECK(!host.watch[i].used);
 	dev_world_free(&t.w);
+}
+
+/* One ferry has it, another one waits for it: each as it is given up. */
+static void test_hand_over(const char *name, unsigned queues)
+{
+	int fds[NET_QUEUES_MAX], raw;
+	uint8_t packet[60] = {0};
+	struct nh_client second;
+	struct net *from, *to;
+	char why[300] = "";
+	unsigned count;
+
+	memset(&t, 0, sizeof(t));
+	dev_world_init(&t.w);
+	nh_init(&host, &t);
+	CHECK_EQ(net_tap_open(name, 2, fds, &count, why, sizeof(why)), 0);
+	CHECK_EQ(net_tap_create(&from, fds, count, name, &host.host, why, sizeof(why)), 0);
+	CHECK_EQ(net_tap_look(name, 2, &count, why, sizeof(why)), 0);
+	CHECK_EQ(count, queues);
+	CHECK_EQ(net_tap_create(&to, NULL, count, name, &host.host, why, sizeof(why)), 0);
+	CHECK_EQ(to->offloads & from->offloads, from->offloads);
+	nc_attach(&client, from);
+	from->ops->negotiated(from, NET_CSUM | NET_TSO4, 1);
+	nc_attach(&second, to);
+	to->ops->want(to, queues - 1, true);
+	if (queues == 1)
+		CHECK_EQ(to->ops->acquire(to, mac), -EBUSY);
+	CHECK_EQ(from->ops->release(from), 0);
+	CHECK_EQ(to->ops->acquire(to, mac), 0);
+	to->ops->negotiated(to, NET_CSUM | NET_TSO4, queues);
+	up(name);
+	raw = packets(name);
+	memset(packet, 0xff, 6);
+	memcpy(packet + 6, mac, 6);
+	packet[12] = 0x88;
+	packet[13] = 0xb5;
+	CHECK_EQ(send(raw, packet, 60, 0), 60);
+	for (unsigned i = 0; i < 100 && !second.count; i++)
+		nh_turn(&host, 10);
+	CHECK(second.count > 0 && !client.count);
+	/* And back, as after a start that failed; what was agreed on holds. */
+	CHECK_EQ(to->ops->release(to), 0);
+	CHECK_EQ(from->ops->acquire(from, mac), 0);
+	second.count = 0;
+	CHECK_EQ(send(raw, packet, 60, 0), 60);
+	for (unsigned i = 0; i < 100 && !client.count; i++)
+		nh_turn(&host, 10);
+	CHECK(client.count > 0 && !second.count);
+	close(raw);
+	to->ops->destroy(to);
+	from->ops->destroy(from);
+	for (unsigned i = 0; i < NH_WATCHES; i++)
+		CHECK(!host.watch[i].used);
+	dev_world_free(&t.w);
+}
+
+static void test_look(void)
+{
+	char why[300] = "";
+	unsigned count;
+
+	CHECK_EQ(net_tap_look("one", 4, &count, why, sizeof(why)), 0);
+	CHECK_EQ(count, 1);
+	CHECK_EQ(net_tap_look("many", 4, &count, why, sizeof(why)), 0);
+	CHECK_EQ(count, 4);
+	CHECK_EQ(net_tap_look("lo", 1, &count, why, sizeof(why)), -EINVAL);
+	CHECK(strstr(why, "no tap device"));
+	CHECK_EQ(net_tap_look("none", 1, &count, why, sizeof(why)), -ENODEV);
 }
 
 int main(void)
@@ -157,6 +225,9 @@ int main(void)
 		return 77;
 	}
 	test_open();
+	test_look();
 	test_packets();
+	test_hand_over("one", 1);
+	test_hand_over("many", 2);
 	return dev_result("net tap");
 }
