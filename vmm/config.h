@@ -53,6 +53,8 @@ struct disk_config {
 	bool read_only;
 	char *serial;
 	uint32_t cache, aio, format, full;
+	/* No field: bytes that it had where the machine comes from; 0: not known. */
+	uint64_t size;
 };
 
 /* One of none, user, tap, stream is set. */

@@ -14,6 +14,9 @@
 static const char *const local_fields[] = {"engine",  "shared", "hugepages", "overcommit",
 					   "pidfile", "stats",	"detach",    "quiet"};
 
+/* One for each disk: a file of another size is none of the guest's. */
+static const char size_item[] = "disk-size";
+
 static bool is_local(const char *name)
 {
 	for (unsigned i = 0; i < sizeof(local_fields) / sizeof(local_fields[0]); i++) {
@@ -182,6 +185,8 @@ int description_write(struct stream_writer *w, const struct run_config *config, 
 		if (!is_local(f->name))
 			ret = put_field(&buf, f, config, defaults);
 	}
+	for (uint32_t i = 0; i < config->disk_count && !ret; i++)
+		ret = stream_item_put_number(&buf, false, size_item, config->disk[i].size);
 	if (!ret)
 		ret = stream_write_bytes(w, STREAM_DESCRIPTION, 0, buf.data, buf.len);
 	if (ret)
@@ -190,6 +195,21 @@ int description_write(struct stream_writer *w, const struct run_config *config, 
 	free(defaults);
 	field_buf_free(&buf);
 	return ret;
+}
+
+/* Of the disks, in their order, behind them. */
+static int read_size(const struct stream_frame *frame, const struct stream_item *item,
+		     struct run_config *config, uint32_t n, struct error *err)
+{
+	struct stream_error why;
+	uint64_t size;
+	int ret = stream_item_number(frame, item, INT64_MAX, &size, &why);
+
+	if (ret)
+		return error_set(err, ret, "%s", why.text);
+	if (n < config->disk_count)
+		config->disk[n].size = size;
+	return 0;
 }
 
 static int read_item(const struct stream_frame *frame, const struct stream_item *item,
@@ -220,11 +240,14 @@ int description_read(const struct stream_frame *frame, struct run_config *config
 {
 	struct stream_error why;
 	struct stream_item item;
-	uint32_t at = 0;
+	uint32_t at = 0, sizes = 0;
 	int ret;
 
 	while ((ret = stream_item_next(frame, &at, &item, &why)) > 0) {
-		ret = read_item(frame, &item, config, err);
+		if (!strcmp(item.name, size_item))
+			ret = read_size(frame, &item, config, sizes++, err);
+		else
+			ret = read_item(frame, &item, config, err);
 		if (ret)
 			return ret;
 	}

@@ -2,7 +2,8 @@
  * A machine's configuration as the migration stream carries it: the rows of run_config_fields as
  * names and values. What belongs to one host (engine, kind of memory, pid file...) is not sent.
  * A value other than the default must be understood by the reader; one that is the default may be
- * skipped, so that a ferry without the field still takes the machine.
+ * skipped, so that a ferry without the field still takes the machine. Beside the fields the sizes
+ * of disks are sent (disk[].size, which may be skipped).
  */
 #ifndef VMM_DESCRIPTION_H
 #define VMM_DESCRIPTION_H

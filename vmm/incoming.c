@@ -68,7 +68,7 @@ static int restore_begin(struct vm_arrival *arrival, struct vm *vm, struct error
 	int ret;
 
 	in->vm = vm;
-	ret = incoming_check_memory(in, &in->file.arrival.memory, err);
+	ret = incoming_check(in, &in->file.arrival.memory, err);
 	if (ret)
 		return ret;
 	ret = in->how->eager ? migration_file_load(&in->file, &why)

@@ -51,9 +51,8 @@ void incoming_missing_exit(struct incoming *in);
 
 /* ---- incoming_sink.c ---- */
 extern const struct migration_sink_ops incoming_sink; /* opaque: struct incoming */
-/* The machine has the memory that the stream has. */
-int incoming_check_memory(struct incoming *in, const struct stream_memory *memory,
-			  struct error *err);
+/* The machine has the memory that the stream has, and disks of the size that they had. */
+int incoming_check(struct incoming *in, const struct stream_memory *memory, struct error *err);
 void incoming_init(struct incoming *in, const struct incoming_config *how);
 void incoming_exit(struct incoming *in);
 

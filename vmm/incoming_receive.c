@@ -197,7 +197,7 @@ static int receive_begin(struct vm_arrival *arrival, struct vm *vm, struct error
 	int ret;
 
 	in->vm = vm;
-	ret = incoming_check_memory(in, &in->from.arrival.memory, err);
+	ret = incoming_check(in, &in->from.arrival.memory, err);
 	if (ret)
 		return ret;
 	loop_call_init(&in->call, vm->loop);

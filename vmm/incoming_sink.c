@@ -1,5 +1,6 @@
 /* The machine that comes, as a migration sees it (migration/machine.h). */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,6 +70,7 @@ static int sink_load(void *opaque, const void *state, size_t len, struct stream_
 static int sink_start(void *opaque, const struct stream_run *run, struct stream_error *err)
 {
 	struct incoming *in = opaque;
+	const uint64_t since = link_now();
 	struct error why = {""};
 	int ret;
 
@@ -77,6 +79,9 @@ static int sink_start(void *opaque, const struct stream_run *run, struct stream_
 	ret = vm_acquire(in->vm, &why);
 	if (ret)
 		return stream_fail(err, NULL, ret, "%s", why.text);
+	/* That may have taken a while, a disk's server for example. */
+	if (run && !(in->vm->holds & VM_HOLD_USER))
+		loop_clock_set(in->vm->loop, run->guest + link_now() - since);
 	vm_resume(in->vm, VM_HOLD_MOVE);
 	return 0;
 }
@@ -132,8 +137,22 @@ const struct migration_sink_ops incoming_sink = {
 	.complete = sink_complete,
 };
 
-int incoming_check_memory(struct incoming *in, const struct stream_memory *memory,
-			  struct error *err)
+static int check_disks(const struct vm *vm, struct error *err)
+{
+	for (uint32_t i = 0; i < vm->config->disk_count; i++) {
+		const struct disk_config *disk = &vm->config->disk[i];
+		const uint64_t here = vm->backends.block[i]->size;
+
+		if (disk->size && disk->size != here)
+			return error_set(err, -EINVAL,
+					 "--disk: %s has %" PRIu64
+					 " bytes here, the guest's disk has %" PRIu64,
+					 disk->file, here, disk->size);
+	}
+	return 0;
+}
+
+int incoming_check(struct incoming *in, const struct stream_memory *memory, struct error *err)
 {
 	struct stream_memory mine;
 
@@ -143,10 +162,10 @@ int incoming_check_memory(struct incoming *in, const struct stream_memory *memor
 		    mine.region[i].count != memory->region[i].count)
 			mine.count = 0;
 	}
-	return mine.count == memory->count
-		       ? 0
-		       : error_set(err, -EPROTO,
-				   "the stream's memory is not that of the machine it describes");
+	if (mine.count != memory->count)
+		return error_set(err, -EPROTO,
+				 "the stream's memory is not that of the machine it describes");
+	return check_disks(in->vm, err);
 }
 
 void incoming_init(struct incoming *in, const struct incoming_config *how)

@@ -213,6 +213,7 @@ const char *vm_state_name(const struct vm *vm)
 
 int vm_acquire(struct vm *vm, struct error *err)
 {
+	struct error ignored;
 	int ret = 0;
 
 	for (unsigned i = 0; i < vm->board.device_count && !ret; i++) {
@@ -227,18 +228,23 @@ int vm_acquire(struct vm *vm, struct error *err)
 	/* They go on by themselves: not before the machine does. */
 	prepare_devices(vm);
 	if (ret)
-		vm_release(vm);
+		(void)vm_release(vm, &ignored);
 	return ret;
 }
 
-void vm_release(struct vm *vm)
+int vm_release(struct vm *vm, struct error *err)
 {
+	int ret = 0;
+
 	for (unsigned i = 0; i < vm->board.device_count; i++) {
 		struct device *dev = vm->board.devices[i];
+		int one = dev->ops->release ? dev->ops->release(dev) : 0;
 
-		if (dev->ops->release)
-			dev->ops->release(dev);
+		if (one && !ret)
+			ret = error_set(err, one, "%s cannot be given up: %s", dev->name,
+					strerror(-one));
 	}
+	return ret;
 }
 
 void vm_absent(struct vm *vm)

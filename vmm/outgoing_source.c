@@ -73,8 +73,7 @@ static int source_stop(void *opaque, struct stream_error *err)
 static void release_now(void *arg)
 {
 	struct outgoing *o = arg;
-	vm_release(o->vm);
-	answer(o, 0);
+	answer(o, vm_release(o->vm, &o->err));
 }
 
 static int source_release(void *opaque, struct stream_error *err)
@@ -232,6 +231,8 @@ int outgoing_source_init(struct outgoing *o, struct error *err)
 	o->source = (struct migration_source){
 		.ops = &source_ops, .opaque = o, .arch = "x86_64", .ferry = FERRY_VERSION};
 	memory_layout(&vm->memory, &o->source.memory);
+	for (uint32_t i = 0; i < o->description.disk_count && !ret; i++)
+		o->description.disk[i].size = vm->backends.block[i]->size;
 	if (!ret)
 		ret = s2_thread_init(&o->s2, vm->memory.s2, "migration");
 	return ret ? error_set(err, ret, "cannot begin: %s", strerror(-ret)) : 0;

@@ -165,9 +165,10 @@ void vm_resume(struct vm *vm, enum vm_hold hold);
  * if its user had paused it, and the requests start again when he lets it go on. */
 void vm_disk_full(void *opaque, struct device *dev);
 /* What devices have of the host: taken (-errno with a text; none of it is taken then), or given up
- * for another process. The machine stands still, and does so afterwards. */
+ * for another process (all that can be; -errno with a text if that cannot go on with the rest, a
+ * disk's unwritten data for example). The machine stands still, and does so afterwards. */
 int vm_acquire(struct vm *vm, struct error *err);
-void vm_release(struct vm *vm);
+int vm_release(struct vm *vm, struct error *err);
 /* The guest goes on elsewhere: this machine ends. */
 void vm_moved(struct vm *vm);
 /* It was to come from elsewhere and does not: this machine ends, with vm->engine_error. */

@@ -68,8 +68,9 @@ struct block_ops {
 	void (*submit)(struct block *b, struct block_request *request);
 	void (*commit)(struct block *b);
 	/* Hand-over: as in struct device_ops; drained by then. May be NULL. */
-	int (*release)(struct block *b); /* image locks are given up */
-	int (*acquire)(struct block *b); /* -EBUSY: another process has it */
+	int (*release)(
+		struct block *b); /* image locks are given up; what was written can be seen */
+	int (*acquire)(struct block *b); /* -EBUSY: another process has it; -EINVAL: another size */
 	/* Nothing is in flight. Frees b. */
 	void (*destroy)(struct block *b);
 };

@@ -3,9 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "devices/block/lock.h"
@@ -141,10 +145,45 @@ bool file_stepped(struct file *f, struct block_request *r, int64_t ret)
 
 /* ---- life -------------------------------------------------------------------------------- */
 
+/* File systems that only this host can have: their page cache is the truth. */
+static bool is_remote(int fd)
+{
+	static const uint32_t local[] = {0xef53 /* ext4 */,	 0x58465342 /* XFS */,
+					 0x9123683e /* btrfs */, 0xf2f52010 /* F2FS */,
+					 0x01021994 /* tmpfs */, 0x794c7630 /* overlayfs */};
+	struct statfs fs;
+	struct stat st;
+
+	if (fstat(fd, &st) || fstatfs(fd, &fs) || !S_ISREG(st.st_mode))
+		return true;
+	for (unsigned i = 0; i < sizeof(local) / sizeof(local[0]); i++)
+		if ((uint32_t)fs.f_type == local[i])
+			return false;
+	return true;
+}
+
+int file_size(int fd, uint64_t *size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (S_ISREG(st.st_mode))
+		*size = (uint64_t)st.st_size;
+	else if (!S_ISBLK(st.st_mode))
+		return -EINVAL;
+	else if (ioctl(fd, BLKGETSIZE64, size))
+		return -errno;
+	return 0;
+}
+
+/* The guest may go on at another host: what it has written and not flushed must be there, too. */
 int file_release(struct block *b)
 {
 	struct file *f = (struct file *)b;
 
+	if (f->remote && !b->read_only && !f->unsafe && fdatasync(f->fd))
+		return -errno;
 	if (f->locked)
 		block_unlock(f->fd);
 	f->locked = false;
@@ -154,10 +193,27 @@ int file_release(struct block *b)
 int file_acquire(struct block *b)
 {
 	struct file *f = (struct file *)b;
+	uint64_t size = 0;
 	int ret = f->locked ? 0 : block_lock(f->fd, !b->read_only);
 
+	if (ret == -EBUSY)
+		return ret;
+	/* Where there are no locks, there are none. */
 	f->locked = f->locked || !ret;
-	return ret;
+	ret = file_size(f->fd, &size);
+	if (!ret && size != b->size) {
+		dev_log(b->path, "it has %llu bytes now, not %llu as before",
+			(unsigned long long)size, (unsigned long long)b->size);
+		ret = -EINVAL;
+	}
+	if (ret) {
+		(void)file_release(b);
+		return ret;
+	}
+	/* What this host knows of it may be old. */
+	if (f->remote)
+		(void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+	return 0;
 }
 
 int file_init(struct file *f, const struct file_params *params, const struct block_ops *ops,
@@ -179,6 +235,7 @@ int file_init(struct file *f, const struct file_params *params, const struct blo
 	f->direct = params->direct;
 	f->unsafe = params->unsafe;
 	f->locked = params->locked;
+	f->remote = is_remote(f->fd);
 	return 0;
 }
 

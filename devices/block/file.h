@@ -47,6 +47,7 @@ struct file {
 	struct block block;
 	int fd;
 	bool direct, unsafe, locked;
+	bool remote; /* other hosts may have it, too: what they see is what was flushed */
 	/* What the file system was found not to do; from any thread. */
 	_Atomic bool no_punch, no_zero_range;
 };
@@ -60,6 +61,9 @@ void file_exit(struct file *f);
 void file_next(struct file *f, struct block_request *r, struct file_step *step);
 /* What the step returned, bytes or -errno. True: the request is over, r->result says how. */
 bool file_stepped(struct file *f, struct block_request *r, int64_t ret);
+
+/* The size now of a file or a block device; -EINVAL: it is neither. */
+int file_size(int fd, uint64_t *size);
 
 /* block_ops.release and .acquire of both. */
 int file_release(struct block *b);

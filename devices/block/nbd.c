@@ -136,15 +136,18 @@ static int take_properties(struct nbd *n, char *why, size_t why_len)
 
 	if (size <= 0 || size % 512)
 		return fail(n, -EINVAL, "its size is no multiple of 512", why, why_len);
+	if (b->size && b->size != (uint64_t)size)
+		return fail(n, -EINVAL, "it has another size than before", why, why_len);
+	b->size = (uint64_t)size;
+	/* Only looked at. */
+	if (n->own_server && n->how.unlocked)
+		return 0;
 	if (least > 512)
 		return fail(n, -EINVAL, "the NBD server wants larger sectors than 512 bytes", why,
 			    why_len);
 	if (nbd_is_read_only(n->handle) == 1 && !b->read_only)
 		return fail(n, -EROFS, "the NBD server lets it only be read: add ',ro'", why,
 			    why_len);
-	if (b->size && b->size != (uint64_t)size)
-		return fail(n, -EINVAL, "it has another size than before", why, why_len);
-	b->size = (uint64_t)size;
 	n->can_flush = !n->unsafe && nbd_can_flush(n->handle) == 1;
 	b->can_discard = !b->read_only && nbd_can_trim(n->handle) == 1;
 	b->can_zero = !b->read_only && nbd_can_zero(n->handle) == 1;
@@ -304,6 +307,11 @@ static int nbd_create_disk(struct block **out, const struct block_open *how, boo
 	} else {
 		ret = do_connect(n, why, why_len);
 	}
+	/* Its size is known; the image is another ferry's until acquire. */
+	if (!ret && own_server && how->unlocked) {
+		disconnect(n);
+		n->how.unlocked = false;
+	}
 	if (ret) {
 		nbd_destroy(&n->block);
 		return ret;
@@ -326,9 +334,5 @@ int nbd_open_address(struct block **out, const struct block_open *how,
 int nbd_open_image(struct block **out, const struct block_open *how,
 		   const struct backend_host *host, char *why, size_t why_len)
 {
-	if (!how->unlocked)
-		return nbd_create_disk(out, how, true, host, why, why_len);
-	snprintf(why, why_len, "%s: only raw disks can be taken over from another ferry",
-		 how->path);
-	return -ENOTSUP;
+	return nbd_create_disk(out, how, true, host, why, why_len);
 }

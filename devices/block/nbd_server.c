@@ -50,6 +50,7 @@ static int make_sockets(int *listen_fd, int *client_fd)
 struct child {
 	const char *program;
 	char *argv[16];
+	char *image_options; /* owned */
 	char **env;
 	char pid_text[32]; /* "LISTEN_PID=123", by the child itself */
 	int listen_fd, messages_fd;
@@ -130,17 +131,47 @@ static char **make_env(char *pid_text)
 	return env;
 }
 
-static void make_argv(char **argv, const struct block_open *how, char (*text)[64])
+/* To look at an image that another process may write to, for its size. */
+static char *look_options(const struct block_open *how)
+{
+	size_t len = 2 * strlen(how->path) + 128;
+	char *text = malloc(len), *at;
+
+	if (!text)
+		return NULL;
+	at = text +
+	     snprintf(text, len,
+		      "driver=%s,read-only=on,force-share=on,file.driver=file,file.filename=",
+		      format_name(how->format));
+	for (const char *c = how->path; *c; c++) {
+		if (*c == ',')
+			*at++ = ',';
+		*at++ = *c;
+	}
+	*at = 0;
+	return text;
+}
+
+static int make_argv(struct child *c, const struct block_open *how, char (*text)[64])
 {
 	static const char *const caches[] = {[BLOCK_CACHE_WRITEBACK] = "writeback",
 					     [BLOCK_CACHE_WRITETHROUGH] = "writeback",
 					     [BLOCK_CACHE_NONE] = "none",
 					     [BLOCK_CACHE_UNSAFE] = "unsafe"};
+	char **argv = c->argv;
 	unsigned n = 0;
 
+	argv[n++] = (char *)(uintptr_t)PROGRAM;
+	if (how->unlocked) {
+		c->image_options = look_options(how);
+		argv[n++] = (char *)(uintptr_t) "--read-only";
+		argv[n++] = (char *)(uintptr_t) "--image-opts";
+		argv[n++] = (char *)(uintptr_t) "--";
+		argv[n] = c->image_options;
+		return c->image_options ? 0 : -ENOMEM;
+	}
 	snprintf(text[0], sizeof(text[0]), "--format=%s", format_name(how->format));
 	snprintf(text[1], sizeof(text[1]), "--cache=%s", caches[how->cache]);
-	argv[n++] = (char *)(uintptr_t)PROGRAM;
 	argv[n++] = text[0];
 	argv[n++] = text[1];
 	argv[n++] = (char *)(uintptr_t) "--discard=unmap";
@@ -148,6 +179,7 @@ static void make_argv(char **argv, const struct block_open *how, char (*text)[64
 		argv[n++] = (char *)(uintptr_t) "--read-only";
 	argv[n++] = (char *)(uintptr_t) "--";
 	argv[n] = (char *)(uintptr_t)how->path;
+	return 0;
 }
 
 /* Above all that the child puts in its place. */
@@ -202,12 +234,14 @@ int nbd_server_start(struct nbd_server *s, const struct block_open *how, char *w
 		return -ENOENT;
 	}
 	c.program = program;
-	make_argv(c.argv, how, text);
-	ret = make_sockets(&c.listen_fd, &client);
+	ret = make_argv(&c, how, text);
+	if (!ret)
+		ret = make_sockets(&c.listen_fd, &client);
 	if (!ret)
 		ret = spawn(s, &c);
 	else if (c.listen_fd >= 0)
 		close(c.listen_fd);
+	free(c.image_options);
 	if (!ret)
 		return client;
 	if (client >= 0)

@@ -12,7 +12,8 @@ struct nbd_server {
 	int messages_fd;
 };
 
-/* Starts it: a connected socket, or -errno with a text. The main thread's: it dies when the thread
+/* Starts it: a connected socket, or -errno with a text. how->unlocked: only to look at an image,
+ * which another process may have. The main thread's: it dies when the thread
  * that has started it ends. */
 int nbd_server_start(struct nbd_server *s, const struct block_open *how, char *why, size_t why_len);
 /* After the connection was closed: waits for its end, which may take as long as the disk does. */

@@ -82,6 +82,7 @@ static int size_of(struct opening *o)
 {
 	struct file_params *p = &o->params;
 	unsigned physical = 4096;
+	int ret;
 
 	if (S_ISBLK(o->st.st_mode)) {
 		/* A writer beside a file system of the host's would destroy it. */
@@ -91,15 +92,15 @@ static int size_of(struct opening *o)
 			return cannot_open(o, -EBUSY);
 		if (probe > 0)
 			close(probe);
-		if (ioctl(p->fd, BLKGETSIZE64, &p->size))
-			return fail(o, -errno, "does not say its size: %s", strerror(errno));
 		(void)ioctl(p->fd, BLKPBSZGET, &physical);
 	} else if (S_ISREG(o->st.st_mode)) {
-		p->size = (uint64_t)o->st.st_size;
 		physical = (unsigned)o->st.st_blksize;
 	} else {
 		return fail(o, -EINVAL, "is neither a file nor a block device");
 	}
+	ret = file_size(p->fd, &p->size);
+	if (ret)
+		return fail(o, ret, "does not say its size: %s", strerror(-ret));
 	if (!p->size)
 		return fail(o, -EINVAL, "is empty: truncate -s 10G FILE makes a disk of that size");
 	if (p->size % 512)

@@ -39,7 +39,7 @@ struct block_open {
 	const char *path;
 	bool read_only;
 	/* Without a lock: ops->acquire takes it before the guest runs (a machine that comes from
-	 * elsewhere). */
+	 * elsewhere, where it may be used until then). An image is looked at for its size only. */
 	bool unlocked;
 	enum block_cache cache;
 	enum block_aio aio;

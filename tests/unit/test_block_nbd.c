@@ -107,6 +107,36 @@ static void test_data(struct block *b)
 	CHECK_EQ(bt_transfer(b, BLOCK_READ, 0, got, 0), 0);
 }
 
+/* A guest moves on this host: its image goes from one server to another one, and may come back. */
+static void test_hand_over(struct block *from, struct block_open how)
+{
+	const pid_t first = server();
+	struct block *to;
+
+	how.unlocked = true;
+	to = bt_try(how);
+	CHECK(to);
+	if (!to) {
+		printf("  %s\n", bt_why);
+		return;
+	}
+	CHECK_EQ(to->size, from->size);
+	CHECK_EQ(server(), first); /* none for it */
+	CHECK(to->ops->acquire(to) < 0);
+	CHECK_EQ(from->ops->release(from), 0);
+	CHECK_EQ(to->ops->acquire(to), 0);
+	CHECK(to->can_zero == from->can_zero);
+	memset(got, 0, 512);
+	CHECK_EQ(bt_transfer(to, BLOCK_READ, 0, got, 512), 0);
+	CHECK(!memcmp(got, want, 512));
+	CHECK(from->ops->acquire(from) < 0);
+	CHECK_EQ(bt_transfer(to, BLOCK_WRITE, 0, want, 512), 0);
+	CHECK_EQ(to->ops->release(to), 0);
+	CHECK_EQ(from->ops->acquire(from), 0);
+	CHECK_EQ(bt_transfer(from, BLOCK_READ, 0, got, 512), 0);
+	to->ops->destroy(to);
+}
+
 static void test_image(const char *format, const char *name)
 {
 	struct block_open how = {.path = strdup(bt_path(name))};
@@ -127,6 +157,7 @@ static void test_image(const char *format, const char *name)
 		CHECK_EQ(getpgid(server()), getpgrp());
 		test_data(b);
 		CHECK(!bt_try(how) && strstr(bt_why, "is in use by"));
+		test_hand_over(b, how);
 		b->ops->destroy(b);
 		CHECK_EQ(server(), 0);
 	}

@@ -109,9 +109,14 @@ static void test_locks(void)
 	CHECK_EQ(first->ops->acquire(first), -EBUSY);
 	first->ops->destroy(first);
 	CHECK_EQ(second->ops->acquire(second), 0);
+	CHECK_EQ(second->ops->release(second), 0);
+	/* Which is another disk meanwhile; nobody has it then. */
+	CHECK_EQ(truncate(how.path, 2 * (off_t)MIB), 0);
+	CHECK_EQ(second->ops->acquire(second), -EINVAL);
+	how.unlocked = false;
+	accepted(how);
 	second->ops->destroy(second);
 	/* Another process, by name. */
-	how.unlocked = false;
 	CHECK(!pipe2(say, O_CLOEXEC) && !pipe2(go, O_CLOEXEC));
 	child = fork();
 	if (!child) {

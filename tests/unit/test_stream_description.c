@@ -73,6 +73,8 @@ static void test_round_trip(void)
 	for (unsigned i = 0; values[i]; i += 2)
 		set(&a, values[i], values[i + 1]);
 	set(&b, "pidfile", "/tmp/mine");
+	a.disk[0].size = 1 << 20;
+	a.disk[1].size = 3ull << 40;
 	f = write_it();
 	CHECK_EQ(description_read(&f, &b, &err), 0);
 	for (const struct config_field *c = run_config_fields; c->name; c++) {
@@ -89,6 +91,8 @@ static void test_round_trip(void)
 		}
 	}
 	CHECK(!strcmp(b.pidfile, "/tmp/mine"));
+	CHECK_EQ(b.disk[0].size, 1 << 20);
+	CHECK_EQ(b.disk[1].size, 3ull << 40);
 }
 
 /* What is as by default may be skipped by who does not know it; what is chosen may not. */
@@ -100,7 +104,8 @@ static void test_must(void)
 	unsigned seen = 0;
 
 	while (stream_item_next(&f, &at, &item, NULL) > 0) {
-		bool optional = !strcmp(item.name, "name") || !strcmp(item.name, "board");
+		bool optional = !strcmp(item.name, "name") || !strcmp(item.name, "board") ||
+				!strcmp(item.name, "disk-size");
 
 		CHECK_EQ(item.must, !optional);
 		CHECK(strcmp(item.name, "pidfile") != 0);
