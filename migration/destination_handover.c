@@ -232,6 +232,9 @@ int destination_hand_over(struct destination *d, struct stream_error *err)
 		d->link->broken = 0;
 		say_complete(d);
 	}
+	/* The source stays for this, though it knows all. */
+	if (d->state == DEST_DONE && d->link)
+		link_finish(d->link);
 	if (migration_owns(d->state))
 		return 0;
 	if (d->state == DEST_READY || d->state == DEST_WAITING) {

@@ -10,7 +10,11 @@
 static const uint64_t second = 1000000000;
 /* Stopping, loading and starting again cost time beside the bytes. */
 static const uint64_t overhead = 30000000;
-enum { HARVEST = 1 << 17 /* pages at once */, SLICE = 64 /* pages between two looks around */ };
+enum {
+	HARVEST = 1 << 17, /* pages at once */
+	SLICE = 64,	   /* pages between two looks around */
+	IDLE_MS = 50,
+};
 
 static uint64_t words(uint64_t pages)
 {
@@ -314,6 +318,20 @@ static bool rounds_over(const struct source *s)
 	       s->round >= s->params.postcopy_rounds;
 }
 
+/* A round without pages counts, but nothing comes of hurrying: the guest writes nothing, and a
+ * downtime that does not suffice for that will not suffice. */
+static int one_more(struct source *s, struct stream_error *err)
+{
+	const bool idle = !s->dirty;
+	struct stream_frame frame;
+	int ret = send_round(s, true, err);
+
+	if (ret || !idle)
+		return ret;
+	ret = link_receive(s->link, IDLE_MS, &frame, err);
+	return ret > 0 ? source_said(s, &frame, err) : ret;
+}
+
 int source_copy(struct source *s, struct stream_error *err)
 {
 	bool done = false;
@@ -342,8 +360,8 @@ int source_copy(struct source *s, struct stream_error *err)
 					  "the guest writes faster than the link carries: what is "
 					  "left would stop it for %" PRIu64 " ms",
 					  expect_downtime(s, s->dirty) / 1000000);
-		if (!ret && !done && s->dirty)
-			ret = send_round(s, true, err);
+		if (!ret && !done)
+			ret = one_more(s, err);
 	}
 	return ret;
 }
