@@ -1,5 +1,4 @@
 /* COM1, results, and the few library functions that gcc may call. */
-#include <stdarg.h>
 #include "guest.h"
 
 #define COM1	   0x3f8
@@ -129,16 +128,24 @@ void printf(const char *fmt, ...)
 	va_end(ap);
 }
 
-int snprintf(char *buf, size_t size, const char *fmt, ...)
+int vsnprintf(char *buf, size_t size, const char *fmt, va_list ap)
 {
 	struct sink s = {buf, buf + size - 1};
-	va_list ap;
 
-	va_start(ap, fmt);
 	format(&s, fmt, ap);
-	va_end(ap);
 	*s.at = 0;
 	return (int)(s.at - buf);
+}
+
+int snprintf(char *buf, size_t size, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(buf, size, fmt, ap);
+	va_end(ap);
+	return n;
 }
 
 void test_context(const char *fmt, ...)

@@ -14,6 +14,8 @@
 #ifndef GUEST_H
 #define GUEST_H
 
+#include <stdarg.h>
+
 #include "x86.h"
 
 #define PAGE_SIZE  4096ull
@@ -62,6 +64,8 @@ void panic(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn))
 u64 argument(const char *name, u64 otherwise);
 
 int snprintf(char *buf, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int vsnprintf(char *buf, size_t size, const char *fmt, va_list ap)
+	__attribute__((format(printf, 3, 0)));
 void *memset(void *d, int c, size_t n);
 void *memcpy(void *d, const void *s, size_t n);
 int memcmp(const void *a, const void *b, size_t n);

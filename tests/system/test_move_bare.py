@@ -1,0 +1,70 @@
+"""The bare guest that checks itself, through moves that nothing disturbs (links that break: test_move_faults.py)."""
+from ferrytest import check, each, limit, needs_ferry
+
+from bare_guest import Session
+
+# How it is asked for, and what must be seen of it.
+MODES = {"pre-copy": ["--downtime", "2s"],
+         "post-copy": ["--postcopy", "--bandwidth", "100M"],
+         "hybrid": ["--downtime", "1ms", "--postcopy-after", "3", "--bandwidth", "200M"]}
+
+
+def as_asked(mode, lines):
+    end = lines[-1]
+    check(end["status"] == "moved" and end["phase"] == "completed", end)
+    check((end["faults"] > 0) == (mode != "pre-copy"), f"faults: {end}")
+    check(mode != "hybrid" or end["round"] > 3, f"rounds: {end}")
+
+
+@needs_ferry
+@limit(200)
+@each(mode=list(MODES), cpus=[1, 2, 4])
+def test_there_and_back(mode, cpus):
+    """A, B, C and at once back to A's place, with the same processors and all of its pages."""
+    with Session(cpus) as s:
+        s.start()
+        for _ in range(3):
+            as_asked(mode, s.move(*MODES[mode]))
+
+
+@needs_ferry
+@limit(200)
+def test_at_once_again():
+    """It is sent on before the pages of the move before have come: they are waited for."""
+    with Session(2) as s:
+        s.start()
+        b = s.receiver()
+        first = s.owner
+        mover = s.mover(b.address, *MODES["post-copy"][:1], "--bandwidth", "8M")
+        mover.expect(r'"phase":"postcopy"', 60)
+        c = s.receiver()
+        s.owner = b
+        s.migrate(c.address, "--downtime", "2s")
+        check(mover.wait(60) == 0, mover.tail())
+        s.owner, s.trail = first, b""
+        check(first.wait(30) == 0, first.tail())
+        s.trail, s.owner = bytes(first.text), b
+        s.went(c)
+
+
+@needs_ferry
+@limit(200)
+@each(mode=list(MODES))
+def test_paused(mode):
+    """A guest that stands still moves, stands still there, and not a bit of its memory is another, at any hop."""
+    with Session(2) as s:
+        s.start()
+        s.control("pause", s.owner.name)
+        digest = s.owner.digest()
+        for _ in range(3):
+            there = s.receiver()
+            old = s.owner
+            lines = s.migrate(there.address, *MODES[mode])
+            check(lines[-1]["status"] == "moved" and old.wait(30) == 0, lines[-1])
+            s.trail += bytes(old.text)
+            check(there.digest() == digest, "other memory")
+            there.is_still()
+            s.owner = there
+        s.control("resume", s.owner.name)
+        s.owner.passes()
+        check(s.owner.digest() != digest, "its memory does not change, or is not what was looked at")
