@@ -269,3 +269,13 @@ void client_close(struct client *client)
 	runtime_close(&client->runtime);
 	*client = (struct client){.fd = -1, .runtime.dir_fd = -1};
 }
+
+char *client_path(const char *file)
+{
+	char *cwd = file[0] == '/' ? NULL : get_current_dir_name(), *path = NULL;
+
+	if (asprintf(&path, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", file) < 0)
+		path = NULL;
+	free(cwd);
+	return path;
+}

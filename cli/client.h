@@ -45,4 +45,8 @@ int client_take(struct client *client, const char **data, size_t *len);
 /* Waits until the machine's side is closed: all of it is gone, the name is free. -ETIMEDOUT. */
 int client_gone(struct client *client, int timeout_ms);
 
+/* A file as a machine wants it, which runs elsewhere than here: the whole path; the caller frees
+ * it. NULL: no memory. */
+char *client_path(const char *file);
+
 #endif

@@ -18,6 +18,8 @@ const struct exit_text exit_texts[] = {
 	{"22", "ferry migrate: it failed; the guest is where it was"},
 	{"24", "ferry migrate: called off; the guest is where it was"},
 	{"26", "ferry migrate: it is not known whether the guest runs there"},
+	{"28",
+	 "ferry migrate: the guest runs there; the pages that it lacks are in the --spool file"},
 	{"128+N",
 	 "ended by signal N: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP (the terminal "
 	 "was closed)"},

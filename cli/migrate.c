@@ -1,4 +1,4 @@
-/* `ferry migrate` and `ferry migrate-control`: a running guest goes to another ferry. */
+/* `ferry migrate`: a running guest goes to another ferry. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,13 +9,14 @@
 #include "cli/json.h"
 #include "cli/machine.h"
 #include "vmm/exit_codes.h"
+#include "vmm/json_util.h"
 #include "vmm/message.h"
 
 struct migrate_config {
-	char *name, *to, *action;
-	char *downtime, *timeout, *postcopy_after;
+	char *name, *to;
+	char *downtime, *timeout, *postcopy_after, *recover, *spool;
 	uint64_t bandwidth;
-	bool json, force, postcopy;
+	bool json, postcopy;
 	uint32_t on_timeout;
 };
 
@@ -123,7 +124,8 @@ static int finish(const struct migrate_config *config, json_t *answer, bool term
 	} codes[] = {{"moved", 0},
 		     {"refused", EXIT_REFUSED},
 		     {"failed", EXIT_FAILED},
-		     {"cancelled", EXIT_CANCELLED}};
+		     {"cancelled", EXIT_CANCELLED},
+		     {"spooled", EXIT_SPOOLED}};
 	const char *status = word(answer, "status");
 	int code = EXIT_DOUBT;
 
@@ -136,6 +138,10 @@ static int finish(const struct migrate_config *config, json_t *answer, bool term
 		message("moved to %s: %lld ms, downtime %lld ms, %lld MiB sent", config->to,
 			number(answer, "total-ms"), number(answer, "downtime-ms"),
 			number(answer, "bytes") >> 20);
+	else if (code == EXIT_SPOOLED)
+		message("the guest is at %s and lacks pages that are in %s now; there: ferry "
+			"migrate-control NAME complete FILE",
+			config->to, word(answer, "file"));
 	else if (code)
 		message("%s: %s", status, word(answer, "text"));
 	if (config->json) {
@@ -172,12 +178,26 @@ static json_t *arguments(const struct migrate_config *config)
 	return args;
 }
 
+static json_t *all_arguments(const struct migrate_config *config)
+{
+	json_t *args = arguments(config);
+	char *path = config->spool ? client_path(config->spool) : NULL;
+
+	if (!config->spool)
+		return args;
+	json_object_set_new(args, "recover-ms", json_integer(parse_time(config->recover)));
+	json_object_set_new(args, "spool", path ? json_text(path) : NULL);
+	free(path);
+	return args;
+}
+
 static int migrate(const struct migrate_config *config, struct client *client, struct client *eye)
 {
 	const bool terminal = isatty(STDERR_FILENO);
 	json_t *answer = NULL;
 	struct error err;
-	int ret = client_call(client, "ferry-migrate", arguments(config), TURN_MS, &answer, &err);
+	int ret =
+		client_call(client, "ferry-migrate", all_arguments(config), TURN_MS, &answer, &err);
 
 	while (ret == -ETIMEDOUT) {
 		show(eye, config, terminal);
@@ -191,7 +211,7 @@ static int migrate(const struct migrate_config *config, struct client *client, s
 	}
 	if (ret)
 		return complain(ret == -EREMOTEIO ? EXIT_FAILED : EXIT_START, &err);
-	if (!strcmp(word(answer, "status"), "moved"))
+	if (!strcmp(word(answer, "status"), "moved") || !strcmp(word(answer, "status"), "spooled"))
 		client_gone(client, GONE_MS);
 	return finish(config, answer, terminal);
 }
@@ -234,32 +254,6 @@ static int run_migrate(void *opaque)
 	return code;
 }
 
-static int run_control(void *opaque)
-{
-	struct migrate_config *config = opaque;
-	struct client client;
-	struct error err;
-	int ret;
-
-	if (!config->action) {
-		config->action = config->name;
-		config->name = NULL;
-	}
-	if (!config->action)
-		return usage(
-			"what shall it do? ferry migrate-control [NAME] cancel|retry|postcopy");
-	if (config->force && strcmp(config->action, "cancel") != 0)
-		return usage("--force belongs to cancel");
-	ret = client_open(&client, config->name, &err);
-	if (!ret)
-		ret = client_call(
-			&client, "ferry-migrate-control",
-			json_pack("{s:s}", "action", config->force ? "force" : config->action),
-			CLIENT_ANSWER_MS, NULL, &err);
-	client_close(&client);
-	return ret ? complain(EXIT_START, &err) : 0;
-}
-
 /* ---- the tables ------------------------------------------------------------------------- */
 
 static const char *timeout_word(unsigned i)
@@ -276,7 +270,6 @@ static const char *timeout_word(unsigned i)
 static const struct config_field fields[] = {
 	FIELD("name", CONFIG_STRING, name, .help = "name of the machine"),
 	FIELD("to", CONFIG_STRING, to, .help = "where a ferry receive waits"),
-	FIELD("action", CONFIG_STRING, action, .help = "cancel, retry or postcopy"),
 	FIELD("downtime", CONFIG_STRING, downtime, .check = check_time, .initial = "300ms",
 	      .help = "the guest may stand still for this long, at most"),
 	FIELD("timeout", CONFIG_STRING, timeout, .check = check_time,
@@ -287,11 +280,13 @@ static const struct config_field fields[] = {
 	      .help = "after the first round the guest goes, its other pages follow it"),
 	FIELD("postcopy-after", CONFIG_STRING, postcopy_after, .check = check_after,
 	      .help = "the same after so many rounds (3), or that time (500ms, 2s)"),
+	FIELD("recover-timeout", CONFIG_STRING, recover, .check = check_time, .initial = "60s",
+	      .help = "with --spool: so long the other side is looked for"),
+	FIELD("spool", CONFIG_STRING, spool,
+	      .help = "file for the pages that the guest lacks there when its link stays dead"),
 	FIELD("bandwidth", CONFIG_SIZE, bandwidth, .min = 4096, .max = 1ull << 46,
 	      .help = "bytes per second that may be sent; a plain number is MiB"),
 	FIELD("json", CONFIG_BOOL, json, .help = "one JSON object a line on stdout, for scripts"),
-	FIELD("force", CONFIG_BOOL, force,
-	      .help = "take the guest back although it may run there: then two of it do"),
 	{.name = NULL},
 };
 
@@ -302,23 +297,12 @@ static const struct option options[] = {
 	OPTION("on-timeout", 0, "WHAT", "on-timeout"),
 	OPTION("postcopy", 0, NULL, "postcopy"),
 	OPTION("postcopy-after", 0, "N|TIME", "postcopy-after"),
+	OPTION("spool", 0, "FILE", "spool", .completion = COMPLETE_FILES),
+	OPTION("recover-timeout", 0, "TIME", "recover-timeout"),
 	OPTION("json", 'j', NULL, "json"),
 	OPTION("help", 'h', NULL, NULL),
 	{.name = NULL},
 };
-
-static const struct option control_options[] = {
-	OPTION("force", 0, NULL, "force", .group = "Options"),
-	OPTION("help", 'h', NULL, NULL),
-	{.name = NULL},
-};
-
-static const char *action_word(unsigned i)
-{
-	static const char *const words[] = {"cancel", "retry", "postcopy"};
-
-	return i < sizeof(words) / sizeof(words[0]) ? words[i] : NULL;
-}
 
 const struct verb verb_migrate = {
 	.name = "migrate",
@@ -337,7 +321,10 @@ const struct verb verb_migrate = {
 		"With --postcopy the guest runs there before all of its memory has come: what it "
 		"touches is fetched, the rest follows. Until then it needs both sides: if the link "
 		"breaks it waits, where it needs a page, until the two have found each other; if "
-		"one of the processes dies it is lost. " MACHINE_NAME_TEXT,
+		"one of the processes dies it is lost. With --spool, a link that stays dead for "
+		"--recover-timeout (or the end of the process here) makes a file of what is still "
+		"here: brought to the other host by other means, ferry migrate-control NAME "
+		"complete FILE gives it to that guest, and no other takes it. " MACHINE_NAME_TEXT,
 	.options = options,
 	.exit_codes = true,
 	.fields = fields,
@@ -346,24 +333,4 @@ const struct verb verb_migrate = {
 	.second_field = "to",
 	.operand_completion = COMPLETE_MACHINES,
 	.run = run_migrate,
-};
-
-const struct verb verb_migrate_control = {
-	.name = "migrate-control",
-	.summary = "call a migration off, or try again at once",
-	.operands = "[NAME] cancel|retry|postcopy",
-	.description =
-		"cancel: calls the migration off; the guest goes on here. Refused when the guest "
-		"has been given away. retry: looks for the other side now, and not after a while. "
-		"postcopy: the guest goes at once, the pages that are still here follow it. "
-		"cancel --force, of a guest that has been given away, takes it back here: only "
-		"for who knows that the other side will never run it. " MACHINE_NAME_TEXT,
-	.options = control_options,
-	.fields = fields,
-	.size = sizeof(struct migrate_config),
-	.operand_field = "name",
-	.second_field = "action",
-	.operand_word = action_word,
-	.operand_completion = COMPLETE_MACHINES,
-	.run = run_control,
 };

@@ -1,9 +1,6 @@
 /* `ferry save`: a running machine becomes a file. */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "cli/client.h"
 #include "cli/machine.h"
@@ -16,20 +13,9 @@ struct save_config {
 
 enum { GONE_MS = 10000 };
 
-/* The machine runs elsewhere than here: it wants a whole path. */
-static char *whole_path(const char *file)
-{
-	char *cwd = file[0] == '/' ? NULL : get_current_dir_name(), *path = NULL;
-
-	if (asprintf(&path, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", file) < 0)
-		path = NULL;
-	free(cwd);
-	return path;
-}
-
 static int save(struct client *client, const char *file, struct error *err)
 {
-	char *path = whole_path(file);
+	char *path = client_path(file);
 	json_t *args = path ? json_pack("{s:s}", "file", path) : NULL;
 	int ret;
 

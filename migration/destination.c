@@ -129,6 +129,7 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 
 	d->link = NULL;
 	d->state = DEST_COPY;
+	pthread_mutex_init(&d->lock, NULL);
 	arrival_init(&d->arrival, sink, opaque);
 	for (;;) {
 		ret = door_next(d->door, -1, d->wake_fd, &d->link, &d->hello);
@@ -187,6 +188,8 @@ int destination_run(struct destination *d, struct stream_error *err)
 
 void destination_end(struct destination *d)
 {
+	destination_close_file(d);
+	pthread_mutex_destroy(&d->lock);
 	link_close(d->link);
 	d->link = NULL;
 	arrival_free(&d->arrival);

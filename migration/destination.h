@@ -6,11 +6,21 @@
 #ifndef MIGRATION_DESTINATION_H
 #define MIGRATION_DESTINATION_H
 
+#include <pthread.h>
+
 #include "migration/arrive.h"
 #include "migration/door.h"
 #include "migration/state.h"
 
 enum { DESTINATION_DEMANDS = 64 /* that are timed at once; others are not */ };
+
+/* A file that a source has written which could not find us any more. */
+struct destination_file {
+	int fd; /* the caller's, until done() */
+	/* On the migration's thread: 0: the guest is whole; -errno with a text. */
+	void (*done)(void *opaque, int code, const char *text);
+	void *opaque;
+};
 
 struct destination {
 	struct door *door; /* the caller's */
@@ -36,6 +46,9 @@ struct destination {
 	} demand[DESTINATION_DEMANDS];
 	uint32_t demands;
 	uint64_t answered, answered_sum, answered_max;
+	pthread_mutex_t lock; /* of these; from destination_begin() to destination_end() */
+	struct destination_file file;
+	bool closed; /* none is taken any more */
 };
 
 /* Fill in the first part before. Waits for a source and for what it says of the machine: 0;
@@ -48,5 +61,9 @@ void destination_refuse(struct destination *d, const char *text);
 /* The rest. 0: the guest runs here; -errno with a text: it has not run here and will not. */
 int destination_run(struct destination *d, struct stream_error *err);
 void destination_end(struct destination *d);
+/* Any thread: takes what the guest lacks out of that file, and nothing for any other guest. 0:
+ * done() is called later, in every case; -EBUSY: another file is being read; -EALREADY: nothing is
+ * missing. */
+int destination_complete(struct destination *d, const struct destination_file *file);
 
 #endif

@@ -7,7 +7,7 @@
 #include "migration/crc32c.h"
 #include "migration/destination_internal.h"
 
-enum { FIRST_MS = 1000 };
+enum { ALONE_MS = 250 };
 
 int destination_say_ready(struct destination *d, struct stream_error *err)
 {
@@ -190,7 +190,12 @@ static int turn(struct destination *d, struct stream_error *err)
 	struct stream_frame frame;
 	struct stream_error why;
 	struct link *link;
-	int ret = door_next(d->door, d->link ? 0 : FIRST_MS, d->wake_fd, &link, &hello);
+	int ret;
+
+	destination_look_for_file(d);
+	if (migration_over(d->state))
+		return 0;
+	ret = door_next(d->door, d->link ? 0 : ALONE_MS, d->wake_fd, &link, &hello);
 
 	if (ret < 0)
 		return stream_fail(err, NULL, ret, "called off");
@@ -227,6 +232,7 @@ int destination_hand_over(struct destination *d, struct stream_error *err)
 		else if (link_now() - alone > d->patience)
 			destination_step(d, EVENT_GIVE_UP);
 	}
+	destination_close_file(d);
 	/* The guest has ended: nobody needs what is missing. */
 	if (d->state == DEST_NEEDS && d->link) {
 		d->link->broken = 0;

@@ -32,4 +32,10 @@ int destination_say_received(struct destination *d);
 /* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno: it is over. */
 int destination_take_page(struct destination *d, const struct stream_frame *frame);
 
+/* ---- destination_spool.c ---- */
+/* Reads one that was handed in meanwhile. */
+void destination_look_for_file(struct destination *d);
+/* None is read any more. */
+void destination_close_file(struct destination *d);
+
 #endif

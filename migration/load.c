@@ -10,9 +10,8 @@
 
 enum { BUFFER = 1 << 18 };
 
-/* The next frame; -ENODATA: the file ends. */
-static int next_frame(struct migration_file *f, struct stream_frame *frame,
-		      struct stream_error *err)
+int migration_file_next(struct migration_file *f, struct stream_frame *frame,
+			struct stream_error *err)
 {
 	for (;;) {
 		size_t used;
@@ -39,11 +38,18 @@ static int next_frame(struct migration_file *f, struct stream_frame *frame,
 	}
 }
 
+int migration_file_begin(struct migration_file *f, int fd, struct stream_error *err)
+{
+	*f = (struct migration_file){
+		.fd = fd, .parser = stream_parser_new(), .buf = malloc(BUFFER)};
+	return f->parser && f->buf ? 0 : stream_fail(err, NULL, -ENOMEM, "no memory");
+}
+
 static int read_hello(struct migration_file *f, struct stream_error *err)
 {
 	struct stream_hello hello;
 	struct stream_frame frame;
-	int ret = next_frame(f, &frame, err);
+	int ret = migration_file_next(f, &frame, err);
 
 	if (!ret && frame.type != STREAM_HELLO)
 		ret = stream_fail(err, &frame, -EPROTO, "HELLO must be the first");
@@ -54,7 +60,11 @@ static int read_hello(struct migration_file *f, struct stream_error *err)
 	if (hello.oldest > STREAM_VERSION || hello.version < STREAM_VERSION_OLDEST)
 		return stream_fail(err, NULL, -ENOTSUP,
 				   "its version %u of the stream is not known here", hello.version);
-	if (hello.role != STREAM_FILE || hello.again)
+	if (hello.role == STREAM_FILE && hello.again)
+		return stream_fail(err, NULL, -EPROTO,
+				   "it has no machine, only pages that one lacks which runs "
+				   "elsewhere: ferry migrate-control NAME complete FILE");
+	if (hello.role != STREAM_FILE)
 		return stream_fail(err, NULL, -EPROTO, "it is no saved machine");
 	return 0;
 }
@@ -65,14 +75,12 @@ int migration_file_open(struct migration_file *f, int fd, const struct migration
 	struct stream_frame frame;
 	int ret;
 
-	*f = (struct migration_file){
-		.fd = fd, .parser = stream_parser_new(), .buf = malloc(BUFFER)};
+	ret = migration_file_begin(f, fd, err);
 	arrival_init(&f->arrival, sink, opaque);
-	if (!f->parser || !f->buf)
-		return stream_fail(err, NULL, -ENOMEM, "no memory");
-	ret = read_hello(f, err);
+	if (!ret)
+		ret = read_hello(f, err);
 	while (!ret) {
-		ret = next_frame(f, &frame, err);
+		ret = migration_file_next(f, &frame, err);
 		if (!ret)
 			ret = arrival_take(&f->arrival, &frame, err);
 		if (ret == -EAGAIN)
@@ -85,7 +93,7 @@ int migration_file_read_state(struct migration_file *f, struct stream_error *err
 {
 	while (!f->arrival.state.whole) {
 		struct stream_frame frame;
-		int ret = next_frame(f, &frame, err);
+		int ret = migration_file_next(f, &frame, err);
 
 		if (!ret && frame.type != STREAM_DEVICE)
 			ret = stream_fail(err, &frame, -EPROTO,
@@ -119,7 +127,7 @@ int migration_file_load(struct migration_file *f, struct stream_error *err)
 	int ret;
 
 	do {
-		ret = next_frame(f, &frame, err);
+		ret = migration_file_next(f, &frame, err);
 		if (!ret)
 			ret = arrival_take(&f->arrival, &frame, err);
 	} while (!ret);

@@ -22,7 +22,7 @@ struct save {
 	struct stream_error *err;
 };
 
-static int put(void *opaque, const struct iovec *iov, unsigned count)
+int migration_file_put(void *opaque, const struct iovec *iov, unsigned count)
 {
 	const int fd = *(int *)opaque;
 
@@ -161,7 +161,7 @@ int migration_save(const struct migration_source *m, int fd, struct stream_error
 
 	if (ret)
 		return ret;
-	stream_writer_init(&s.w, 0, put, &fd);
+	stream_writer_init(&s.w, 0, migration_file_put, &fd);
 	s.batch = stream_batch_new(&s.w, 0);
 	s.offset = calloc(m->memory.pages, sizeof(*s.offset));
 	ret = s.batch && s.offset ? write_all(&s) : said(&s, -ENOMEM);

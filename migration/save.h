@@ -33,6 +33,12 @@ int migration_file_open(struct migration_file *file, int fd, const struct migrat
 /* The rest: all pages, then the state is loaded. The sink's start() is left to the caller. */
 int migration_file_load(struct migration_file *file, struct stream_error *err);
 void migration_file_close(struct migration_file *file);
+/* The parts of it: any file of frames, then frame by frame; -ENODATA: it ends without END. */
+int migration_file_begin(struct migration_file *file, int fd, struct stream_error *err);
+int migration_file_next(struct migration_file *file, struct stream_frame *frame,
+			struct stream_error *err);
+/* For stream_writer_init(): writes to the descriptor that opaque (int *) is. */
+int migration_file_put(void *opaque, const struct iovec *iov, unsigned count);
 
 /* Instead of migration_file_load(), for a file with an index: the state is loaded, all pages are
  * missing. fd must be seekable. Its cost does not grow with the memory. */

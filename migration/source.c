@@ -5,14 +5,23 @@
 #include <string.h>
 #include <sys/random.h>
 
-int source_init(struct source *s)
+uint64_t source_words(const struct source *s)
 {
 	const struct stream_memory *memory = &s->m->memory;
-	uint64_t words = 1;
+	uint64_t words = 0;
 
 	for (uint32_t r = 0; r < memory->count; r++)
 		words += (memory->region[r].count + 63) / 64;
+	return words;
+}
+
+int source_init(struct source *s)
+{
+	const struct stream_memory *memory = &s->m->memory;
+	const uint64_t words = source_words(s) + 1;
+
 	s->bitmap = calloc(words, sizeof(*s->bitmap));
+	s->unsure = calloc(words, sizeof(*s->unsure));
 	s->state = SOURCE_COPY;
 	s->state_size = 1 << 16;
 	s->progress = (struct migration_progress){.phase = "connecting",
@@ -26,13 +35,14 @@ int source_init(struct source *s)
 	strncpy(s->hello.ferry, s->m->ferry, sizeof(s->hello.ferry) - 1);
 	if (getrandom(s->hello.session, sizeof(s->hello.session), 0) != sizeof(s->hello.session))
 		return -EIO;
-	return s->bitmap ? 0 : -ENOMEM;
+	return s->bitmap && s->unsure ? 0 : -ENOMEM;
 }
 
 void source_exit(struct source *s)
 {
 	source_drop_link(s);
 	free(s->bitmap);
+	free(s->unsure);
 	pthread_mutex_destroy(&s->lock);
 }
 
@@ -76,9 +86,9 @@ static int give_away(struct source *s, struct stream_error *err)
 	if (s->state == SOURCE_SERVES)
 		return stream_fail(err, NULL, -EINPROGRESS,
 				   "the guest runs there, and pages that it lacks are lost");
-	return s->state == SOURCE_MOVED ? 0
-					: stream_fail(err, NULL, -ECONNREFUSED,
-						      "the destination could not start the guest");
+	return source_gone(s) ? 0
+			      : stream_fail(err, NULL, -ECONNREFUSED,
+					    "the destination could not start the guest");
 }
 
 static void sum_up(struct source *s, const char *phase)
@@ -106,7 +116,9 @@ int source_run(struct source *s, struct stream_error *err)
 		source_say_end(s);
 		return 0;
 	}
-	if (s->state == SOURCE_SERVES)
+	if (s->state == SOURCE_SPOOLED)
+		sum_up(s, "spooled");
+	if (s->state == SOURCE_SERVES || s->state == SOURCE_SPOOLED)
 		return ret;
 	if (s->state == SOURCE_DOUBT)
 		return stream_fail(err, NULL, -EINPROGRESS,

@@ -20,12 +20,15 @@ struct migration_params {
 	/* Post-copy after so many rounds, or ns; 0: never. */
 	uint32_t postcopy_rounds;
 	uint64_t postcopy_time;
+	/* Pages are here that the guest there lacks, and the link is dead for so long (ns, 0: for
+	 * ever): source.spool is called. */
+	uint64_t recover;
 };
 
 /* What people are shown; numbers never go back but `remaining`, the rates and the round's. */
 struct migration_progress {
 	enum migration_state state;
-	/* connecting, copy, handover, postcopy, paused, completed, failed, cancelled */
+	/* connecting, copy, handover, postcopy, paused, completed, spooled, failed, cancelled */
 	const char *phase;
 	uint32_t round;
 	uint64_t total, remaining;	/* bytes of memory; still to be sent of this round */
@@ -36,6 +39,7 @@ struct migration_progress {
 	uint64_t rate, dirty_rate;	/* bytes per second */
 	uint64_t downtime_expected, downtime, elapsed; /* ns */
 	double done;				       /* 0 to 1 */
+	char trouble[200]; /* while paused: why the other side is not found */
 };
 
 struct source {
@@ -44,6 +48,9 @@ struct source {
 	/* A new connection (non-blocking socket), or -errno with a text. wake_fd: give up. */
 	int (*dial)(void *opaque, int wake_fd, struct stream_error *err);
 	void *opaque;
+	/* Makes a file and fills it by source_spool(). 0: it is there, whole, to stay; -errno: it
+	 * is tried again later. NULL: never: the other side is waited for. */
+	int (*spool)(void *opaque);
 	int wake_fd;	    /* readable: called off; the caller's */
 	uint64_t retry_max; /* ns between attempts to reconnect; 0: 2 s */
 
@@ -59,6 +66,8 @@ struct source {
 	enum migration_state state;
 	uint64_t *bitmap; /* pages to be sent, by place in memory; regions begin at words */
 	uint64_t dirty;	  /* of them */
+	/* Post-copy: pages that nobody has said to be there: those, and what is on its way. */
+	uint64_t *unsure;
 	uint64_t missing; /* at RUN: pages that come after the guest */
 	/* Post-copy. */
 	bool asking;   /* a new connection: RECEIVED is awaited before anything is sent */
@@ -75,9 +84,10 @@ struct source {
 
 /* Fill in the first part. 0 or -ENOMEM. */
 int source_init(struct source *s);
-/* 0: the guest runs there. Otherwise it is here and runs as before (if it ran): -ECANCELED,
- * -ECONNREFUSED (refused there: s->refused), others; with a text. -EOWNERDEAD: the guest could not
- * be taken back here and stands still. */
+/* 0: the guest runs there, whole or (s->state is SOURCE_SPOOLED) with a file to complete it.
+ * Otherwise it is here and runs as before (if it ran): -ECANCELED, -ECONNREFUSED (refused there:
+ * s->refused), others; with a text. -EOWNERDEAD: the guest could not be taken back here and stands
+ * still. */
 int source_run(struct source *s, struct stream_error *err);
 void source_exit(struct source *s);
 /* Any thread. */
@@ -88,6 +98,9 @@ bool source_in_doubt(struct source *s);
 void source_force(struct source *s);
 /* Post-copy from now on. -ENOTSUP: the destination cannot; -EALREADY. */
 int source_postcopy(struct source *s);
+/* For `spool`, on its thread: writes what the destination may lack into fd, down to stable storage:
+ * a stream that only this destination takes (destination_complete()). 0 or -errno with a text. */
+int source_spool(struct source *s, int fd, struct stream_error *err);
 /* The guest runs there, for sure. */
 bool source_gone(struct source *s);
 /* Tries to reconnect now. */

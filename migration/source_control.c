@@ -1,5 +1,6 @@
 /* What any thread may see of a migration that goes out, and ask of it. */
 #include <errno.h>
+#include <stdio.h>
 
 #include "migration/source_internal.h"
 
@@ -19,6 +20,16 @@ void source_phase(struct source *s, const char *phase)
 {
 	pthread_mutex_lock(&s->lock);
 	s->progress.phase = phase;
+	s->progress.trouble[0] = 0;
+	s->progress.elapsed = link_now() - s->begun;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void source_paused(struct source *s, const char *why)
+{
+	pthread_mutex_lock(&s->lock);
+	s->progress.phase = "paused";
+	snprintf(s->progress.trouble, sizeof(s->progress.trouble), "%.199s", why);
 	s->progress.elapsed = link_now() - s->begun;
 	pthread_mutex_unlock(&s->lock);
 }
@@ -45,7 +56,8 @@ bool source_gone(struct source *s)
 	bool gone;
 
 	pthread_mutex_lock(&s->lock);
-	gone = s->progress.state == SOURCE_SERVES || s->progress.state == SOURCE_MOVED;
+	gone = s->progress.state == SOURCE_SERVES || s->progress.state == SOURCE_MOVED ||
+	       s->progress.state == SOURCE_SPOOLED;
 	pthread_mutex_unlock(&s->lock);
 	return gone;
 }

@@ -95,23 +95,21 @@ static void take_answer(struct source *s, const struct stream_frame *frame)
 /* RUN was written: until it is known where the guest is. It cannot be called off any more. */
 void source_resolve(struct source *s)
 {
+	struct stream_error err = {.text = "the link broke while the guest was given away"};
 	uint64_t delay = second / 10;
 
 	if (s->link)
 		s->link->wake_fd = -1;
 	while (s->state == SOURCE_DOUBT && !source_forced(s) && !source_abandoned(s)) {
-		struct stream_error err;
 		struct stream_frame frame;
 		int ret;
 
 		if (!s->link) {
-			source_phase(s, "paused");
+			source_paused(s, err.text);
 			source_wait_retry(s, &delay);
 			if (source_forced(s) || source_abandoned(s) ||
-			    source_ask_again(s, STREAM_STAGE_RUN)) {
-				source_drop_link(s);
+			    source_ask_again(s, STREAM_STAGE_RUN, &err))
 				continue;
-			}
 		}
 		ret = link_receive(s->link, TURN_MS, &frame, &err);
 		if (ret > 0)

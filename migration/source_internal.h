@@ -7,6 +7,8 @@
 /* ---- source_control.c ---- */
 int source_step(struct source *s, enum migration_event event);
 void source_phase(struct source *s, const char *phase);
+/* The link is dead; why is for people. */
+void source_paused(struct source *s, const char *why);
 /* What was asked for meanwhile. */
 bool source_forced(struct source *s);
 bool source_abandoned(struct source *s);
@@ -16,8 +18,8 @@ bool source_abandoned(struct source *s);
  * -errno with a text: there is none. */
 int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err);
 void source_drop_link(struct source *s);
-/* A new connection, with RESUME at that stage. Cannot be called off. */
-int source_ask_again(struct source *s, enum stream_stage stage);
+/* A new connection, with RESUME at that stage. Cannot be called off. On failure there is none. */
+int source_ask_again(struct source *s, enum stream_stage stage, struct stream_error *err);
 /* Asked for, or enough time for another attempt; *delay grows. */
 void source_wait_retry(struct source *s, uint64_t *delay);
 /* What the other side says while we speak: 0: nothing that matters. */
@@ -45,10 +47,13 @@ void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t 
 /* ---- source_pages.c: post-copy ---- */
 /* Says which pages the destination has; the others come after the guest. */
 int source_say_received(struct source *s, struct stream_error *err);
-/* The guest runs there: until nothing is missing there, or we are abandoned. */
+/* The guest runs there: until nothing is missing there, all of that is in a file, or we are
+ * abandoned. */
 void source_serve(struct source *s);
 
 /* ---- source.c ---- */
+/* Of the bitmap. */
+uint64_t source_words(const struct source *s);
 /* Pages of one frame: with a limit not more than it lets through in an eighth of a second. */
 unsigned source_batch_limit(const struct source *s);
 

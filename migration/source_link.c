@@ -1,5 +1,6 @@
 /* The connections of the side that a guest leaves. */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "migration/source_internal.h"
@@ -94,14 +95,17 @@ void source_wait_retry(struct source *s, uint64_t *delay)
 	*delay = *delay * 2 < most ? *delay * 2 : most;
 }
 
-int source_ask_again(struct source *s, enum stream_stage stage)
+int source_ask_again(struct source *s, enum stream_stage stage, struct stream_error *err)
 {
 	struct stream_resume resume = {.stage = (uint8_t)stage, .ticket = s->ticket};
-	struct stream_error err;
-	int ret = source_connect(s, true, -1, &err);
+	int ret = source_connect(s, true, -1, err);
 
 	if (ret)
 		return ret;
 	source_step(s, EVENT_BACK);
-	return stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
+	ret = stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
+	if (!ret)
+		return 0;
+	source_drop_link(s);
+	return stream_fail(err, NULL, ret, "%s", strerror(-ret));
 }

@@ -91,6 +91,7 @@ int source_say_received(struct source *s, struct stream_error *err)
 	int ret = bits ? 0 : -ENOMEM;
 
 	s->missing = s->dirty;
+	memcpy(s->unsure, s->bitmap, source_words(s) * sizeof(*s->unsure));
 	for (uint64_t first = 0; first < pages && !ret;) {
 		const uint64_t left = pages - first;
 		struct stream_received r = {.first = first, .bits = bits};
@@ -172,6 +173,9 @@ static int on_received(struct source *s, const struct stream_frame *frame)
 	for (uint32_t i = 0; i < r.count; i++)
 		set_here(s, r.first + i, !(r.bits[i / 8] >> (i % 8) & 1));
 	s->asking = !r.last;
+	/* What is there now is known to be there. */
+	if (r.last)
+		memcpy(s->unsure, s->bitmap, source_words(s) * sizeof(*s->unsure));
 	return 0;
 }
 
@@ -263,11 +267,10 @@ static int patience(const struct source *s)
 	return wait < TURN_MS ? (int)wait : TURN_MS;
 }
 
-static int turn(struct source *s)
+static int turn(struct source *s, struct stream_error *err)
 {
 	const int wait = patience(s);
 	struct stream_frame frame;
-	struct stream_error err;
 	int ret;
 
 	if (!s->batch && !s->asking) {
@@ -275,7 +278,7 @@ static int turn(struct source *s)
 		if (ret)
 			return ret;
 	}
-	ret = link_receive(s->link, wait, &frame, &err);
+	ret = link_receive(s->link, wait, &frame, err);
 	if (ret > 0)
 		return on_frame(s, &frame);
 	if (ret < 0 || wait || s->asking || !s->dirty)
@@ -291,28 +294,59 @@ static void lose(struct source *s)
 	source_step(s, EVENT_LOST);
 }
 
+/* What the policy says of a link that does not come back. */
+static void spool(struct source *s, uint64_t *dead)
+{
+	if (!s->spool || s->link || !*dead)
+		return;
+	if (!source_abandoned(s) && (!s->params.recover || link_now() - *dead < s->params.recover))
+		return;
+	if (!s->spool(s->opaque))
+		source_step(s, EVENT_SPOOLED);
+	else
+		*dead = link_now(); /* the next attempt is as far away */
+}
+
+/* Until there is a new connection; *dead: since when there is none that says what has come. */
+static void find(struct source *s, uint64_t *dead, uint64_t *delay, struct stream_error *err)
+{
+	if (!*dead)
+		*dead = link_now();
+	source_paused(s, err->text);
+	source_wait_retry(s, delay);
+	if (!source_abandoned(s) && !source_ask_again(s, STREAM_STAGE_RUNNING, err)) {
+		s->asking = true;
+		source_phase(s, "postcopy");
+		return;
+	}
+	lose(s);
+	spool(s, dead);
+}
+
 void source_serve(struct source *s)
 {
-	uint64_t delay = 100000000;
+	struct stream_error err = {.text = "the link broke"};
+	uint64_t delay = 100000000, dead = 0;
 
 	s->round++;
 	s->since = link_now();
 	s->paced = 0;
 	source_phase(s, "postcopy");
 	while (s->state == SOURCE_SERVES && !source_abandoned(s)) {
-		if (!s->link) {
-			source_phase(s, "paused");
-			source_wait_retry(s, &delay);
-			if (source_abandoned(s) || source_ask_again(s, STREAM_STAGE_RUNNING)) {
-				lose(s);
-				continue;
-			}
-			s->asking = true;
-			delay = 100000000;
-			source_phase(s, "postcopy");
-		}
-		if (turn(s) < 0)
+		if (!s->link)
+			find(s, &dead, &delay, &err);
+		else if (turn(s, &err) < 0)
 			lose(s);
+		else if (!s->asking) {
+			dead = 0;
+			delay = 100000000;
+		}
+	}
+	/* Its process ends: what is here is all that there is of these pages. */
+	if (s->state == SOURCE_SERVES && s->spool) {
+		lose(s);
+		dead = 1;
+		spool(s, &dead);
 	}
 	stream_batch_free(s->batch);
 	s->batch = NULL;

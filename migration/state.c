@@ -3,12 +3,12 @@
 #include <stddef.h>
 
 static const char *const state_names[MIGRATION_STATES] = {
-	[SOURCE_COPY] = "copy",	  [SOURCE_STOPPED] = "stopped", [SOURCE_READY] = "ready",
-	[SOURCE_DOUBT] = "doubt", [SOURCE_SERVES] = "serves",	[SOURCE_MOVED] = "moved",
-	[SOURCE_KEPT] = "kept",	  [DEST_NEEDS] = "needs",	[DEST_COPY] = "copy",
-	[DEST_READY] = "ready",	  [DEST_WAITING] = "waiting",	[DEST_STARTING] = "starting",
-	[DEST_RUNS] = "runs",	  [DEST_DONE] = "done",		[DEST_REFUSED] = "refused",
-	[DEST_FAILED] = "failed",
+	[SOURCE_COPY] = "copy",	      [SOURCE_STOPPED] = "stopped", [SOURCE_READY] = "ready",
+	[SOURCE_DOUBT] = "doubt",     [SOURCE_SERVES] = "serves",   [SOURCE_MOVED] = "moved",
+	[SOURCE_SPOOLED] = "spooled", [SOURCE_KEPT] = "kept",	    [DEST_NEEDS] = "needs",
+	[DEST_COPY] = "copy",	      [DEST_READY] = "ready",	    [DEST_WAITING] = "waiting",
+	[DEST_STARTING] = "starting", [DEST_RUNS] = "runs",	    [DEST_DONE] = "done",
+	[DEST_REFUSED] = "refused",   [DEST_FAILED] = "failed",
 };
 
 static const char *const event_names[MIGRATION_EVENTS] = {
@@ -23,6 +23,8 @@ static const char *const event_names[MIGRATION_EVENTS] = {
 	[EVENT_CALL_OFF] = "called off",
 	[EVENT_FORCE] = "forced",
 	[EVENT_GIVE_UP] = "gives up",
+	[EVENT_SPOOLED] = "spooled",
+	[EVENT_FILLED] = "filled from a file",
 	[EVENT_READY] = "READY",
 	[EVENT_RUN] = "RUN",
 	[EVENT_ACK] = "ACK",
@@ -69,6 +71,7 @@ static const struct row {
 	{SOURCE_SERVES, EVENT_COMPLETE, SOURCE_MOVED},
 	{SOURCE_SERVES, EVENT_LOST, SOURCE_SERVES},
 	{SOURCE_SERVES, EVENT_BACK, SOURCE_SERVES},
+	{SOURCE_SERVES, EVENT_SPOOLED, SOURCE_SPOOLED},
 
 	{DEST_COPY, EVENT_SAY_READY, DEST_READY},
 	{DEST_COPY, EVENT_CALL_OFF, DEST_FAILED},
@@ -93,11 +96,13 @@ static const struct row {
 	{DEST_NEEDS, EVENT_LOST, DEST_NEEDS},
 	{DEST_NEEDS, EVENT_BACK, DEST_NEEDS},
 	{DEST_NEEDS, EVENT_WHOLE, DEST_RUNS},
+	{DEST_NEEDS, EVENT_FILLED, DEST_DONE}, /* whoever wrote the file has ended */
 
 	{DEST_RUNS, EVENT_RUN, DEST_RUNS}, /* once more, after a new connection */
 	{DEST_RUNS, EVENT_LOST, DEST_RUNS},
 	{DEST_RUNS, EVENT_BACK, DEST_RUNS},
 	{DEST_RUNS, EVENT_END, DEST_DONE},
+	{DEST_RUNS, EVENT_FILLED, DEST_DONE},
 
 	{DEST_REFUSED, EVENT_RUN, DEST_REFUSED},
 	{DEST_REFUSED, EVENT_LOST, DEST_REFUSED},
@@ -131,8 +136,8 @@ bool migration_owns(enum migration_state state)
 
 bool migration_over(enum migration_state state)
 {
-	return state == SOURCE_MOVED || state == SOURCE_KEPT || state == DEST_DONE ||
-	       state == DEST_FAILED;
+	return state == SOURCE_MOVED || state == SOURCE_SPOOLED || state == SOURCE_KEPT ||
+	       state == DEST_DONE || state == DEST_FAILED;
 }
 
 const char *migration_state_name(enum migration_state state)

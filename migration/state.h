@@ -21,6 +21,7 @@ enum migration_state {
 	SOURCE_DOUBT,	/* RUN was written, at least in part */
 	SOURCE_SERVES,	/* the guest runs there and lacks pages that are here */
 	SOURCE_MOVED,	/* the guest runs there and lacks nothing: over */
+	SOURCE_SPOOLED, /* the guest runs there; what it lacks was written into a file: over */
 	SOURCE_KEPT,	/* the guest is ours: over */
 	/* The destination. */
 	DEST_COPY,
@@ -48,6 +49,8 @@ enum migration_event {
 	EVENT_CALL_OFF,	    /* by the user, or an error here */
 	EVENT_FORCE,	    /* source's operator: the destination does not have it, he says */
 	EVENT_GIVE_UP,	    /* nobody has come back for too long */
+	EVENT_SPOOLED,	    /* source: all that may be missing there is in a file, for good */
+	EVENT_FILLED,	    /* destination: such a file of this move has brought all of it */
 	/* What the other side says. */
 	EVENT_READY,	/* READY, or RESUME at that stage */
 	EVENT_RUN,	/* with the ticket of our READY */

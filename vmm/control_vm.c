@@ -9,6 +9,7 @@
 #include "vmm/board/pc.h"
 #include "vmm/chardev_attach.h"
 #include "vmm/control_mmu.h"
+#include "vmm/control_move.h"
 #include "vmm/exit_codes.h"
 #include "vmm/json_util.h"
 #include "vmm/outgoing.h"
@@ -169,53 +170,6 @@ COMMAND(quit)
 	return 0;
 }
 
-/* ---- moving ----------------------------------------------------------------------------- */
-
-COMMAND(ferry_save)
-{
-	int code = outgoing_save(opaque, json_string_value(json_object_get(args, "file")), request,
-				 err);
-
-	UNUSED(ret);
-	return code ? code : CONTROL_LATER;
-}
-
-COMMAND(ferry_migrate)
-{
-	const json_t *timeout = json_object_get(args, "timeout"),
-		     *bandwidth = json_object_get(args, "bandwidth"),
-		     *downtime = json_object_get(args, "downtime"),
-		     *rounds = json_object_get(args, "postcopy-rounds"),
-		     *time = json_object_get(args, "postcopy-ms");
-	const struct outgoing_params params = {
-		.to = json_string_value(json_object_get(args, "to")),
-		.downtime_ms = downtime ? (uint64_t)json_integer_value(downtime) : 300,
-		.bandwidth = bandwidth ? (uint64_t)json_integer_value(bandwidth) : 0,
-		.timeout_ms = timeout ? (uint64_t)json_integer_value(timeout) : 0,
-		.timeout_postcopy = json_is_true(json_object_get(args, "timeout-postcopy")),
-		.postcopy_rounds = rounds ? (uint32_t)json_integer_value(rounds) : 0,
-		.postcopy_ms = time ? (uint64_t)json_integer_value(time) : 0};
-	int code = outgoing_move(opaque, &params, request, err);
-
-	UNUSED(ret);
-	return code ? code : CONTROL_LATER;
-}
-
-COMMAND(ferry_migration)
-{
-	UNUSED(request, args, err);
-	*ret = outgoing_query(opaque);
-	if (!*ret)
-		*ret = json_pack("{s:s}", "phase", "none");
-	return 0;
-}
-
-COMMAND(ferry_migrate_control)
-{
-	UNUSED(request, ret);
-	return outgoing_control(opaque, json_string_value(json_object_get(args, "action")), err);
-}
-
 /* ---- the end ---------------------------------------------------------------------------- */
 
 struct vm_request {
@@ -336,35 +290,6 @@ static const struct control_arg console_args[] = {
 	{.name = NULL},
 };
 
-static const struct control_arg save_args[] = {
-	{.name = "file", .type = CONTROL_STRING},
-	{.name = NULL},
-};
-
-static const struct control_arg migrate_args[] = {
-	{.name = "to", .type = CONTROL_STRING},
-	{.name = "downtime", .type = CONTROL_INT, .optional = true, .min = 1, .max = 3600000},
-	{.name = "bandwidth",
-	 .type = CONTROL_INT,
-	 .optional = true,
-	 .min = 4096,
-	 .max = INT64_MAX >> 16},
-	{.name = "timeout", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
-	{.name = "timeout-postcopy", .type = CONTROL_BOOL, .optional = true},
-	{.name = "postcopy-rounds",
-	 .type = CONTROL_INT,
-	 .optional = true,
-	 .min = 1,
-	 .max = INT32_MAX},
-	{.name = "postcopy-ms", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
-	{.name = NULL},
-};
-
-static const struct control_arg migrate_control_args[] = {
-	{.name = "action", .type = CONTROL_STRING},
-	{.name = NULL},
-};
-
 static const struct control_arg balloon_args[] = {
 	{.name = "value", .type = CONTROL_INT, .min = 0, .max = INT64_MAX},
 	{.name = NULL},
@@ -384,14 +309,18 @@ static const struct control_command commands[] = {
 	 balloon_args, balloon},
 	{"query-balloon", "how many bytes the guest has now", NULL, query_balloon},
 	{"ferry-save", "moves the guest into `file`, an absolute path; the machine ends then",
-	 save_args, ferry_save},
+	 control_save_args, control_save},
 	{"ferry-migrate",
 	 "moves the guest to the ferry at `to`; the answer says how it went, milliseconds and "
 	 "bytes per second",
-	 migrate_args, ferry_migrate},
-	{"ferry-migration", "how far that is", NULL, ferry_migration},
+	 control_migrate_args, control_migrate},
+	{"ferry-migration", "how far that is", NULL, control_migration},
 	{"ferry-migrate-control", "`action`: cancel, retry, postcopy, or force",
-	 migrate_control_args, ferry_migrate_control},
+	 control_migrate_control_args, control_migrate_control},
+	{"ferry-migrate-complete",
+	 "takes the pages that the guest lacks from `file`, which its source has written when it "
+	 "did not find this machine any more (`spool`)",
+	 control_migrate_complete_args, control_migrate_complete},
 	{"ferry-info", "the machine's description, and what it does now", NULL, ferry_info},
 	{"ferry-stats", "what was counted", NULL, ferry_stats},
 	{"ferry-mmu-stats", "the counters of the second stage", NULL, control_mmu_stats},

@@ -30,6 +30,14 @@ struct incoming {
 		int fd; /* eventfd */
 		bool made;
 	} wanted;
+	/* A file that brings them. */
+	struct incoming_file {
+		struct control_request *request; /* NULL: none */
+		struct loop_work work;
+		char *path;
+		int fd, code;
+		struct error err;
+	} completion;
 	struct loop_work over_work;
 	int code;
 	struct stream_error why;
@@ -48,6 +56,13 @@ uint64_t incoming_awaited(struct incoming *in, uint64_t page);
 int incoming_complete(struct incoming *in, struct stream_error *err); /* loop's thread */
 /* Loop's thread, nobody brings pages any more. */
 void incoming_missing_exit(struct incoming *in);
+
+/* ---- incoming_complete.c ---- */
+/* struct vm_arrival */
+int incoming_complete_from(struct vm_arrival *arrival, const char *path,
+			   struct control_request *request, struct error *err);
+void incoming_complete_exit(struct incoming *in); /* after destination_run() */
+struct incoming *incoming_of(struct vm_arrival *arrival);
 
 /* ---- incoming_sink.c ---- */
 extern const struct migration_sink_ops incoming_sink; /* opaque: struct incoming */

@@ -15,7 +15,7 @@
 
 static const uint64_t patience = 300000000000; /* for a source that may have said RUN; ns */
 
-static struct incoming *of(struct vm_arrival *arrival)
+struct incoming *incoming_of(struct vm_arrival *arrival)
 {
 	return (struct incoming *)((char *)arrival - offsetof(struct incoming, arrival));
 }
@@ -192,7 +192,7 @@ static void *receive_main(void *arg)
 
 static int receive_begin(struct vm_arrival *arrival, struct vm *vm, struct error *err)
 {
-	struct incoming *in = of(arrival);
+	struct incoming *in = incoming_of(arrival);
 	sigset_t all, old;
 	int ret;
 
@@ -213,7 +213,7 @@ static int receive_begin(struct vm_arrival *arrival, struct vm *vm, struct error
 
 static void receive_finish(struct vm_arrival *arrival)
 {
-	struct incoming *in = of(arrival);
+	struct incoming *in = incoming_of(arrival);
 	const uint64_t one = 1;
 
 	if (!in->started)
@@ -222,6 +222,7 @@ static void receive_finish(struct vm_arrival *arrival)
 	(void)!write(in->wake_fd, &one, sizeof(one));
 	pthread_join(in->thread, NULL);
 	loop_work_cancel(in->vm->loop, &in->over_work);
+	incoming_complete_exit(in);
 	loop_call_exit(&in->call);
 	incoming_missing_exit(in);
 	in->started = false;
@@ -284,6 +285,7 @@ int vm_receive(const struct incoming_config *how, const struct vm_observer *obse
 	incoming_init(in, how);
 	in->arrival.begin = receive_begin;
 	in->arrival.finish = receive_finish;
+	in->arrival.complete = incoming_complete_from;
 	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	in->from = (struct destination){
 		.ferry = FERRY_VERSION, .arch = "x86_64", .patience = patience};

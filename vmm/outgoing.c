@@ -1,20 +1,15 @@
 #include "vmm/outgoing.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "migration/save.h"
 #include "vmm/cleanup.h"
 #include "vmm/message.h"
 #include "vmm/outgoing_internal.h"
-#include "vmm/unix_socket.h"
 
 uint64_t outgoing_now(void)
 {
@@ -36,6 +31,7 @@ void outgoing_free(struct outgoing *o)
 	outgoing_source_exit(o);
 	o->vm->outgoing = NULL;
 	free(o->path);
+	free(o->spool);
 	free(o);
 }
 
@@ -47,7 +43,11 @@ static void over(void *arg)
 	struct error err;
 
 	error_set(&err, o->code, "%s", o->why.text);
-	if (!o->code)
+	if (!o->code && o->live && o->move.state == SOURCE_SPOOLED)
+		message("the guest is at %s now and lacks pages: they are in %s; there: ferry "
+			"migrate-control complete FILE",
+			o->path, o->spool);
+	else if (!o->code)
 		message("the guest is %s %s now", o->live ? "at" : "in", o->path);
 	else if (o->live)
 		message("the guest was not moved: %s", o->why.text);
@@ -114,81 +114,20 @@ void outgoing_end(struct vm *vm)
 
 /* ---- into a file ------------------------------------------------------------------------ */
 
-/* A file without a name where the file system has that, so that nothing is left of a process that
- * is killed; else one with another name (*temporary). */
-static int open_nameless(int dir, const char *name, char *temporary, size_t len)
+static int fill(void *opaque, int fd, struct stream_error *err)
 {
-	int fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-	*temporary = 0;
-	if (fd >= 0)
-		return fd;
-	snprintf(temporary, len, ".%.200s.%d.ferry", name, (int)getpid());
-	fd = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return fd < 0 ? -errno : fd;
-}
-
-static int give_name(int dir, int fd, const char *name, char *temporary, size_t len)
-{
-	char path[64];
-
-	if (!*temporary) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		snprintf(temporary, len, ".%.200s.%d.ferry", name, (int)getpid());
-		(void)unlinkat(dir, temporary, 0);
-		if (linkat(AT_FDCWD, path, dir, temporary, AT_SYMLINK_FOLLOW)) {
-			*temporary = 0;
-			return -errno;
-		}
-	}
-	if (renameat(dir, temporary, dir, name))
-		return -errno;
-	*temporary = 0;
-	return fsync(dir) && errno != EINVAL ? -errno : 0;
-}
-
-static int save_in(struct outgoing *o, int dir, const char *name)
-{
-	char temporary[256];
-	int fd = open_nameless(dir, name, temporary, sizeof(temporary));
-	int ret;
-
-	if (fd < 0)
-		return stream_fail(&o->why, NULL, fd, "%s", strerror(-fd));
-	ret = migration_save(&o->source, fd, &o->why);
-	if (!ret) {
-		ret = give_name(dir, fd, name, temporary, sizeof(temporary));
-		if (ret)
-			stream_fail(&o->why, NULL, ret, "%s", strerror(-ret));
-	}
-	if (*temporary)
-		unlinkat(dir, temporary, 0);
-	close(fd);
-	return ret;
+	return migration_save(&((struct outgoing *)opaque)->source, fd, err);
 }
 
 static void *save_main(void *arg)
 {
 	struct outgoing *o = arg;
-	struct error err = {""};
 	struct stream_error why;
-	const char *name;
-	int dir = path_open_dir(o->path, &name, &err), fd;
 
 	pthread_setname_np(pthread_self(), "save");
-	if (dir < 0) {
-		o->code = stream_fail(&o->why, NULL, dir, "%s", err.text);
-	} else {
-		/* An O_PATH descriptor is no folder to be flushed. */
-		fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		o->code = fd < 0 ? stream_fail(&o->why, NULL, -errno, "%s", strerror(errno))
-				 : outgoing_wait_memory(o, &o->why);
-		if (!o->code)
-			o->code = save_in(o, fd, name);
-		if (fd >= 0)
-			close(fd);
-		close(dir);
-	}
+	o->code = outgoing_wait_memory(o, &o->why);
+	if (!o->code)
+		o->code = outgoing_file(o->path, fill, o, &o->why);
 	if (o->code && o->source.ops->take_back(o, &why))
 		message("the guest stands still: %s", why.text);
 	loop_work_post(o->vm->loop, &o->over_work);
@@ -199,13 +138,10 @@ int outgoing_save(struct vm *vm, const char *path, struct control_request *reque
 		  struct error *err)
 {
 	struct outgoing *o;
-	struct stat st;
-	int ret;
+	int ret = outgoing_file_check(path, err);
 
-	if (path[0] != '/')
-		return error_set(err, -EINVAL, "a file's path begins at the root");
-	if (!stat(path, &st) && !S_ISREG(st.st_mode))
-		return error_set(err, -EEXIST, "%s is there and is no file", path);
+	if (ret)
+		return ret;
 	o = outgoing_create(vm, err);
 	if (!o)
 		return -EBUSY;

@@ -26,6 +26,10 @@ struct outgoing_params {
 	uint32_t postcopy_rounds;
 	uint64_t postcopy_ms;
 	bool timeout_postcopy;
+	/* Of a guest that runs there and lacks pages, when the link is dead for so long: they go
+	 * into that file (absolute). NULL: it is waited for. */
+	uint64_t recover_ms;
+	const char *spool;
 };
 /* To another ferry, while the guest runs. The request is answered when it is known where the guest
  * is: how it went, and the machine ends if it has gone. 0 or -errno as above. */

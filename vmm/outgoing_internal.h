@@ -16,8 +16,9 @@ struct outgoing {
 	pthread_t thread;
 	bool started;
 	struct control_request *request;
-	char *path; /* of the file, or the address */
-	bool live;  /* to another ferry */
+	char *path;  /* of the file, or the address */
+	char *spool; /* NULL: a dead link is waited for */
+	bool live;   /* to another ferry */
 	struct source move;
 	int wake_fd; /* calls it off */
 	bool cancelled;
@@ -42,6 +43,14 @@ int outgoing_source_init(struct outgoing *o, struct error *err);
 void outgoing_source_exit(struct outgoing *o);
 /* A guest that has just come may still lack pages: waits until all are here. */
 int outgoing_wait_memory(struct outgoing *o, struct stream_error *err);
+
+/* ---- outgoing_file.c ---- */
+/* Whether outgoing_file() could be; -errno with a text. */
+int outgoing_file_check(const char *path, struct error *err);
+typedef int (*outgoing_fill)(void *opaque, int fd, struct stream_error *err);
+/* A new file at `path` (absolute) that fill() has written, in place of one that was there; on
+ * failure nothing of it is there, and the old one is. */
+int outgoing_file(const char *path, outgoing_fill fill, void *opaque, struct stream_error *err);
 
 /* ---- outgoing_move.c ---- */
 json_t *outgoing_summary(struct outgoing *o);

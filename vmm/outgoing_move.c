@@ -19,6 +19,23 @@ static int dial(void *opaque, int wake_fd, struct stream_error *err)
 	return address_connect(o->path, CONNECT_MS, wake_fd, err);
 }
 
+static int fill_spool(void *opaque, int fd, struct stream_error *err)
+{
+	return source_spool(&((struct outgoing *)opaque)->move, fd, err);
+}
+
+static int spool(void *opaque)
+{
+	const struct outgoing *o = opaque;
+	struct stream_error why;
+	int ret = outgoing_file(o->spool, fill_spool, opaque, &why);
+
+	if (ret)
+		message("%s: the pages that the guest lacks cannot be written: %s", o->spool,
+			why.text);
+	return ret;
+}
+
 static void *move_main(void *arg)
 {
 	struct outgoing *o = arg;
@@ -59,11 +76,15 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 
 	if (ret)
 		return error_set(err, ret, "%s", why.text);
+	ret = params->spool ? outgoing_file_check(params->spool, err) : 0;
+	if (ret)
+		return ret;
 	o = outgoing_create(vm, err);
 	if (!o)
 		return -EBUSY;
 	o->request = request;
 	o->path = strdup(params->to);
+	o->spool = params->spool ? strdup(params->spool) : NULL;
 	o->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	o->move = (struct source){.m = &o->source,
 				  .params = {.downtime = params->downtime_ms * 1000000,
@@ -71,13 +92,15 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 					     .timeout = params->timeout_ms * 1000000,
 					     .timeout_postcopy = params->timeout_postcopy,
 					     .postcopy_rounds = params->postcopy_rounds,
-					     .postcopy_time = params->postcopy_ms * 1000000},
+					     .postcopy_time = params->postcopy_ms * 1000000,
+					     .recover = params->recover_ms * 1000000},
 				  .dial = dial,
+				  .spool = params->spool ? spool : NULL,
 				  .opaque = o,
 				  .wake_fd = o->wake_fd};
 	ret = source_init(&o->move);
 	o->live = true;
-	if (ret || !o->path || o->wake_fd < 0)
+	if (ret || !o->path || (params->spool && !o->spool) || o->wake_fd < 0)
 		ret = error_set(err, -ENOMEM, "no memory");
 	else
 		ret = outgoing_start(o, move_main, err);
@@ -104,7 +127,11 @@ int outgoing_control(struct vm *vm, const char *action, struct error *err)
 		return 0;
 	}
 	if (source_gone(&o->move))
-		return error_set(err, -EBUSY, "it is too late: the guest runs at %s", o->path);
+		return error_set(err, -EBUSY,
+				 "it is too late: the guest runs at %s, and what is here is older "
+				 "than what it has written there; if that process has ended the "
+				 "guest is lost, and ferry kill %s ends what is left of it here",
+				 o->path, vm->presence.name.name);
 	if (!strcmp(action, "cancel")) {
 		if (doubt)
 			return error_set(
@@ -144,6 +171,8 @@ static json_t *progress_json(const struct migration_progress *p)
 			      "expected-downtime-ms", ms(p->downtime_expected), "total-ms",
 			      ms(p->elapsed), "done", p->done);
 
+	if (p->trouble[0])
+		json_object_set_new(j, "trouble", json_text(p->trouble));
 	return j;
 }
 
@@ -168,12 +197,15 @@ json_t *outgoing_summary(struct outgoing *o)
 	source_progress(&o->move, &p);
 	j = progress_json(&p);
 	json_object_set_new(j, "status",
-			    json_string(!o->code		  ? "moved"
-					: o->move.refused	  ? "refused"
-					: o->cancelled		  ? "cancelled"
-					: o->code == -EINPROGRESS ? "doubt"
-								  : "failed"));
+			    json_string(o->move.state == SOURCE_SPOOLED ? "spooled"
+					: !o->code			? "moved"
+					: o->move.refused		? "refused"
+					: o->cancelled			? "cancelled"
+					: o->code == -EINPROGRESS	? "doubt"
+									: "failed"));
 	json_object_set_new(j, "text", json_text(o->code ? o->why.text : ""));
+	if (o->move.state == SOURCE_SPOOLED)
+		json_object_set_new(j, "file", json_text(o->spool));
 	json_object_set_new(j, "downtime-ms", json_integer(ms(p.downtime)));
 	json_object_set_new(j, "faults", json_integer((json_int_t)p.faults));
 	json_object_set_new(j, "fault-mean-us", json_integer((json_int_t)(p.fault_mean / 1000)));

@@ -33,6 +33,7 @@ struct vm_observer {
 
 struct vm;
 struct boot_image;
+struct control_request;
 /* A machine that exists already and comes into this process: how it gets its memory and state. */
 struct vm_arrival {
 	struct boot_image *image; /* what it would boot again from; taken over */
@@ -41,6 +42,10 @@ struct vm_arrival {
 	 * run any more. */
 	int (*begin)(struct vm_arrival *arrival, struct vm *vm, struct error *err);
 	void (*finish)(struct vm_arrival *arrival);
+	/* NULL: there is nothing to be completed. Takes what the guest lacks from a file (absolute
+	 * path); the request is answered later. 0 or -errno. */
+	int (*complete)(struct vm_arrival *arrival, const char *path,
+			struct control_request *request, struct error *err);
 };
 
 /* Builds the machine, runs it on this thread and its vCPU threads until it ends, and leaves nothing

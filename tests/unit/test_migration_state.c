@@ -1,8 +1,9 @@
 /*
  * All that two sides and a link between them can do, by the table of migration/state.h: messages
  * that arrive late or never, links that break at any moment and come back, users that call it off,
- * starts that fail. In no state both sides have the guest; where nothing more can happen by itself,
- * one has it, or the source is in doubt while the destination has given up for ever.
+ * starts that fail, pages that go by a file. In no state both sides have the guest; where nothing
+ * more can happen by itself, one has it, or the source is in doubt while the destination has given
+ * up for ever.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -35,12 +36,13 @@ struct world {
 	bool whole;		     /* what is sent arrives */
 	bool sent_state, ticket, goodbye;
 	bool part; /* post-copy: the state is sent, and not all pages */
+	bool file; /* they were written into one, because the link is dead */
 	uint8_t to_dest[QUEUE], to_source[QUEUE];
 };
 
 static struct world *worlds;
 static unsigned count, room, done;
-static unsigned moved, kept, doubts, served;
+static unsigned moved, kept, doubts, served, spooled;
 
 static void visit(const struct world *w)
 {
@@ -218,6 +220,12 @@ static void source_moves(struct world w)
 		send(&n, n.to_dest, RESUME_RUN);
 		visit(&n);
 	}
+	/* The link stays dead for the source: it ends, and leaves a file. */
+	n = w;
+	if (w.source == SOURCE_SERVES && !w.source_link && go(&n.source, EVENT_SPOOLED)) {
+		n.file = true;
+		visit(&n);
+	}
 	/* Once, to let a destination go that waits. */
 	n = w;
 	if (w.source == SOURCE_KEPT && !w.source_link && w.ticket && !w.goodbye &&
@@ -261,6 +269,10 @@ static void dest_moves(struct world w)
 	n = w;
 	if (!w.dest_link && go(&n.dest, EVENT_GIVE_UP))
 		visit(&n);
+	/* Somebody brings it, sooner or later. */
+	n = w;
+	if (w.file && go(&n.dest, EVENT_FILLED))
+		visit(&n);
 }
 
 static void link_moves(struct world w)
@@ -294,6 +306,19 @@ static void judge(const struct world *w)
 		exit(1);
 	}
 	served += w->source == SOURCE_SERVES;
+	/* A file is written for a guest that runs there, and it completes that one. */
+	if (w->source == SOURCE_SPOOLED &&
+	    (!w->file || !migration_owns(w->dest) ||
+	     (w->dest != DEST_DONE && migration_next(w->dest, EVENT_FILLED) != DEST_DONE))) {
+		printf("the pages are in a file, and the destination is %s\n",
+		       migration_state_name(w->dest));
+		exit(1);
+	}
+	if (w->file && w->source != SOURCE_SPOOLED) {
+		printf("a file, and the source is %s\n", migration_state_name(w->source));
+		exit(1);
+	}
+	spooled += w->source == SOURCE_SPOOLED;
 	if (!migration_over(w->source) && w->source != SOURCE_DOUBT)
 		return;
 	if (w->source == SOURCE_KEPT)
@@ -332,10 +357,11 @@ int main(void)
 		dest_moves(w);
 		link_moves(w);
 	}
-	printf("%u states of the two; %u with the guest moved, %u with pages to follow, %u with it "
-	       "kept, %u in doubt for ever, because the destination has given up\n",
-	       count, moved, served, kept, doubts);
-	if (!moved || !kept || !served) {
+	printf("%u states of the two; %u with the guest moved, %u with pages to follow, %u with "
+	       "them in a file, %u with it kept, %u in doubt for ever, because the destination has "
+	       "given up\n",
+	       count, moved, served, spooled, kept, doubts);
+	if (!moved || !kept || !served || !spooled) {
 		printf("they were not all reached\n");
 		return 1;
 	}
