@@ -23,7 +23,7 @@ const char *const engine_counter_names[COUNT_NR] = {
 };
 
 enum {
-	CODE_BUFFER = 64 << 20,
+	CODE_BUFFER = 128 << 20, /* a boot of a distribution fills 64 MiB twice and more */
 	PATIENCE = 8, /* conflicts over one page in a row before the others are stopped */
 };
 
