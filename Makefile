@@ -57,7 +57,8 @@ UNICORN := $(shell cpu/soft/unicorn/build.sh --dir $(UNICORN_VARIANT))
 PKGS := liburcu-memb liblz4 libzstd zlib liblzma jansson liburing libnbd slirp
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wundef -Wvla -Wwrite-strings -Wformat=2 $(if $(filter 0,$(WERROR)),,-Werror)
-CFLAGS ?= -O2 -g
+# Sanitizers make the compiler slow: format-specialised code takes it minutes at -O2.
+CFLAGS ?= $(if $(SAN),-O1,-O2) -g
 ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(WARN) -I. -D_GNU_SOURCE -DFERRY_VERSION='"$(VERSION)"' \
 	-pthread $(CROSS_CFLAGS) $(if $(PKGS),$(shell pkg-config --cflags $(PKGS) 2>/dev/null)) \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
