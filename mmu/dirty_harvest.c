@@ -107,7 +107,7 @@ static int64_t harvest(struct harvest *h, uint64_t gpa, uint64_t pages)
 	h->last = gpa + (pages << DIRTY_SHIFT) - 1;
 	h->flush.first = UINT64_MAX;
 	/* D first, then bits: an unmap that takes D away has set the bit before. */
-	if (pages && h->bitmap && atomic_load(&s2->pt.need_dirty))
+	if (pages && h->bitmap && stage2_dbit(s2->ops->format, s2))
 		h->t->ops->gather(h->t, gpa, h->last + 1);
 	while (pages && gpa <= h->last) {
 		pthread_mutex_lock(&s2->dirty_mutex);

@@ -76,8 +76,8 @@ static int start(struct s2 *s2, const struct s2_dirty_options *o)
 		old = s2->slots;
 		s2->slots = copy;
 		atomic_store(&s2->dirty_flags, o->flags);
-		atomic_store(&s2->pt.need_dirty,
-			     o->flags & S2_DIRTY_DBIT ? s2->ops->format->dirty : 0);
+		if (o->flags & S2_DIRTY_DBIT)
+			atomic_fetch_or(&s2->pt.need, s2->ops->format->dirty);
 		s2->ring_entries = o->ring_entries;
 		s2->ring_soft = soft;
 		for (struct s2_thread *t = s2->threads; t && o->ring_entries; t = t->next)
@@ -133,7 +133,7 @@ static void stop(struct s2 *s2)
 	s2->logging = false;
 	pthread_mutex_lock(&s2->threads_mutex);
 	brlock_write_lock(&s2->lock);
-	atomic_store(&s2->pt.need_dirty, 0);
+	atomic_fetch_and(&s2->pt.need, ~s2->ops->format->dirty);
 	atomic_store(&s2->dirty_flags, 0);
 	s2->ring_entries = 0;
 	for (struct s2_thread *t = s2->threads; t; t = t->next)

@@ -22,7 +22,7 @@ static bool ring_put(struct dirty_ring *ring, uint64_t page)
 void dirty_note(struct s2_thread *t, const struct slot *slot, uint64_t gpa, uint64_t size)
 {
 	count(&t->stats.dirtied, size >> DIRTY_SHIFT);
-	if (atomic_load_explicit(&t->s2->pt.need_dirty, memory_order_relaxed))
+	if (stage2_dbit(t->ops->format, t->s2))
 		return; /* the leaf has D */
 	if (t->ring.entry && size == geometry_size(&t->s2->pt.geo, 1) && ring_put(&t->ring, gpa))
 		return;

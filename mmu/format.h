@@ -95,6 +95,9 @@ struct format {
 	uint64_t (*encode_perm)(uint32_t perm);
 
 	uint64_t accessed, dirty; /* 0: has no such bit */
+	/* Where hardware neither sets A nor faults without it, an unused leaf grants nothing and
+	 * keeps its permissions here (perm_bits << hide_shift); 0: no need. */
+	uint8_t hide_shift;
 	uint64_t memory_bits, memory[FORMAT_MEMORY_TYPES];
 	unsigned memory_option; /* other types than write-back need it */
 	uint64_t napot;		/* leaf is one of 16 alike that map 16 pages; 0: has no such bit */
@@ -126,8 +129,13 @@ mmu_inline struct geometry format_fold(const struct format *f, const struct geom
 
 mmu_inline enum entry_kind format_kind(const struct format *f, uint64_t e, unsigned level)
 {
-	if (!(e & f->valid))
-		return e & f->frozen ? ENTRY_FROZEN : ENTRY_NONE;
+	if (!(e & f->valid)) {
+		if (e & f->frozen)
+			return ENTRY_FROZEN;
+		return f->hide_shift && e & f->perm_bits << f->hide_shift && f->is_leaf(e, level)
+			       ? ENTRY_LEAF
+			       : ENTRY_NONE;
+	}
 	return f->is_leaf(e, level) ? ENTRY_LEAF : ENTRY_TABLE;
 }
 
@@ -265,6 +273,41 @@ mmu_inline uint64_t format_set_ad(const struct format *f, uint64_t e, uint32_t a
 {
 	return (e & ~(f->accessed | f->dirty)) | (ad & FORMAT_A ? f->accessed : 0) |
 	       (ad & FORMAT_D ? f->dirty : 0);
+}
+
+/* Ageing: the same leaf as if it had not been used (its next use faults, or sets A), and as if it
+ * had. */
+mmu_inline bool format_hides(const struct format *f, const struct geometry *g)
+{
+	return f->hide_shift && !(g->options & FORMAT_AD);
+}
+
+mmu_inline uint64_t format_old(const struct format *f, const struct geometry *g, uint64_t e)
+{
+	uint64_t perm = e & f->perm_bits;
+
+	if (!format_hides(f, g))
+		return e & ~f->accessed;
+	return perm ? (e & ~perm) | perm << f->hide_shift : e;
+}
+
+mmu_inline uint64_t format_young(const struct format *f, const struct geometry *g, uint64_t e)
+{
+	uint64_t kept = e & f->perm_bits << f->hide_shift;
+
+	if (!format_hides(f, g))
+		return e | f->accessed;
+	return (e & ~kept) | kept >> f->hide_shift;
+}
+
+/* The same leaf, used or not, with permissions taken; or 0. */
+mmu_inline uint64_t format_forbid(const struct format *f, const struct geometry *g, uint64_t e,
+				  uint32_t less)
+{
+	uint64_t young = format_young(f, g, e);
+	uint64_t forbidden = format_set_perm(f, g, young, f->perm(young) & ~less);
+
+	return young == e ? forbidden : format_old(f, g, forbidden);
 }
 
 mmu_inline uint64_t format_sw_mask(const struct format *f)

@@ -42,8 +42,10 @@ static struct s2_entry decode(const struct format *f, const struct geometry *g,
 	else if (w->kind == ENTRY_FROZEN && format_frozen_table(f, g, w->value, &pa))
 		e.addr = pa;
 	if (w->kind == ENTRY_LEAF) {
-		e.perm = f->perm(w->value);
-		e.accessed = format_ad(f, w->value) & FORMAT_A;
+		uint64_t young = format_young(f, g, w->value);
+
+		e.perm = f->perm(young);
+		e.accessed = young == w->value;
 		e.dirty = format_ad(f, w->value) & FORMAT_D;
 		e.memory = memory_type(f, w->value);
 		e.software = format_sw(f, w->value);

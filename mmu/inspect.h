@@ -24,8 +24,8 @@ struct s2_entry {
 	uint32_t level;
 	uint64_t addr; /* of a leaf: hpa; of a table: its pa (of a frozen one, if it is there) */
 	/* of a leaf */
-	uint32_t perm; /* S2_R | S2_W | S2_X */
-	bool accessed, dirty;
+	uint32_t perm;	      /* S2_R | S2_W | S2_X */
+	bool accessed, dirty; /* accessed: used since it was aged */
 	enum s2_memory_type memory;
 	uint32_t software; /* software bits */
 };
@@ -63,7 +63,8 @@ int s2_inspect_dump(struct s2 *s2, uint64_t *gpa, bool *done, struct s2_mapping 
 	X(S2_TRACE_SPLIT, "split")                                                                 \
 	X(S2_TRACE_COLLAPSE, "collapse")                                                           \
 	X(S2_TRACE_FREE, "free")                                                                   \
-	X(S2_TRACE_FLUSH, "flush")
+	X(S2_TRACE_FLUSH, "flush")                                                                 \
+	X(S2_TRACE_AGE, "age")
 
 enum s2_trace_event {
 #define S2_TRACE_EVENT(event, name) event,

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "mmu/age.h"
 #include "mmu/brlock.h"
 #include "mmu/dirty_ring.h"
 #include "mmu/fields.h"
@@ -44,6 +45,7 @@ struct stage2_ops {
 	unsigned (*protect_word)(struct s2_thread *t, uint64_t gpa, uint64_t bits);
 	/* Sets the dirty bits of leaves with D; takes nothing away. */
 	void (*gather)(struct s2_thread *t, uint64_t start, uint64_t end);
+	void (*age)(struct s2_thread *t, struct age *age);
 	/* s2_split and s2_collapse, of a valid range: they flush and wait. */
 	int (*split)(struct s2_thread *t, uint64_t start, uint64_t end, unsigned level);
 	int64_t (*collapse)(struct s2_thread *t, uint64_t start, uint64_t end);
@@ -60,6 +62,7 @@ struct s2 {
 	};
 	const struct stage2_ops *ops;
 	bool use_ad, nx_huge;
+	_Atomic bool aged; /* there may be leaves that have been aged */
 	uint8_t which;	   /* enum s2_format */
 	uint8_t bbm_level; /* see s2_config; acted upon where the format needs it */
 
@@ -111,7 +114,7 @@ struct s2_thread {
 /* Dirty bits of hardware track. */
 mmu_inline bool stage2_dbit(const struct format *f, const struct s2 *s2)
 {
-	return f->dirty && atomic_load_explicit(&s2->pt.need_dirty, memory_order_relaxed);
+	return atomic_load_explicit(&s2->pt.need, memory_order_relaxed) & f->dirty;
 }
 
 #endif

@@ -13,8 +13,7 @@ bool range_valid(const struct s2 *s2, uint64_t start, uint64_t end)
 	       end - 1 <= geometry_max(g);
 }
 
-/* Empty: start == end, but not both 0 (which is everything). */
-static int range_check(const struct s2 *s2, uint64_t start, uint64_t *end)
+int range_check(const struct s2 *s2, uint64_t start, uint64_t *end)
 {
 	uint64_t mask = geometry_size(&s2->pt.geo, 1) - 1;
 

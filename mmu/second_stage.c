@@ -86,6 +86,7 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	s2->ops = ops;
 	s2->use_ad = config->use_ad;
 	s2->which = (uint8_t)config->format;
+	s2->pt.need = format_hides(ops->format, &geo) ? 0 : ops->format->accessed;
 	s2->nx_huge = config->options & S2_OPT_NX_HUGE;
 	s2->bbm_level = (uint8_t)config->bbm_level;
 	brlock_init(&s2->lock);

@@ -181,6 +181,24 @@ int64_t s2_nx_recover(struct s2_thread *t, unsigned share);
 /* Length of the list. */
 uint64_t s2_nx_splits(struct s2 *s2);
 
+/* Ageing: which pages of [start, end) have been used since this was asked last. The number of pages
+ * of 4 KiB (whatever the format's smallest) in leaves that were, or -EINVAL; with `bitmap`, bit n
+ * (little endian) is the page start + n * 4 KiB. Unless S2_AGE_TEST, they are unused afterwards:
+ * their next use sets A, or faults and is FIXED in no time, with no lock and no slot looked up;
+ * what the leaf grants, dirty tracking and states of pages stay as they are. A leaf is used, or
+ * not, as a whole: one that reaches beyond the range becomes unused there, too. What another thread
+ * is just changing counts as unused and stays as it is.
+ *
+ * Without S2_AGE_FLUSH nothing is flushed: uses through what a TLB holds are not seen until it
+ * drops it. That is what operating systems do with hardware's A bits; a software TLB, whose entries
+ * live long, needs the flush. Two cases flush anyway: EPT without use_ad has no A bits, and ageing
+ * takes permissions there; and nested guests (shadow.h), whose shadows follow. */
+enum s2_age_flags {
+	S2_AGE_TEST = 1,  /* only look */
+	S2_AGE_FLUSH = 2, /* when it returns, every further use will be seen */
+};
+int64_t s2_age(struct s2_thread *t, uint64_t start, uint64_t end, unsigned flags, uint64_t *bitmap);
+
 /* Dirty tracking, by page of 4 KiB whatever the format's smallest (all bits of a larger page are
  * set). One mechanism: what may be written without a fault is dirty, or becomes so by itself.
  *

@@ -26,16 +26,19 @@ mmu_inline uint64_t stage2_collapsed(const struct format *f, struct s2_thread *t
 	const struct slot *slot = slots_find(&t->s2->slots, gpa, &t->slot_hint);
 	/* address and size are compared, too */
 	const uint64_t free_bits = f->accessed | f->dirty | f->perm_bits;
-	uint64_t first = entry_load(&g, table), addr = format_addr(f, &g, first);
+	uint64_t first = format_young(f, &g, entry_load(&g, table)),
+		 addr = format_addr(f, &g, first);
 	uint32_t write = S2_W, ad = 0, rx = f->perm(first) & ~(uint32_t)S2_W;
+	bool used = false;
 	bool good = slot && !slot->dying &&
 		    stage2_states_goal(&g, slot, gpa, stage2_goal(&g, slot, gpa)) >= level &&
 		    !(addr & (geometry_size(&g, level) - 1)) && !(first & f->napot) &&
 		    !(t->s2->nx_huge && rx & S2_X);
 
 	for (size_t i = 0; (good || frozen) && i < geometry_entries(&g, level - 1); i++) {
-		uint64_t e = entry_load(&g, entry_at(&g, table, i));
-		enum entry_kind kind = format_kind(f, e, level - 1);
+		uint64_t entry = entry_load(&g, entry_at(&g, table, i)),
+			 e = format_young(f, &g, entry);
+		enum entry_kind kind = format_kind(f, entry, level - 1);
 		uint64_t want = format_resize(f, &g, first, addr + i * geometry_size(&g, level - 1),
 					      level - 1);
 
@@ -45,12 +48,13 @@ mmu_inline uint64_t stage2_collapsed(const struct format *f, struct s2_thread *t
 		       (f->perm(e) & ~(uint32_t)S2_W) == rx;
 		write &= f->perm(e);
 		ad |= format_ad(f, e);
+		used |= e == entry;
 	}
 	if (!good)
 		return 0;
-	return format_set_ad(
-		f, format_set_perm(f, &g, format_resize(f, &g, first, addr, level), rx | write),
-		ad);
+	first = format_set_perm(f, &g, format_resize(f, &g, first, addr, level), rx | write);
+	first = format_set_ad(f, first, ad);
+	return used ? first : format_old(f, &g, first);
 }
 
 /* The second round for the entry that we have frozen at gpa. true: there is a leaf now. */

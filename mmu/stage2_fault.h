@@ -11,6 +11,7 @@
 #include "mmu/range.h"
 #include "mmu/sharing_internal.h"
 #include "mmu/stage2_break.h"
+#include "mmu/stage2_restore.h"
 
 mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
 			    const struct walk_entry *w, uint64_t gpa, uint32_t perm,
@@ -119,7 +120,7 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	unsigned from = w->level, whole = stage2_goal(&g, slot, gpa), goal = whole;
 	uint32_t grant = stage2_grant(s, access, stage2_dbit(f, t->s2));
 	bool split = w->kind == ENTRY_LEAF;
-	uint64_t leaf, old = w->value;
+	uint64_t leaf, young, old = w->value;
 	int err;
 
 	if (__builtin_expect(s->flags & SLOT_STATES, 0))
@@ -132,9 +133,13 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	} else if (w->kind == ENTRY_FROZEN) {
 		return S2_RETRY;
 	}
+	young = format_young(f, &g, old);
 	if (split) {
-		if (!(access & ~pgtable_perm(f, pt, old)))
-			return S2_SPURIOUS;
+		if (!(access & ~pgtable_perm(f, pt, young))) {
+			if (young == old)
+				return S2_SPURIOUS;
+			return walk_replace(f, pt, w, young) ? S2_FIXED : S2_RETRY;
+		}
 		/* Other permissions on the same leaf, unless W is for one page of it only. */
 		if (goal > from || !(s->flags & S2_SLOT_LOG))
 			goal = from;
@@ -152,7 +157,7 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
 		uint64_t inside = base & (geometry_size(&g, from) - 1);
 
-		leaf = format_relax(f, &g, old, grant);
+		leaf = format_relax(f, &g, young, grant);
 		if (goal < from)
 			leaf = format_resize(f, &g, leaf, format_addr(f, &g, old) | inside, goal);
 	} else {
@@ -215,6 +220,12 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 		trace_fault(&t->trace, gpa, 0, 0, 0, access, S2_INVALID);
 		return S2_INVALID;
 	}
+	if (__builtin_expect(atomic_load_explicit(&s2->aged, memory_order_relaxed), 0) &&
+	    stage2_restore(f, t, gpa, access, &w, &found)) {
+		permission = true;
+		result = S2_FIXED;
+		goto out;
+	}
 	/* Best effort: most faults need fewer tables, or none. */
 	if (t->pool.count < pt->geo.levels - 1u)
 		table_pool_fill(&t->pool, pt->geo.levels - 1u);
@@ -253,6 +264,7 @@ again:
 		nx_add(&s2->nx, pt->env, gpa & ~(geometry_size(&pt->geo, brk.nx_level) - 1),
 		       brk.nx_level);
 
+out:
 	if (out && (result == S2_FIXED || result == S2_SPURIOUS))
 		stage2_xlat(f, pt, &w, gpa, pgtable_perm(f, pt, w.value), out);
 	if (result == S2_RETRY)

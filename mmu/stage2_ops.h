@@ -6,6 +6,7 @@
 #ifndef MMU_STAGE2_OPS_H
 #define MMU_STAGE2_OPS_H
 
+#include "mmu/stage2_age.h"
 #include "mmu/stage2_collapse.h"
 #include "mmu/stage2_fault.h"
 #include "mmu/stage2_range.h"
@@ -52,6 +53,10 @@
 	{                                                                                          \
 		stage2_gather(&fmt##_format, t, start, end);                                       \
 	}                                                                                          \
+	static void fmt##_age(struct s2_thread *t, struct age *age)                                \
+	{                                                                                          \
+		stage2_age(&fmt##_format, t, age);                                                 \
+	}                                                                                          \
 	static int fmt##_split(struct s2_thread *t, uint64_t start, uint64_t end, unsigned level)  \
 	{                                                                                          \
 		return stage2_split(&fmt##_format, t, start, end, level);                          \
@@ -69,6 +74,7 @@
 		.thaw = fmt##_thaw,                                                                \
 		.protect_word = fmt##_protect_word,                                                \
 		.gather = fmt##_gather,                                                            \
+		.age = fmt##_age,                                                                  \
 		.split = fmt##_split,                                                              \
 		.collapse = fmt##_collapse,                                                        \
 	}

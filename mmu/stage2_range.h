@@ -196,7 +196,7 @@ mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t
 		uint64_t before = w->value, value = dbit ? before & ~f->dirty : before;
 
 		if (!dbit || w->level > 1)
-			value = format_set_perm(f, &g, value, f->perm(value) & ~(uint32_t)S2_W);
+			value = format_forbid(f, &g, value, S2_W);
 		if (value == before)
 			return;
 		if (walk_replace(f, &t->s2->pt, w, value)) {

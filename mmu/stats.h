@@ -46,6 +46,10 @@ enum { MMU_FLUSH_SIZES = 10 };
 	  "pages of 4 KiB that writes made dirty, while tracking")                                 \
 	X(splits, , S2_COUNTER, "splits", NULL, "leaves that became a table of smaller ones")      \
 	X(collapses, , S2_COUNTER, "collapses", NULL, "tables that became one leaf")               \
+	X(aged, , S2_COUNTER, "aged", NULL,                                                        \
+	  "leaves that had been used and became unused by ageing")                                 \
+	X(restored, , S2_COUNTER, "restored", NULL,                                                \
+	  "faults that found only that: a leaf is used again after ageing")                        \
 	X(invalidations, , S2_COUNTER, "invalidations", NULL, "flushes of the TLB clients")        \
 	X(flush_sizes, [MMU_FLUSH_SIZES], S2_COUNTER, "flush-sizes", stats_flush,                  \
 	  "flushes, by the size of their range")                                                   \

@@ -28,18 +28,20 @@ struct pgtable {
 	void *root;
 	uint64_t root_pa;
 	bool identity; /* table addresses are pointers */
-	/* 0; or the dirty bit, while hardware's dirty bits track writes. */
-	_Atomic uint64_t need_dirty;
+	/* Of a leaf, for a software TLB: A, if A tells what is used, and D while D tells what is
+	 * written. */
+	_Atomic uint64_t need;
 };
 
-/* What a leaf grants to a software TLB: W only with D, if D tells who has written, since no walk of
- * hardware sets it on the first write through that TLB. */
+/* What a leaf grants to a software TLB: nothing without A, and W only with D, where these tell
+ * something: no walk of hardware sets them on the first use through that TLB. */
 mmu_inline uint32_t pgtable_perm(const struct format *f, const struct pgtable *pt, uint64_t leaf)
 {
+	uint64_t lacks = atomic_load_explicit(&pt->need, memory_order_relaxed) & ~leaf;
 	uint32_t perm = f->perm(leaf);
 
-	if (f->dirty && atomic_load_explicit(&pt->need_dirty, memory_order_relaxed) & ~leaf)
-		perm &= ~(uint32_t)FORMAT_W;
+	if (__builtin_expect(lacks != 0, 0))
+		perm = lacks & f->accessed ? 0 : perm & ~(uint32_t)FORMAT_W;
 	return perm;
 }
 

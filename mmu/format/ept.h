@@ -5,7 +5,8 @@
  *
  * Software bits: 55:52 in a leaf (ignored by hardware; 57 to 60 and 63 may be claimed by features).
  * Frozen: bits 2:0 clear (not present, all else ignored), bit 11 set, bit 9: 51:12 still holds the
- * table's address, bit 10: it comes back, 60:52 the owner.
+ * table's address, bit 10: it comes back, 60:52 the owner. Without A bits a leaf that has not been
+ * used since it was aged: bits 2:0 clear, what they were in 63:61.
  */
 #ifndef MMU_FORMAT_EPT_H
 #define MMU_FORMAT_EPT_H
@@ -53,6 +54,7 @@ static const struct format ept_format = {
 	.encode_perm = ept_encode_perm,
 	.accessed = 1 << 8,
 	.dirty = 1 << 9,
+	.hide_shift = 61,
 	.memory_bits = 7 << 3,
 	.memory = {[FORMAT_WB] = 6 << 3, [FORMAT_NC] = 1 << 3, [FORMAT_IO] = 0}, /* WC, UC */
 };

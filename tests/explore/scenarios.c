@@ -2,12 +2,13 @@
  * explore [-p PREEMPTIONS] [-s STALE] [-n RUNS] [SCENARIO]: two or three threads on one entry and
  * its parent, in every interleaving. Operations: a processor that reads or writes a page
  * (translates, faults, uses what it got, acknowledges invalidations), unmapping and
- * write-protection of a page or of all that a table covers, harvest, start of tracking, a device's
- * write.
+ * write-protection of a page or of all that a table covers, ageing, harvest, start of tracking, a
+ * device's write.
  *
  * Oracles, at each use: the translation is right, and nothing that it stands on was unmapped or
- * protected by an operation that has returned. At the end: every write is in the migrator's copy,
- * what is in the tables is what is counted, nothing stayed frozen or allocated.
+ * protected by an operation that has returned, or aged without being used again. At the end: every
+ * write is in the migrator's copy, what is in the tables is what is counted, nothing stayed frozen
+ * or allocated.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +48,10 @@ static bool is_client[EXPLORE_THREADS];
 static uint64_t data[PAGES], copy[PAGES], written[PAGES];
 /* numbers of operations per page */
 static unsigned unmap_begun[PAGES], unmap_done[PAGES], protect_begun[PAGES], protect_done[PAGES];
-static bool tracking, removing;
+static unsigned age_begun[PAGES], age_done[PAGES];
+static unsigned ages_running;
+static bool seen_used[PAGES]; /* since the last ageing returned, and none has begun */
+static bool tracking, removing, ageing;
 
 static void *env_alloc(void *opaque, size_t bytes)
 {
@@ -110,7 +114,7 @@ static void wait_acked(void *opaque, uint64_t generation)
 
 static void access_page(unsigned page, bool write)
 {
-	unsigned i = explore_self(), unmapped, protected;
+	unsigned i = explore_self(), unmapped, protected, aged;
 	uint64_t gpa = BASE + page * K4;
 	uint32_t access = write ? S2_W : S2_R;
 	struct s2_xlat x;
@@ -134,6 +138,7 @@ static void access_page(unsigned page, bool write)
 	/* After it: what begins later has a higher number. */
 	unmapped = unmap_begun[page];
 	protected = protect_begun[page];
+	aged = age_begun[page];
 	if (x.hpa != HPA + page * K4)
 		explore_fail("page %u -> %llx", page, (unsigned long long)x.hpa);
 	explore_point("uses");
@@ -141,6 +146,10 @@ static void access_page(unsigned page, bool write)
 		explore_fail("page %u is used after its unmapping", page);
 	if (write && protect_done[page] > protected)
 		explore_fail("page %u is written after its protection", page);
+	if (age_done[page] > aged)
+		explore_fail("page %u is used unseen after its ageing", page);
+	if (!ages_running)
+		seen_used[page] = true;
 	if (write) {
 		written[page]++;
 		explore_write(&data[page], written[page]);
@@ -228,6 +237,21 @@ static void protects(void *arg)
 {
 	(void)arg;
 	change(1, true);
+}
+
+static void ages(void *arg)
+{
+	unsigned number = ++age_begun[0];
+
+	(void)arg;
+	ageing = true;
+	seen_used[0] = false;
+	ages_running++;
+	if (s2_age(me(), BASE, BASE + K4, S2_AGE_FLUSH, NULL) < 0)
+		explore_fail("age");
+	ages_running--;
+	if (age_done[0] < number)
+		age_done[0] = number;
 }
 
 /* Nothing of it may come back. */
@@ -341,6 +365,19 @@ static const struct scenario scenarios[] = {
 	{"collapse, collapse", SPLIT, {collapses, collapses}},
 	{"collapse, split", SPLIT, {collapses, splits}},
 	{"collapse, start", SPLIT, {collapses, starts_tracking}},
+	{"age, read", SMALL, {ages, reads}},
+	{"age, read twice", SMALL, {ages, reads_twice}},
+	{"age, write", SMALL, {ages, writes}},
+	{"age, write, large", LARGE, {ages, writes}},
+	{"age, write, tracked", TRACKED, {ages, writes_twice}},
+	{"age, split by a write", TRACKED_LARGE, {ages, writes}},
+	{"age, unmap", SMALL, {ages, unmaps}},
+	{"age, protect", SMALL, {ages, protects}},
+	{"age, harvest", TRACKED, {ages, harvests}},
+	{"age, split", LARGE, {ages, splits}},
+	{"age, collapse", SPLIT, {ages, collapses}},
+	{"age, age", SMALL, {ages, ages}},
+	{"age, remove the slot", SMALL, {ages, removes}},
 	{"read, remove the slot", SMALL, {reads, removes}},
 	{"write, remove the slot", LARGE, {writes, removes}},
 	{"split, remove the slot", TRACKED_LARGE, {writes, removes}},
@@ -351,6 +388,10 @@ static const struct scenario scenarios[] = {
 	{"device, start", SMALL, {device, starts_tracking}},
 	{"harvest, harvest", TRACKED, {harvests, harvests}},
 	{"harvest, unmap", TRACKED, {harvests, unmaps}},
+	{"age, write, harvest", TRACKED, {ages, writes, harvests}},
+	{"age, read, unmap", SMALL, {ages, reads, unmaps}},
+	{"age, write, protect", SMALL, {ages, writes, protects}},
+	{"age, age, read", SMALL, {ages, ages, reads}},
 	{"read, read, unmap", SMALL, {reads, reads, unmaps}},
 	{"read, unmap, unmap the table", SMALL, {reads, unmaps, unmaps_all}},
 	{"read, unmap, unmap", SMALL, {reads, unmaps, unmaps}},
@@ -394,8 +435,12 @@ static void setup(void *arg)
 	memset(unmap_done, 0, sizeof(unmap_done));
 	memset(protect_begun, 0, sizeof(protect_begun));
 	memset(protect_done, 0, sizeof(protect_done));
+	memset(age_begun, 0, sizeof(age_begun));
+	memset(age_done, 0, sizeof(age_done));
+	memset(seen_used, 0, sizeof(seen_used));
 	memset(pending, 0, sizeof(pending));
-	tracking = removing = false;
+	ages_running = 0;
+	tracking = removing = ageing = false;
 	c.env = &env;
 	if (s2_create(&s2, &c, NULL) || s2_thread_init(&main_thread, s2, "main") ||
 	    s2_slot_add(main_thread, &slot))
@@ -447,6 +492,14 @@ static void finish(void *arg)
 			if (copy[i] != data[i])
 				explore_fail("a write of page %u is lost", i);
 		}
+	}
+	for (unsigned i = 0; ageing && !removing && i < PAGES; i++) {
+		uint64_t gpa = BASE + i * K4;
+		bool unmapped = unmap_begun[i];
+
+		if (seen_used[i] && !unmapped &&
+		    !s2_age(main_thread, gpa, gpa + K4, S2_AGE_TEST, NULL))
+			explore_fail("a use of page %u is lost", i);
 	}
 	s2_registers(s2, 0, &regs);
 	mem.decoder->open(&mem.shape, regs.root, regs.control);

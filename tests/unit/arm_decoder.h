@@ -100,10 +100,10 @@ static inline void arm_entry(const struct dec_shape *s, unsigned level, uint64_t
 		out->why = "contiguous, DBM or split execute-never, which nobody asked for";
 	else if (leaf && !(s->wide && s->page_shift != 16) && dec_bits(e, 9, 8) != 3)
 		out->why = "not inner shareable";
-	else if (leaf && !dec_bits(e, 10, 10) && !s->hardware_ad)
-		out->why = "access flag fault";
 	else if (!leaf && dec_bits(e, 11, 10))
 		out->why = "attributes in a table descriptor";
+	else if (leaf && !dec_bits(e, 10, 10) && !s->hardware_ad)
+		out->kind = DEC_IDLE; /* access flag fault */
 	else
 		out->kind = leaf ? DEC_LEAF : DEC_TABLE;
 	out->r = leaf ? dec_bits(e, 6, 6) : 1;

@@ -10,7 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
-enum dec_kind { DEC_NONE, DEC_TABLE, DEC_LEAF, DEC_BAD };
+/* IDLE: a leaf whose first use faults: A is clear and hardware does not set it, or, in EPT,
+ * software keeps its permissions in an entry that is not present. */
+enum dec_kind { DEC_NONE, DEC_TABLE, DEC_LEAF, DEC_BAD, DEC_IDLE };
 
 struct dec_entry {
 	enum dec_kind kind;
@@ -52,7 +54,7 @@ enum dec_outcome { DEC_TRANSLATED, DEC_FAULT, DEC_MISCONFIG };
 struct dec_result {
 	enum dec_outcome outcome;
 	const char *why;  /* of DEC_MISCONFIG */
-	uint64_t address; /* host-physical, of the byte */
+	uint64_t address; /* host-physical, of the byte; also behind an idle leaf, a DEC_FAULT */
 	uint64_t size;	  /* bytes the entry covers (the one that ended the walk) */
 	uint64_t entry;	  /* that entry */
 	unsigned level;
@@ -113,10 +115,10 @@ static inline struct dec_result dec_walk(const struct dec_memory *mem, uint64_t 
 		res.w &= e.w;
 		res.x &= e.x;
 		pa = e.pa;
-		if (e.kind == DEC_LEAF) {
+		if (e.kind == DEC_LEAF || e.kind == DEC_IDLE) {
 			res.size <<= e.napot;
 			res.address = pa + (gpa & (res.size - 1));
-			res.outcome = DEC_TRANSLATED;
+			res.outcome = e.kind == DEC_LEAF ? DEC_TRANSLATED : DEC_FAULT;
 			return res;
 		}
 	}
@@ -129,6 +131,7 @@ struct dec_census {
 	uint64_t leaves[6], tables; /* the root included */
 	uint64_t marks;		    /* entries that are not present and not zero */
 	uint64_t writable;	    /* smallest pages that grant W */
+	uint64_t idle;		    /* leaves whose first use faults */
 	uint64_t bad;
 };
 
@@ -153,9 +156,10 @@ static inline void dec_census_below(const struct dec_memory *mem, uint64_t pa, u
 			census->bad++;
 		else if (e.kind == DEC_TABLE)
 			dec_census_below(mem, e.pa, level - 1, census);
-		if (e.kind != DEC_LEAF)
+		if (e.kind != DEC_LEAF && e.kind != DEC_IDLE)
 			continue;
 		census->leaves[level]++;
+		census->idle += e.kind == DEC_IDLE;
 		if (e.w)
 			census->writable += 1ull << (s->index_bits * (level - 1));
 	}

@@ -25,10 +25,14 @@ static inline void ept_entry(const struct dec_shape *s, unsigned level, uint64_t
 {
 	bool leaf = level == 1 || (level <= 3 && dec_bits(e, 7, 7));
 	uint64_t type = dec_bits(e, 5, 3);
+	bool idle;
 
 	/* 29.3.2: not present if bits 2:0 are all 0 */
-	if (!dec_bits(e, 2, 0))
+	if (!dec_bits(e, 2, 0) && (!dec_bits(e, 63, 61) || !leaf))
 		return;
+	idle = !dec_bits(e, 2, 0);
+	if (idle) /* software's, see mmu/format/ept.h */
+		e = dec_bits(e, 60, 3) << 3 | dec_bits(e, 63, 61);
 	out->kind = DEC_BAD;
 	out->r = dec_bits(e, 0, 0);
 	out->w = dec_bits(e, 1, 1);
@@ -47,8 +51,10 @@ static inline void ept_entry(const struct dec_shape *s, unsigned level, uint64_t
 		out->why = "reserved address bits of a large page";
 	else if (!leaf && dec_bits(e, 7, 3))
 		out->why = "reserved bits 7:3 of an entry that references a table";
+	else if (idle && s->hardware_ad)
+		out->why = "idle, where A tells";
 	else
-		out->kind = leaf ? DEC_LEAF : DEC_TABLE;
+		out->kind = idle ? DEC_IDLE : leaf ? DEC_LEAF : DEC_TABLE;
 	out->memory = type == 6 ? 'W' : type == 1 ? 'N' : type == 0 ? 'D' : '?';
 	if (leaf && dec_bits(e, 6, 6))
 		out->memory = '?'; /* ignores the guest's PAT */

@@ -71,10 +71,12 @@ static inline void riscv_entry(const struct dec_shape *s, unsigned level, uint64
 		out->why = "N: reserved encoding";
 	else if (leaf && !dec_bits(e, 4, 4))
 		out->why = "not a user page";
-	else if (leaf && !s->hardware_ad && (!out->accessed || (out->w && !out->dirty)))
-		out->why = "A or D clear and no hardware to set it";
+	else if (leaf && !s->hardware_ad && out->w && !out->dirty)
+		out->why = "D clear and no hardware to set it";
 	else if (ppn << 12 >> s->pa_bits)
 		out->why = "address beyond memory";
+	else if (leaf && !s->hardware_ad && !out->accessed)
+		out->kind = DEC_IDLE;
 	else
 		out->kind = leaf ? DEC_LEAF : DEC_TABLE;
 	if (n) {

@@ -512,6 +512,25 @@ static void follows(void)
 	end();
 }
 
+/* Whatever ages a page of the host, with A bits or without, sees a nested use of it. */
+static void ages(const char *host)
+{
+	begin(host, "ept4");
+	ept_tables();
+	enter(0x100000 | 0x1e, 0, 0);
+	CHECK(fault(GiB + 3 * M2, W) == S2_FIXED, "nested");
+	CHECK(fault(GiB + 4 * M2, W) == S2_FIXED, "nested");
+	CHECK(s2_age(t, GiB + 3 * M2, GiB + 4 * M2, S2_AGE_TEST, NULL) == 512 &&
+		      THERE(GiB + 3 * M2),
+	      "only a look");
+	CHECK(s2_age(t, GiB + 3 * M2, GiB + 4 * M2, 0, NULL) == 512, "aged");
+	CHECK(!THERE(GiB + 3 * M2) && THERE(GiB + 4 * M2), "its shadow goes, no other");
+	CHECK(s2_age(t, GiB + 3 * M2, GiB + 4 * M2, S2_AGE_TEST, NULL) == 0, "not used");
+	CHECK(fault(GiB + 3 * M2, R) == S2_FIXED, "nested");
+	CHECK(s2_age(t, GiB + 3 * M2, GiB + 4 * M2, S2_AGE_TEST, NULL) == 512, "used again");
+	end();
+}
+
 static void bounds(void)
 {
 	struct s2_shadow_config sc;
@@ -738,6 +757,8 @@ int main(int argc, char **argv)
 	missing();
 	invalidations();
 	follows();
+	ages("ept4");
+	ages("ept4, 40 bits");
 	bounds();
 	for (long after = 0; !nomem_once(after);)
 		after += test_scale(30) == 30 ? 1 : 3;

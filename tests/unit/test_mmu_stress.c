@@ -7,8 +7,9 @@
  * The policy under test is the same code, compiled once more with delays where races are.
  *
  * Oracles. (1) A TLB entry filled before an unmap began is not used after it returned (numbers per
- * page: begun, done); the same for W and write-protection. (2) While a slot stands still, its pages
- * translate to where it lies now. (3) Every write is in the migrator's copy: no lost dirty bit.
+ * page: begun, done); the same for W and write-protection, and for ageing, since a use that it does
+ * not see would not be counted. (2) While a slot stands still, its pages translate to where it lies
+ * now. (3) Every write is in the migrator's copy: no lost dirty bit.
  */
 #include <errno.h>
 
@@ -31,13 +32,16 @@ static struct s2 *s2;
 static struct test_env te;
 static atomic_uint memory[PAGES]; /* by gpa page, as only RAM is compared: what was written */
 static unsigned copy[RAM];
-static atomic_ulong unmap_begun[PAGES], unmap_done[PAGES], protect_begun[PAGES],
-	protect_done[PAGES];
+/* What takes something from pages; numbers of operations per page. */
+enum taker { UNMAP, PROTECT, AGE, TAKERS };
+static const char *const taken[TAKERS] = {"used after unmap", "written after write-protection",
+					  "used unseen after ageing"};
+static atomic_ulong begun[TAKERS][PAGES], done[TAKERS][PAGES], takes[TAKERS];
 static atomic_ulong version; /* of the moving slot's place; odd: it moves */
 static atomic_bool stop;
 static atomic_int running;
-static atomic_ulong fills, faults, retries, uses, unmaps, protects, moves, harvested, rounds,
-	emulated, splits, collapses, recovered, ring_pages, full;
+static atomic_ulong fills, faults, retries, uses, moves, harvested, rounds, emulated, splits,
+	collapses, recovered, ring_pages, full, aged;
 
 /* How the migrator tracks, by turns. */
 static const struct mode {
@@ -69,7 +73,7 @@ static const struct {
 	const struct stage2_ops *ops;
 } races[] = {
 	{"ept4", &racy_ept}, {"arm64 4K, 40 bits", &racy_arm4k}, {"sv39x4", &racy_riscv64},
-	{"npt5", &racy_npt}, {"sv32x4", &racy_riscv32},
+	{"npt5", &racy_npt}, {"sv32x4", &racy_riscv32},		 {"ept4, 40 bits", &racy_ept},
 };
 enum { RACES = sizeof(races) / sizeof(*races) };
 
@@ -84,7 +88,7 @@ struct tlb_entry {
 	bool valid;
 	uint64_t hpa;
 	uint32_t perm;
-	unsigned long unmap, protect;
+	unsigned long begun[TAKERS];
 };
 
 struct cpu {
@@ -134,10 +138,8 @@ static void random_range(uint64_t *seed, uint64_t *first, uint64_t *end)
 		*end = PAGES;
 }
 
-static void change(struct s2_thread *t, uint64_t *seed, bool protect)
+static void change(struct s2_thread *t, uint64_t *seed, enum taker what)
 {
-	atomic_ulong *begun = protect ? protect_begun : unmap_begun;
-	atomic_ulong *done = protect ? protect_done : unmap_done;
 	unsigned long number[PAGES];
 	uint64_t first, end, from, to;
 
@@ -149,18 +151,25 @@ static void change(struct s2_thread *t, uint64_t *seed, bool protect)
 		to = from + 2 * GiB;
 	}
 	for (uint64_t i = first; i < end; i++)
-		number[i] = atomic_fetch_add(&begun[i], 1) + 1;
-	if (protect)
+		number[i] = atomic_fetch_add(&begun[what][i], 1) + 1;
+	if (what == PROTECT) {
 		CHECK(!s2_write_protect(t, from, to), "protect");
-	else
+	} else if (what == UNMAP) {
 		CHECK(!s2_unmap(t, from, to), "unmap");
-	for (uint64_t i = first; i < end; i++) {
-		unsigned long old = atomic_load(&done[i]);
+	} else {
+		int64_t n = s2_age(t, from, to, S2_AGE_FLUSH, NULL);
 
-		while (old < number[i] && !atomic_compare_exchange_weak(&done[i], &old, number[i]))
+		CHECK(n >= 0, "age: %" PRId64, n);
+		atomic_fetch_add(&aged, (unsigned long)n);
+	}
+	for (uint64_t i = first; i < end; i++) {
+		unsigned long old = atomic_load(&done[what][i]);
+
+		while (old < number[i] &&
+		       !atomic_compare_exchange_weak(&done[what][i], &old, number[i]))
 			;
 	}
-	atomic_fetch_add(protect ? &protects : &unmaps, 1);
+	atomic_fetch_add(&takes[what], 1);
 }
 
 /* A large leaf, to pieces and back, if nobody comes between and nothing tracks. */
@@ -248,14 +257,13 @@ static void use(struct cpu *c, uint64_t page, bool write)
 			return;
 		*e = (struct tlb_entry){.valid = true, .hpa = x.hpa, .perm = x.perm};
 		/* after the translation: an operation with a higher number began later */
-		e->unmap = atomic_load(&unmap_begun[page]);
-		e->protect = atomic_load(&protect_begun[page]);
+		for (int i = 0; i < TAKERS; i++)
+			e->begun[i] = atomic_load(&begun[i][page]);
 		atomic_fetch_add_explicit(&fills, 1, memory_order_relaxed);
 	}
-	CHECK(atomic_load(&unmap_done[page]) <= e->unmap, "page %" PRIu64 " used after unmap",
-	      page);
-	CHECK(!write || atomic_load(&protect_done[page]) <= e->protect,
-	      "page %" PRIu64 " written after write-protection", page);
+	for (int i = 0; i < TAKERS; i++)
+		CHECK((i == PROTECT && !write) || atomic_load(&done[i][page]) <= e->begun[i],
+		      "page %" PRIu64 " %s", page, taken[i]);
 	v = atomic_load(&version);
 	if (page < RAM)
 		CHECK(e->hpa == page * K4, "page %" PRIu64 " -> %" PRIx64, page, e->hpa);
@@ -292,7 +300,7 @@ static void *run_cpu(void *arg)
 			sched_yield();
 		}
 		if (test_random(&c->seed) % 64 == 0)
-			change(c->t, &c->seed, test_random(&c->seed) % 2);
+			change(c->t, &c->seed, (enum taker)(test_random(&c->seed) % TAKERS));
 		if (test_random(&c->seed) % 64 == 0)
 			resize(c->t, &c->seed);
 	}
@@ -367,18 +375,19 @@ static void *run_changer(void *arg)
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
 		race_park_here(NULL);
-		switch (test_random(&c->seed) % 7) {
+		switch (test_random(&c->seed) % 8) {
 		case 0:
 			if (c->moves_slot) {
 				move(c->t);
 				break;
 			}
 			/* fall through */
-		case 1: change(c->t, &c->seed, true); break;
+		case 1: change(c->t, &c->seed, PROTECT); break;
 		case 2:
 		case 3:
 		case 4: resize(c->t, &c->seed); break;
-		default: change(c->t, &c->seed, false);
+		case 5: change(c->t, &c->seed, AGE); break;
+		default: change(c->t, &c->seed, UNMAP);
 		}
 		for (int i = 0; i < 3; i++)
 			sched_yield();
@@ -488,7 +497,7 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 		fold(t, seed);
 		while (test_now_ms() < until) {
 			if (!others)
-				change(t, seed, test_random(seed) % 2);
+				change(t, seed, (enum taker)(test_random(seed) % TAKERS));
 			sched_yield();
 		}
 		/* those without dirty bits take the next mode */
@@ -502,7 +511,7 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 		for (until = test_now_ms() + 60; test_now_ms() < until;) {
 			harvest(t, mode);
 			if (!others)
-				change(t, seed, test_random(seed) % 2);
+				change(t, seed, (enum taker)(test_random(seed) % TAKERS));
 			sched_yield();
 		}
 		race_stop_all(threads - 1);
@@ -537,17 +546,19 @@ int main(int argc, char **argv)
 	printf("%lu rounds, %lu harvests, %lu unmaps, %lu protects, %lu slot moves, %lu uses, %lu "
 	       "TLB "
 	       "fills, %lu faults, %lu retries, %lu in no slot\n",
-	       atomic_load(&rounds), atomic_load(&harvested), atomic_load(&unmaps),
-	       atomic_load(&protects), atomic_load(&moves), atomic_load(&uses), atomic_load(&fills),
-	       atomic_load(&faults), atomic_load(&retries), atomic_load(&emulated));
+	       atomic_load(&rounds), atomic_load(&harvested), atomic_load(&takes[UNMAP]),
+	       atomic_load(&takes[PROTECT]), atomic_load(&moves), atomic_load(&uses),
+	       atomic_load(&fills), atomic_load(&faults), atomic_load(&retries),
+	       atomic_load(&emulated));
 	printf("%lu splits, %lu collapsed, %lu recovered, %lu pages in rings, %lu times full;",
 	       atomic_load(&splits), atomic_load(&collapses), atomic_load(&recovered),
 	       atomic_load(&ring_pages), atomic_load(&full));
 	for (int i = 0; i < MODES; i++)
 		printf(" %s %lu%s", modes[i].name, atomic_load(&mode_rounds[i]),
 		       i < MODES - 1 ? "," : "\n");
-	CHECK(atomic_load(&rounds) && atomic_load(&unmaps) && atomic_load(&protects) &&
-		      atomic_load(&moves) && atomic_load(&fills),
+	printf("%lu times aged, %lu pages in use\n", atomic_load(&takes[AGE]), atomic_load(&aged));
+	CHECK(atomic_load(&rounds) && atomic_load(&takes[UNMAP]) && atomic_load(&takes[PROTECT]) &&
+		      atomic_load(&aged) && atomic_load(&moves) && atomic_load(&fills),
 	      "something never happened");
 	return test_result("stress");
 }
