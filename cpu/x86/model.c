@@ -69,8 +69,8 @@ enum {
 	 PAT | PSE36 | CLFSH | MMX | FXSR | SSE | SSE2)
 #define V2_ECX (SSE3 | SSSE3 | CX16 | SSE41 | SSE42 | X2APIC | POPCNT | TSC_DEADLINE)
 
-/* ERMS is left out on purpose: an emulated REP MOVSB moves a byte where REP MOVSQ moves eight. No
- * model has XSAVE yet, so none has AVX. */
+/* ERMS is left out: the soft engine moves a page at a time whatever the operand's size, so that
+ * REP MOVSB wins nothing over REP MOVSQ. No model has XSAVE yet, so none has AVX. */
 const struct x86_model x86_models[] = {
 	{
 		.name = "ferry64-v1",
