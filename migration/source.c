@@ -88,7 +88,8 @@ static int give_away(struct source *s, struct stream_error *err)
 				   "the guest runs there, and pages that it lacks are lost");
 	return source_gone(s) ? 0
 			      : stream_fail(err, NULL, -ECONNREFUSED,
-					    "the destination could not start the guest");
+					    "the destination could not start the guest%s%s",
+					    s->reason[0] ? ": " : "", s->reason);
 }
 
 static void sum_up(struct source *s, const char *phase)

@@ -79,7 +79,8 @@ struct source {
 		paced;	    /* ns of rounds; of this one: its begin, and what the limit took */
 	uint64_t harvested; /* when the bitmap was fetched last */
 	uint64_t ticket;
-	bool refused; /* by the destination, before anything was paused */
+	bool refused;		      /* by the destination, before anything was paused */
+	char reason[STREAM_TEXT + 1]; /* why it could not start the guest, as it says; or "" */
 };
 
 /* Fill in the first part. 0 or -ENOMEM. */

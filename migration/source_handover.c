@@ -85,8 +85,10 @@ static void take_answer(struct source *s, const struct stream_frame *frame)
 		/* Only what belongs to this migration: a stranger at the same address refuses
 		 * without having said HELLO. */
 		if (!stream_control_read(frame, &failure, sizeof(failure), &err) &&
-		    failure.kind == STREAM_FAILED)
+		    failure.kind == STREAM_FAILED) {
+			snprintf(s->reason, sizeof(s->reason), "%.*s", STREAM_TEXT, failure.text);
 			source_step(s, EVENT_FAILURE);
+		}
 		return;
 	default: return;
 	}

@@ -36,7 +36,8 @@ $(G)/bin/blkcheck: tests/guest/linux/blkcheck.c tests/guest/linux/disk.h
 $(G)/bin/netcheck: tests/guest/linux/netcheck.c
 $(G)/bin/vsock: tests/guest/linux/vsock.c
 $(G)/bin/movecheck: tests/guest/linux/movecheck.c
-$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode lastseq blkcheck netcheck vsock movecheck):
+$(G)/bin/counter: tests/guest/linux/counter.c
+$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode lastseq blkcheck netcheck vsock movecheck counter):
 	$(call say,GUEST,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -static -pthread -o $@ $(filter %.c,$^)
@@ -85,7 +86,7 @@ $(G)/virtio.cpio: tests/guest/linux/virtio.sh $(INITRAMFS_DEPS)
 	$(Q)$(INITRAMFS) -o $@ --add $< --modules "$$(tests/guest/kernel.sh bookworm modules)" \
 		$(addprefix --module ,$(VIRTIO_MODULES) virtio-rng virtio_console virtio_balloon)
 # What a move must not break: with disk, network, entropy.
-$(G)/move.cpio: $(addprefix $(G)/bin/,movecheck blkcheck netcheck) tests/guest/linux/net.sh $(INITRAMFS_DEPS)
+$(G)/move.cpio: $(addprefix $(G)/bin/,movecheck counter blkcheck netcheck) tests/guest/linux/net.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ $(foreach f,$(filter-out $(INITRAMFS_DEPS),$^),--add $(f)) \
 		--modules "$$(tests/guest/kernel.sh bookworm modules)" \
