@@ -45,7 +45,7 @@ class Sequence:
 
 def echoes(port):
     """A new connection to a forwarded port: it says back what it is told."""
-    with socket.create_connection(("127.0.0.1", port), 20) as line:
+    with socket.create_connection(("127.0.0.1", port), 60 * SCALE) as line:
         line.sendall(b"hello\n")
         return line.recv(100) == b"hello\n"
 
