@@ -86,6 +86,7 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 {
 	struct stream_pages pages;
 	struct stream_pages_run run;
+	struct arrival_channel *c = &a->channel[f->channel];
 	int ret = make_rounds(a, f, err);
 
 	if (!ret)
@@ -94,11 +95,13 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 		return ret;
 	if (a->split && !a->live)
 		return stream_fail(err, f, -EPROTO, "pages between RECEIVED and RUN");
-	if (f->round < a->round || f->round == UINT32_MAX)
+	if (f->round < c->round || f->round == UINT32_MAX)
 		return stream_fail(err, f, -EPROTO, "round %" PRIu32 " after round %" PRIu32,
-				   f->round, a->round);
-	a->in_round = f->round == a->round ? a->in_round + pages.total : pages.total;
-	a->round = f->round;
+				   f->round, c->round);
+	if (a->live && f->round <= a->split_round)
+		return stream_fail(err, f, -EPROTO, "pages from before the guest was stopped");
+	c->in_round = f->round == c->round ? c->in_round + pages.total : pages.total;
+	c->round = f->round;
 	a->contents += pages.contents;
 	a->zero += pages.total - pages.contents;
 	while (stream_pages_next(&pages, &run)) {
@@ -115,15 +118,16 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 
 static int on_round(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
 {
+	const struct arrival_channel *c = &a->channel[f->channel];
 	struct stream_round round;
-	uint64_t sent = f->round == a->round ? a->in_round : 0;
+	uint64_t sent = f->round == c->round ? c->in_round : 0;
 	int ret = stream_control_read(f, &round, sizeof(round), err);
 
 	if (ret)
 		return ret;
-	if (f->round < a->round)
+	if (f->round < c->round)
 		return stream_fail(err, f, -EPROTO, "round %" PRIu32 " after round %" PRIu32,
-				   f->round, a->round);
+				   f->round, c->round);
 	if (round.ends && round.pages != sent)
 		return stream_fail(err, f, -EPROTO,
 				   "round %" PRIu32 " ends with %" PRIu64 " pages, %" PRIu64
@@ -186,6 +190,7 @@ static int on_received(struct arrival *a, const struct stream_frame *f, struct s
 	if (!a->postcopy || a->live || !a->sink->miss || a->state.whole)
 		return stream_fail(err, f, -EPROTO, "it may not come here");
 	a->split = true;
+	a->split_round = a->channel[0].round;
 	for (uint32_t i = 0; i < a->memory.count && !ret; i++) {
 		const struct stream_region *region = &a->memory.region[i];
 		const uint64_t from = place > r.first ? place : r.first;
@@ -228,6 +233,8 @@ int arrival_take(struct arrival *a, const struct stream_frame *f, struct stream_
 {
 	int ret;
 
+	if (f->channel >= ARRIVE_CHANNELS)
+		return stream_fail(err, f, -EPROTO, "it is of another channel");
 	switch (f->type) {
 	case STREAM_DESCRIPTION:
 		if (a->step != ARRIVE_DESCRIPTION)

@@ -10,7 +10,7 @@
 #include "migration/stream_blob.h"
 
 /* What a sender may make us keep. */
-enum { ARRIVE_STATE_MAX = 64 << 20 };
+enum { ARRIVE_STATE_MAX = 64 << 20, ARRIVE_CHANNELS = 2 };
 #define ARRIVE_IMAGE_MAX ((3ull << 30) + (1 << 20))
 
 struct arrival {
@@ -27,8 +27,11 @@ struct arrival {
 	bool missed;		 /* some: the sink knows of them */
 	bool live;		 /* it runs: what comes is brought, and only what is missing */
 	uint64_t contents, zero; /* pages that came, with repetitions */
-	uint32_t round;		 /* the newest seen */
-	uint64_t in_round;	 /* pages of it on this connection */
+	struct arrival_channel {
+		uint32_t round;	   /* the newest seen */
+		uint64_t in_round; /* pages of it */
+	} channel[ARRIVE_CHANNELS];
+	uint32_t split_round; /* once it runs, pages of this round or an older one are stale */
 };
 
 void arrival_init(struct arrival *a, const struct migration_sink_ops *sink, void *opaque);

@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { TURN_MS = 1000 };
 
 void destination_step(struct destination *d, enum migration_event event)
 {
@@ -17,6 +20,7 @@ void destination_step(struct destination *d, enum migration_event event)
 
 void destination_lose(struct destination *d)
 {
+	destination_lane_end(d);
 	link_close(d->link);
 	d->link = NULL;
 	d->asking = false;
@@ -38,15 +42,19 @@ void destination_fail(struct destination *d, uint8_t kind, const char *text)
 /* ---- HELLO ------------------------------------------------------------------------------ */
 
 int destination_greet(struct destination *d, struct link *link, const struct stream_hello *theirs,
-		      struct stream_error *err)
+		      struct stream_agreement *agreement, struct stream_error *err)
 {
 	struct stream_hello mine;
 	int ret;
 
 	stream_hello_init(&mine);
 	mine.role = STREAM_DESTINATION;
-	mine.offers = STREAM_CAN_RECONNECT | (d->arrival.sink->miss ? STREAM_CAN_POSTCOPY : 0);
+	mine.offers = STREAM_CAN_RECONNECT;
+	if (d->arrival.sink->miss)
+		mine.offers |= STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
 	mine.again = theirs->again;
+	mine.lane = theirs->lane;
+	link->w.channel = mine.channel = theirs->channel;
 	memcpy(mine.session, theirs->session, sizeof(mine.session));
 	strncpy(mine.arch, d->arch, sizeof(mine.arch) - 1);
 	strncpy(mine.ferry, d->ferry, sizeof(mine.ferry) - 1);
@@ -54,7 +62,7 @@ int destination_greet(struct destination *d, struct link *link, const struct str
 	ret = stream_hello_write(&link->w, &mine);
 	if (ret)
 		return stream_fail(err, NULL, ret, "%s", strerror(-ret));
-	return stream_agree(&mine, theirs, &d->agreement, err);
+	return stream_agree(&mine, theirs, agreement, err);
 }
 
 void destination_turn_away(struct link *link, const char *text)
@@ -94,6 +102,17 @@ static int other_frame(struct destination *d, const struct stream_frame *frame,
 	}
 }
 
+/* Nothing on the main connection. */
+static void look_aside(struct destination *d)
+{
+	struct stream_hello hello;
+	struct link *link;
+
+	if (door_next(d->door, 0, -1, &link, &hello) > 0)
+		destination_on_caller(d, link, &hello);
+	(void)destination_lane_listen(d);
+}
+
 /* Frames up to MEMORY (head) or READY. */
 static int take_frames(struct destination *d, bool head, struct stream_error *err)
 {
@@ -101,10 +120,14 @@ static int take_frames(struct destination *d, bool head, struct stream_error *er
 
 	for (;;) {
 		struct stream_frame frame;
-		int ret = link_receive(d->link, -1, &frame, err);
+		int ret = link_receive(d->link, TURN_MS, &frame, err);
 
 		if (ret < 0)
 			return ret;
+		if (!ret) {
+			look_aside(d);
+			continue;
+		}
 		if (frame.channel != d->hello.channel)
 			return stream_fail(err, &frame, -EPROTO, "it is of another channel");
 		ret = arrival_take(&d->arrival, &frame, err);
@@ -127,23 +150,28 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 {
 	int ret;
 
-	d->link = NULL;
+	d->link = d->lane = NULL;
 	d->state = DEST_COPY;
 	pthread_mutex_init(&d->lock, NULL);
 	arrival_init(&d->arrival, sink, opaque);
+	ret = destination_bells_init(d, err);
+	if (ret)
+		return ret;
 	for (;;) {
 		ret = door_next(d->door, -1, d->wake_fd, &d->link, &d->hello);
 		if (ret < 0)
 			return stream_fail(err, NULL, ret, "called off");
-		if (ret && d->hello.again) {
+		if (ret && (d->hello.again || d->hello.lane != STREAM_LANE_MAIN)) {
 			destination_turn_away(d->link, "no such migration is known here");
 			d->link = NULL;
 		} else if (ret) {
 			break;
 		}
 	}
-	ret = destination_greet(d, d->link, &d->hello, err);
+	ret = destination_greet(d, d->link, &d->hello, &d->agreement, err);
+	d->link->bell_fd = d->bells;
 	d->arrival.postcopy = !ret && (d->agreement.can & STREAM_CAN_POSTCOPY);
+	d->takes_lanes = d->arrival.postcopy && (d->agreement.can & STREAM_CAN_LANES);
 	if (!ret)
 		ret = take_frames(d, true, err);
 	if (ret)
@@ -163,7 +191,7 @@ void destination_refuse(struct destination *d, const char *text)
 
 int destination_run(struct destination *d, struct stream_error *err)
 {
-	struct stream_accept accept = {.lanes = 0};
+	struct stream_accept accept = {.lanes = d->takes_lanes};
 	const struct stream_blob *state = &d->arrival.state;
 	int ret = destination_say(d, STREAM_ACCEPT, &accept);
 
@@ -190,7 +218,11 @@ void destination_end(struct destination *d)
 {
 	destination_close_file(d);
 	pthread_mutex_destroy(&d->lock);
+	destination_lane_end(d);
 	link_close(d->link);
 	d->link = NULL;
+	if (d->bells >= 0)
+		close(d->bells);
+	d->bells = -1;
 	arrival_free(&d->arrival);
 }

@@ -34,6 +34,10 @@ struct destination {
 	/* Its own. */
 	struct arrival arrival;
 	struct link *link; /* NULL: lost */
+	/* Where pages are asked for; NULL: on the main connection. Both are lost together. */
+	struct link *lane;
+	int bells; /* epoll: what `link` need not be waited for: the door, the lane, who waits */
+	bool takes_lanes; /* agreed, and said in ACCEPT */
 	struct stream_hello hello;
 	struct stream_agreement agreement;
 	enum migration_state state;

@@ -45,18 +45,9 @@ static void say_ack(struct destination *d)
 		destination_lose(d);
 }
 
-/* From here on the source may be asked for pages. */
-static void begin_asking(struct destination *d)
-{
-	const struct migration_sink_ops *sink = d->arrival.sink;
-
-	if (d->state != DEST_NEEDS || !d->link)
-		return;
-	d->link->bell_fd = sink->wanted_fd(d->arrival.opaque);
-}
-
 static void on_run(struct destination *d, const struct stream_run *run)
 {
+	const struct migration_sink_ops *sink = d->arrival.sink;
 	struct stream_error why = {0};
 
 	if (run->ticket != d->ticket)
@@ -69,10 +60,12 @@ static void on_run(struct destination *d, const struct stream_run *run)
 		} else {
 			d->arrival.live = true;
 			destination_step(d, d->arrival.missed ? EVENT_STARTED_PART : EVENT_STARTED);
+			/* From here on the source may be asked for pages. */
 			d->asking = true;
+			if (d->arrival.missed)
+				destination_bell_add(d, sink->wanted_fd(d->arrival.opaque));
 		}
 	}
-	begin_asking(d);
 	if (d->state == DEST_RUNS || d->state == DEST_NEEDS)
 		say_ack(d);
 	else if (d->state == DEST_REFUSED && destination_say(d, STREAM_FAILURE, &d->failure))
@@ -118,7 +111,7 @@ static void say_complete(struct destination *d)
 		destination_lose(d);
 }
 
-static void on_page(struct destination *d, const struct stream_frame *frame)
+void destination_on_page(struct destination *d, const struct stream_frame *frame)
 {
 	int ret = d->state == DEST_NEEDS ? destination_take_page(d, frame) : -EPROTO;
 
@@ -128,7 +121,7 @@ static void on_page(struct destination *d, const struct stream_frame *frame)
 	if (ret <= 0)
 		return;
 	destination_step(d, EVENT_WHOLE);
-	d->link->bell_fd = -1;
+	destination_bell_remove(d, d->arrival.sink->wanted_fd(d->arrival.opaque));
 	say_complete(d);
 }
 
@@ -155,32 +148,10 @@ static void on_frame(struct destination *d, const struct stream_frame *frame)
 	case STREAM_FAILURE: destination_step(d, EVENT_FAILURE); break;
 	case STREAM_END: destination_step(d, EVENT_END); break;
 	case STREAM_ROUND:
-	case STREAM_PAGES: on_page(d, frame); break;
+	case STREAM_PAGES: destination_on_page(d, frame); break;
 	case STREAM_STATISTICS: break;
 	default: destination_lose(d); /* nothing else is said now */
 	}
-}
-
-/* Whoever comes while a migration is under way: the same source again, or somebody else. */
-static void on_caller(struct destination *d, struct link *link, const struct stream_hello *hello)
-{
-	struct stream_error err;
-
-	if (!hello->again ||
-	    memcmp(hello->session, d->hello.session, sizeof(hello->session)) != 0) {
-		destination_turn_away(link, "another guest is on its way to here");
-		return;
-	}
-	/* The old connection is dead for him: so it is for us. */
-	if (d->link)
-		destination_lose(d);
-	d->link = link;
-	if (destination_greet(d, link, hello, &err)) {
-		destination_lose(d);
-		return;
-	}
-	destination_step(d, EVENT_BACK);
-	begin_asking(d);
 }
 
 /* One turn: a frame, somebody at the door, or nothing. */
@@ -200,11 +171,13 @@ static int turn(struct destination *d, struct stream_error *err)
 	if (ret < 0)
 		return stream_fail(err, NULL, ret, "called off");
 	if (ret) {
-		on_caller(d, link, &hello);
+		destination_on_caller(d, link, &hello);
 		return 0;
 	}
 	if (d->state == DEST_NEEDS && destination_ask(d))
 		destination_lose(d);
+	if (destination_lane_listen(d) && d->state == DEST_NEEDS)
+		destination_lose(d); /* pages that were sent on it are lost: the two agree anew */
 	if (!d->link)
 		return 0;
 	ret = link_receive(d->link, 200, &frame, &why);

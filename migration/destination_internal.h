@@ -13,14 +13,29 @@ void destination_lose(struct destination *d);
 int destination_say(struct destination *d, enum stream_type type, void *object);
 /* Why it does not run here; kept for whoever asks later. */
 void destination_fail(struct destination *d, uint8_t kind, const char *text);
+/* HELLO is answered: on a connection of this migration. */
 int destination_greet(struct destination *d, struct link *link, const struct stream_hello *theirs,
-		      struct stream_error *err);
+		      struct stream_agreement *agreement, struct stream_error *err);
 void destination_turn_away(struct link *link, const char *text);
 
 /* ---- destination_handover.c ---- */
 int destination_say_ready(struct destination *d, struct stream_error *err);
 /* From READY on: until both sides know. 0: the guest runs here. */
 int destination_hand_over(struct destination *d, struct stream_error *err);
+/* PAGES or ROUND, on whichever connection. */
+void destination_on_page(struct destination *d, const struct stream_frame *frame);
+
+/* ---- destination_lane.c ---- */
+/* What the main connection need not be waited for; 0 or -errno. */
+int destination_bells_init(struct destination *d, struct stream_error *err);
+void destination_bell_add(struct destination *d, int fd);
+void destination_bell_remove(struct destination *d, int fd);
+/* Whoever comes while a migration is under way: its source again, its lane, or somebody else. */
+void destination_on_caller(struct destination *d, struct link *link,
+			   const struct stream_hello *hello);
+/* What has come on the lane. 0 or -errno: it is lost. */
+int destination_lane_listen(struct destination *d);
+void destination_lane_end(struct destination *d);
 
 /* ---- destination_pages.c: the guest runs, pages are missing ---- */
 /* Asks for those that somebody waits for. 0 or -errno: the connection is over. */

@@ -72,7 +72,8 @@ int destination_ask(struct destination *d)
 				.first = page, .count = 1, .flags = STREAM_REQUEST_WAITING};
 		}
 		if (count) {
-			int ret = stream_request_write(&d->link->w, requests, count);
+			struct link *link = d->lane ? d->lane : d->link;
+			int ret = stream_request_write(&link->w, requests, count);
 
 			if (ret)
 				return ret;

@@ -56,7 +56,7 @@ static int read_pages(struct destination *d, struct migration_file *f, struct st
 	int ret;
 
 	/* Of an earlier attempt with it some may have come. */
-	d->arrival.in_round = 0;
+	d->arrival.channel[0].in_round = 0;
 	while (!(ret = migration_file_next(f, &frame, err)) && frame.type != STREAM_END) {
 		if (frame.type != STREAM_ROUND && frame.type != STREAM_PAGES)
 			return stream_fail(err, &frame, -EPROTO, "it may not come here");

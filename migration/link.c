@@ -2,7 +2,10 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -205,6 +208,23 @@ uint64_t link_unsent(const struct link *l)
 	return ioctl(l->fd, SIOCOUTQ, &bytes) || bytes < 0 ? 0 : (uint64_t)bytes;
 }
 
+void link_bound(struct link *l)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+	uint64_t bytes = 64 << 10, more;
+	int half;
+
+	if (!getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
+	    len >= offsetof(struct tcp_info, tcpi_delivery_rate) +
+			    sizeof(info.tcpi_delivery_rate)) {
+		more = (uint64_t)((double)info.tcpi_delivery_rate * info.tcpi_min_rtt * 2e-6);
+		bytes += more < 16 << 20 ? more : 16 << 20;
+	}
+	half = (int)(bytes / 2); /* the kernel doubles it, for its own use */
+	(void)setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
+}
+
 void link_finish(struct link *l)
 {
 	(void)shutdown(l->fd, SHUT_WR);
@@ -268,7 +288,10 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 int link_open(struct link **out, int fd, uint16_t channel, int wake_fd)
 {
 	struct link *l = calloc(1, sizeof(*l));
+	const int one = 1;
 
+	/* Requests are short, and somebody waits. On other sockets it fails. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (l) {
 		*l = (struct link){.fd = fd,
 				   .wake_fd = wake_fd,

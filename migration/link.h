@@ -43,6 +43,9 @@ uint64_t link_wait(const struct link *l);
 int link_alive(struct link *l);
 /* Bytes that have been sent and are not with the other side's kernel yet. */
 uint64_t link_unsent(const struct link *l);
+/* From now on little lies in the way of what is more urgent: the kernel queues what the connection
+ * carries in two round trips, and 64 KiB; whoever writes more waits. */
+void link_bound(struct link *l);
 /* Everything was said: the other side reads an end. */
 void link_finish(struct link *l);
 

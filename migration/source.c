@@ -28,9 +28,10 @@ int source_init(struct source *s)
 						  .total = memory->pages * STREAM_PAGE,
 						  .remaining = memory->pages * STREAM_PAGE};
 	pthread_mutex_init(&s->lock, NULL);
+	pthread_mutex_init(&s->pages_lock, NULL);
 	stream_hello_init(&s->hello);
 	s->hello.role = STREAM_SOURCE;
-	s->hello.offers = STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY;
+	s->hello.offers = STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
 	strncpy(s->hello.arch, s->m->arch, sizeof(s->hello.arch) - 1);
 	strncpy(s->hello.ferry, s->m->ferry, sizeof(s->hello.ferry) - 1);
 	if (getrandom(s->hello.session, sizeof(s->hello.session), 0) != sizeof(s->hello.session))
@@ -43,6 +44,7 @@ void source_exit(struct source *s)
 	source_drop_link(s);
 	free(s->bitmap);
 	free(s->unsure);
+	pthread_mutex_destroy(&s->pages_lock);
 	pthread_mutex_destroy(&s->lock);
 }
 
@@ -126,6 +128,9 @@ int source_run(struct source *s, struct stream_error *err)
 				   "it is not known whether the guest runs there");
 	if (!migration_over(s->state))
 		source_step(s, EVENT_CALL_OFF);
+	/* The guest writes again: nothing is answered any more. */
+	source_lane_end(s);
+	s->serving = false;
 	(void)s->m->ops->track(s->m->opaque, false, &why);
 	if (s->m->ops->take_back(s->m->opaque, &why)) {
 		stream_fail(err, NULL, -EOWNERDEAD, "%s", why.text);

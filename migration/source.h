@@ -6,6 +6,7 @@
 #define MIGRATION_SOURCE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "migration/link.h"
 #include "migration/machine.h"
@@ -42,6 +43,21 @@ struct migration_progress {
 	char trouble[200]; /* while paused: why the other side is not found */
 };
 
+/* A connection of its own for pages that somebody waits for there, and a thread that answers. */
+struct source_lane {
+	pthread_t thread;
+	bool started;
+	int wake_fd, bell_fd; /* eventfds: ends the thread; rung when the state has changed */
+	enum source_lane_state {
+		LANE_OPENING,
+		LANE_UP,
+		LANE_REFUSED, /* it never was up: pages are asked for on the main connection */
+		LANE_LOST,    /* it was up */
+	} state;	      /* with `lock` */
+	atomic_uint_least64_t sent; /* bytes */
+	struct stream_hello hello;
+};
+
 struct source {
 	const struct migration_source *m;
 	struct migration_params params;
@@ -70,8 +86,14 @@ struct source {
 	uint64_t *unsure;
 	uint64_t missing; /* at RUN: pages that come after the guest */
 	/* Post-copy. */
-	bool asking;   /* a new connection: RECEIVED is awaited before anything is sent */
-	uint64_t near; /* the next page to be sent if nobody asks for one */
+	uint32_t lanes; /* connections beside the main one that the destination takes */
+	struct source_lane lane;
+	/* Of bitmap, dirty and near from `serving` on: the lane's thread answers, too. */
+	pthread_mutex_t pages_lock;
+	atomic_bool serving;  /* the guest stands still, and what is missing was said */
+	uint32_t serve_round; /* of the pages that come after it */
+	bool asking;	      /* a new connection: RECEIVED is awaited before anything is sent */
+	uint64_t near;	      /* the next page to be sent if nobody asks for one */
 	uint32_t round;
 	uint64_t begun, stopped, state_size;
 	uint64_t wire; /* bytes of connections that are gone */

@@ -1,4 +1,5 @@
-/* What the files of the side that a guest leaves share; all on its own thread. */
+/* What the files of the side that a guest leaves share; all on its own thread, but
+ * for what the lane's thread calls. */
 #ifndef MIGRATION_SOURCE_INTERNAL_H
 #define MIGRATION_SOURCE_INTERNAL_H
 
@@ -20,6 +21,10 @@ int source_connect(struct source *s, bool again, int wake_fd, struct stream_erro
 void source_drop_link(struct source *s);
 /* A new connection, with RESUME at that stage. Cannot be called off. On failure there is none. */
 int source_ask_again(struct source *s, enum stream_stage stage, struct stream_error *err);
+/* HELLO in both directions, on a new connection. 1: `other` came instead of theirs. */
+int source_greet(struct link *link, const struct stream_hello *hello,
+		 struct stream_agreement *agreement, struct stream_frame *other,
+		 struct stream_error *err);
 /* Asked for, or enough time for another attempt; *delay grows. */
 void source_wait_retry(struct source *s, uint64_t *delay);
 /* What the other side says while we speak: 0: nothing that matters. */
@@ -50,6 +55,17 @@ int source_say_received(struct source *s, struct stream_error *err);
 /* The guest runs there: until nothing is missing there, all of that is in a file, or we are
  * abandoned. */
 void source_serve(struct source *s);
+/* REQUEST: sends what is still here of it. Any thread, with a batch of its own; `serving`. */
+int source_answer(struct source *s, struct stream_batch *batch, const struct stream_frame *frame);
+
+/* ---- source_lane.c ---- */
+/* Opens the lane, if both sides want one; without it all goes over the main connection. */
+void source_lane_begin(struct source *s);
+/* Until it is up or refused, at most so long. */
+void source_lane_wait(struct source *s, int timeout_ms);
+/* It was up and is no more: what was sent on it may be lost. */
+bool source_lane_lost(struct source *s);
+void source_lane_end(struct source *s);
 
 /* ---- source.c ---- */
 /* Of the bitmap. */

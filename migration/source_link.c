@@ -9,6 +9,7 @@ static const uint64_t second = 1000000000;
 
 void source_drop_link(struct source *s)
 {
+	source_lane_end(s);
 	if (s->link)
 		s->wire += s->link->sent;
 	link_close(s->link);
@@ -41,31 +42,29 @@ int source_listen(struct source *s, struct stream_error *err)
 	return ret > 0 ? source_said(s, &frame, err) : ret;
 }
 
-/* HELLO in both directions, on a new connection. */
-static int greet(struct source *s, bool again, struct stream_error *err)
+int source_greet(struct link *link, const struct stream_hello *hello,
+		 struct stream_agreement *agreement, struct stream_frame *other,
+		 struct stream_error *err)
 {
 	struct stream_hello theirs;
-	struct stream_frame frame;
 	int ret;
 
-	s->hello.again = again;
 	/* Who hangs up at once may have said why. */
-	(void)stream_hello_write(&s->link->w, &s->hello);
-	ret = link_receive(s->link, -1, &frame, err);
+	(void)stream_hello_write(&link->w, hello);
+	ret = link_receive(link, -1, other, err);
 	if (ret < 0)
 		return ret;
-	if (frame.type == STREAM_FAILURE)
-		return source_said(s, &frame, err);
-	if (frame.type != STREAM_HELLO)
-		return stream_fail(err, &frame, -EPROTO, "HELLO must be the first");
-	ret = stream_hello_read(&frame, &theirs, err);
-	return ret ? ret : stream_agree(&s->hello, &theirs, &s->agreement, err);
+	if (other->type != STREAM_HELLO)
+		return 1;
+	ret = stream_hello_read(other, &theirs, err);
+	return ret ? ret : stream_agree(hello, &theirs, agreement, err);
 }
 
 /* wake_fd -1: not to be stopped. */
 int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err)
 {
 	int fd = s->dial(s->opaque, wake_fd, err), ret;
+	struct stream_frame frame;
 
 	if (fd < 0)
 		return fd;
@@ -73,7 +72,12 @@ int source_connect(struct source *s, bool again, int wake_fd, struct stream_erro
 	if (ret)
 		return stream_fail(err, NULL, ret, "no memory");
 	s->link->limit = s->params.bandwidth;
-	ret = greet(s, again, err);
+	s->hello.again = again;
+	ret = source_greet(s->link, &s->hello, &s->agreement, &frame, err);
+	if (ret > 0)
+		ret = frame.type == STREAM_FAILURE
+			      ? source_said(s, &frame, err)
+			      : stream_fail(err, &frame, -EPROTO, "HELLO must be the first");
 	if (ret)
 		source_drop_link(s);
 	return ret;

@@ -6,9 +6,9 @@
 #include "migration/source_internal.h"
 #include "migration/stream_items.h"
 
-/* Pages that are sent unasked between two looks at what is asked for, and bytes that may lie in the
- * way of an answer. */
-enum { SLICE = 16, IN_THE_WAY = 256 << 10, TURN_MS = 200 };
+/* Pages that are sent unasked between two looks at what is asked for; and how long a lost lane
+ * waits for what may explain it. */
+enum { SLICE = 16, TURN_MS = 200, GRACE_MS = 500 };
 
 /* ---- the bitmap: a place is a page's number in all regions side by side ---- */
 
@@ -107,33 +107,38 @@ int source_say_received(struct source *s, struct stream_error *err)
 	free(bits);
 	if (ret && !source_listen(s, err))
 		stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	/* It may ask as soon as its guest runs: before its ACK is here. */
+	s->serve_round = s->round + 1;
+	s->serving = !ret;
 	return ret;
 }
 
 /* ---- answers ---- */
 
-static int send_place(struct source *s, uint64_t place, uint64_t *pages, uint64_t *zero)
+/* A page that was claimed: nobody else sends it. */
+static int send_place(struct source *s, struct stream_batch *batch, uint64_t place, uint64_t *pages,
+		      uint64_t *zero)
 {
 	const uint64_t page = page_at(s, place);
-	int ret = stream_batch_add(s->batch, page, s->m->ops->page(s->m->opaque, page), false);
+	int ret = stream_batch_add(batch, page, s->m->ops->page(s->m->opaque, page), false);
 
-	if (ret < 0)
-		return ret;
-	set_here(s, place, false);
 	*zero += ret == 1;
 	*pages += ret == 0;
-	return 0;
+	return ret < 0 ? ret : 0;
 }
 
-static int flush(struct source *s, uint64_t pages, uint64_t zero)
+static bool claim(struct source *s, uint64_t place)
 {
-	int ret = stream_batch_flush(s->batch);
+	bool here;
 
-	source_show(s, s->dirty, pages, zero);
-	return ret;
+	pthread_mutex_lock(&s->pages_lock);
+	here = is_here(s, place);
+	set_here(s, place, false);
+	pthread_mutex_unlock(&s->pages_lock);
+	return here;
 }
 
-static int on_request(struct source *s, const struct stream_frame *frame)
+int source_answer(struct source *s, struct stream_batch *batch, const struct stream_frame *frame)
 {
 	struct stream_request requests[STREAM_REQUESTS_MAX];
 	struct stream_error err;
@@ -142,22 +147,24 @@ static int on_request(struct source *s, const struct stream_frame *frame)
 
 	if (count < 0)
 		return count;
-	for (int i = 0; i < count; i++) {
+	for (int i = 0; i < count && !ret; i++) {
 		const uint64_t place = stream_memory_index(&s->m->memory, requests[i].first);
 
 		for (uint32_t n = 0; n < requests[i].count && !ret; n++) {
 			/* Else it is on its way. */
-			if (is_here(s, place + n))
-				ret = send_place(s, place + n, &pages, &zero);
+			if (claim(s, place + n))
+				ret = send_place(s, batch, place + n, &pages, &zero);
 		}
+		pthread_mutex_lock(&s->pages_lock);
 		s->near = place + requests[i].count;
+		pthread_mutex_unlock(&s->pages_lock);
 	}
-	if (ret)
-		return ret;
 	pthread_mutex_lock(&s->lock);
 	s->progress.faults += (uint64_t)count;
+	s->progress.pages += pages;
+	s->progress.zero += zero;
 	pthread_mutex_unlock(&s->lock);
-	return flush(s, pages, zero);
+	return ret ? ret : stream_batch_flush(batch);
 }
 
 static int on_received(struct source *s, const struct stream_frame *frame)
@@ -170,8 +177,10 @@ static int on_received(struct source *s, const struct stream_frame *frame)
 		return ret;
 	if (!s->asking)
 		return -EPROTO;
+	pthread_mutex_lock(&s->pages_lock);
 	for (uint32_t i = 0; i < r.count; i++)
 		set_here(s, r.first + i, !(r.bits[i / 8] >> (i % 8) & 1));
+	pthread_mutex_unlock(&s->pages_lock);
 	s->asking = !r.last;
 	/* What is there now is known to be there. */
 	if (r.last)
@@ -209,7 +218,7 @@ static int on_frame(struct source *s, const struct stream_frame *frame)
 	int ret;
 
 	switch (frame->type) {
-	case STREAM_REQUEST: return on_request(s, frame);
+	case STREAM_REQUEST: return s->batch ? source_answer(s, s->batch, frame) : -EPROTO;
 	case STREAM_RECEIVED: return on_received(s, frame);
 	case STREAM_RESUME:
 		ret = stream_control_read(frame, &resume, sizeof(resume), &err);
@@ -225,19 +234,34 @@ static int on_frame(struct source *s, const struct stream_frame *frame)
 /* Nobody waits: some pages from where the last fault was. */
 static int send_slice(struct source *s)
 {
-	uint64_t pages = 0, zero = 0, place = s->near;
+	uint64_t places[SLICE], pages = 0, zero = 0, left;
+	unsigned count = 0;
+	int ret = 0;
 
-	for (unsigned i = 0; i < SLICE && s->dirty; i++) {
-		int ret;
-
-		place = next_place(s, place);
-		ret = send_place(s, place, &pages, &zero);
-		if (ret)
-			return ret;
-		place++;
+	pthread_mutex_lock(&s->pages_lock);
+	while (count < SLICE && s->dirty) {
+		places[count] = next_place(s, s->near);
+		set_here(s, places[count], false);
+		s->near = places[count++] + 1;
 	}
-	s->near = place;
-	return flush(s, pages, zero);
+	left = s->dirty;
+	pthread_mutex_unlock(&s->pages_lock);
+	for (unsigned i = 0; i < count && !ret; i++)
+		ret = send_place(s, s->batch, places[i], &pages, &zero);
+	if (!ret)
+		ret = stream_batch_flush(s->batch);
+	source_show(s, left, pages, zero);
+	return ret;
+}
+
+static bool all_sent(struct source *s)
+{
+	bool all;
+
+	pthread_mutex_lock(&s->pages_lock);
+	all = !s->dirty;
+	pthread_mutex_unlock(&s->pages_lock);
+	return all;
 }
 
 /* ---- the whole ---- */
@@ -250,38 +274,57 @@ static int begin(struct source *s)
 		s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
 	if (!s->batch)
 		return -ENOMEM;
+	link_bound(s->link);
+	source_lane_begin(s);
+	s->link->bell_fd = s->lane.started ? s->lane.bell_fd : -1;
 	return stream_batch_round(s->batch, s->round)
 		       ?: stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
 }
 
 /* How long the next frame of the other side may be waited for; 0: there is something to send. */
-static int patience(const struct source *s)
+static int patience(struct source *s, bool idle)
 {
 	uint64_t wait;
 
-	if (!s->dirty || s->asking)
+	if (idle)
 		return TURN_MS;
 	wait = link_wait(s->link) / 1000000;
-	if (!wait && link_unsent(s->link) > IN_THE_WAY)
-		wait = 1;
 	return wait < TURN_MS ? (int)wait : TURN_MS;
+}
+
+/* Both or none: what was sent on it may not have come. A destination that has ended it with all
+ * else has said why. */
+static int lane_is_lost(struct source *s, struct stream_error *err)
+{
+	struct stream_frame frame;
+	int ret;
+
+	s->link->bell_fd = -1;
+	ret = link_receive(s->link, GRACE_MS, &frame, err);
+	if (ret > 0)
+		return on_frame(s, &frame);
+	return stream_fail(err, NULL, -ECONNRESET, "the connection for demanded pages is lost");
 }
 
 static int turn(struct source *s, struct stream_error *err)
 {
-	const int wait = patience(s);
 	struct stream_frame frame;
-	int ret;
+	bool idle;
+	int ret, wait;
 
 	if (!s->batch && !s->asking) {
 		ret = begin(s);
 		if (ret)
 			return ret;
 	}
+	if (source_lane_lost(s))
+		return lane_is_lost(s, err);
+	idle = s->asking || all_sent(s);
+	wait = patience(s, idle);
 	ret = link_receive(s->link, wait, &frame, err);
 	if (ret > 0)
 		return on_frame(s, &frame);
-	if (ret < 0 || wait || s->asking || !s->dirty)
+	if (ret < 0 || wait || idle)
 		return ret;
 	return send_slice(s);
 }
@@ -328,7 +371,7 @@ void source_serve(struct source *s)
 	struct stream_error err = {.text = "the link broke"};
 	uint64_t delay = 100000000, dead = 0;
 
-	s->round++;
+	s->round = s->serve_round;
 	s->since = link_now();
 	s->paced = 0;
 	source_phase(s, "postcopy");

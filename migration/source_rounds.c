@@ -14,6 +14,7 @@ enum {
 	HARVEST = 1 << 17, /* pages at once */
 	SLICE = 64,	   /* pages between two looks around */
 	IDLE_MS = 50,
+	LANE_MS = 1000, /* for the lane to open, while the guest runs */
 };
 
 static uint64_t words(uint64_t pages)
@@ -53,7 +54,7 @@ void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t 
 	pthread_mutex_lock(&s->lock);
 	p->round = s->round;
 	p->remaining = remaining * STREAM_PAGE;
-	p->sent = s->wire + s->link->sent;
+	p->sent = s->wire + s->link->sent + s->lane.sent;
 	p->pages += pages;
 	p->zero += zero;
 	p->rate = rate_of(s);
@@ -296,14 +297,16 @@ static int describe(struct source *s, struct stream_error *err)
 		struct stream_accept accept;
 		int got = link_receive(s->link, ret ? 1000 : -1, &frame, err);
 
-		if (got > 0 && frame.type == STREAM_ACCEPT)
+		if (got > 0 && frame.type == STREAM_ACCEPT) {
 			ret = stream_control_read(&frame, &accept, sizeof(accept), err);
-		else if (got > 0 && frame.type == STREAM_STATISTICS)
+			s->lanes = accept.lanes;
+		} else if (got > 0 && frame.type == STREAM_STATISTICS) {
 			continue;
-		else if (got > 0)
+		} else if (got > 0) {
 			ret = source_said(s, &frame, err);
-		else if (got < 0)
+		} else if (got < 0) {
 			ret = got;
+		}
 		break;
 	}
 	s->link->silence = 10 * second;
@@ -347,6 +350,8 @@ int source_copy(struct source *s, struct stream_error *err)
 	}
 	while (!ret && !done) {
 		if (switch_now(s) || rounds_over(s)) {
+			source_lane_begin(s);
+			source_lane_wait(s, LANE_MS);
 			ret = stop_and_finish(s, true, &done, err);
 			break;
 		}

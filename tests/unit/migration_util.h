@@ -320,6 +320,8 @@ struct relay {
 	/* By whichever connection carries a frame: an old one may still end. */
 	atomic_bool spoiled;
 	atomic_uint frames[2]; /* that were carried, per direction */
+	atomic_uint lane;      /* of them, on other channels than the main one */
+	bool one;	       /* connects only once */
 	pthread_t thread[8];
 	int fd[8][2];
 	unsigned count;
@@ -342,6 +344,7 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 			return true;
 		alive = f->buf[4] == STREAM_ALIVE;
 		number = atomic_fetch_add(&r->frames[direction], !alive);
+		atomic_fetch_add(&r->lane, !alive && f->buf[6]);
 		this = r->spoil && direction == r->direction && !alive && number == r->frame &&
 		       !atomic_exchange(&r->spoiled, true);
 		if (this) {
@@ -411,8 +414,10 @@ static inline int relay_dial(void *opaque, int wake_fd, struct stream_error *err
 {
 	struct relay *r = opaque;
 	struct relay_job *job = malloc(sizeof(*job));
-	int pair[2], out = address_connect(r->address, 1000, wake_fd, err);
+	int pair[2], out = -ECONNREFUSED;
 
+	if (!r->one || !r->count)
+		out = address_connect(r->address, 1000, wake_fd, err);
 	if (out < 0 || r->count == 8 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
 		free(job);
 		return out < 0 ? out : -EMFILE;

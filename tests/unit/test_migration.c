@@ -77,8 +77,8 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 	/* A source that has closed its connections is gone for the destination. */
 	source_exit(&source);
 	wait_for(&dest, wake[1]);
+	door_close(dest.d.door); /* and with it who was not let in yet */
 	relay_end(relay);
-	door_close(dest.d.door);
 	*moved = !ret;
 	if (sink.both)
 		wrong = "it was started there before it was given away";
@@ -122,8 +122,19 @@ static int all(bool postcopy, unsigned *cases, unsigned *moves)
 	}
 	frames[0] = relay.frames[0];
 	frames[1] = relay.frames[1];
-	printf("%s: undisturbed: %u frames there, %u back\n", postcopy ? "post-copy" : "pre-copy",
-	       frames[0], frames[1]);
+	printf("%s: undisturbed: %u frames there, %u back, %u of them demanded pages and who wants "
+	       "them\n",
+	       postcopy ? "post-copy" : "pre-copy", frames[0], frames[1], relay.lane);
+	if (postcopy ? relay.lane < 20 : relay.lane != 0) {
+		printf("the lane was not used as it should be\n");
+		return 1;
+	}
+	relay = (struct relay){.one = true};
+	wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
+	if (wrong || !moved || relay.lane) {
+		printf("with one connection: %s %s\n", wrong ? wrong : "it was not moved", text);
+		return 1;
+	}
 	relay = (struct relay){0};
 	wrong = migrate(&relay, postcopy, true, &moved, text, sizeof(text));
 	if (wrong || moved) {

@@ -275,6 +275,17 @@ static void dest_moves(struct world w)
 		visit(&n);
 }
 
+/* Pages over a connection of their own: asked for as soon as the guest runs, and answered by a
+ * source that waits for its ACK. */
+static void lane_moves(struct world w)
+{
+	if (w.part && w.whole && w.source_link && w.dest_link &&
+	    (w.source == SOURCE_DOUBT || w.source == SOURCE_SERVES) && w.dest == DEST_NEEDS) {
+		dest_hears(&w, PAGES);
+		visit(&w);
+	}
+}
+
 static void link_moves(struct world w)
 {
 	if (w.whole) {
@@ -355,6 +366,7 @@ int main(void)
 		judge(&w);
 		source_moves(w);
 		dest_moves(w);
+		lane_moves(w);
 		link_moves(w);
 	}
 	printf("%u states of the two; %u with the guest moved, %u with pages to follow, %u with "
