@@ -7,13 +7,14 @@
 #include "cli/client.h"
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "cpu/engine.h"
 #include "mmu/second_stage.h"
 #include "vmm/exit_codes.h"
 
 struct mmu_config {
 	char *name, *what, *gpa;
-	bool json, on, off;
-	uint32_t count;
+	bool json, on, off, virtual;
+	uint32_t count, vcpu;
 };
 
 struct job {
@@ -137,28 +138,74 @@ static void print_step(const json_t *step)
 	putchar('\n');
 }
 
+static void print_virtual(const json_t *v)
+{
+	json_t *steps = json_object_get(v, "steps");
+	const char *outcome = text(v, "outcome");
+	char size[16];
+
+	printf("virtual %s, vCPU %" PRIu64 ", ", text(v, "gva"), number(v, "vcpu"));
+	if (number(v, "levels"))
+		printf("%" PRIu64 " levels\n", number(v, "levels"));
+	else
+		printf("paging is off\n");
+	for (size_t i = 0; i < json_array_size(steps); i++) {
+		const json_t *step = json_array_get(steps, i);
+
+		printf("level %" PRIu64 ": entry at %s: %s\n", number(step, "level"),
+		       text(step, "entry"), text(step, "raw"));
+	}
+	if (strcmp(outcome, "mapped") != 0) {
+		printf("not mapped by the guest: %s\n", outcome);
+		return;
+	}
+	size_text(number(v, "size"), size, sizeof(size));
+	printf("guest-physical: %s", text(v, "gpa"));
+	if (number(v, "levels"))
+		printf(" in %s, kernel %s, user %s, %s%s", size, text(v, "permissions"),
+		       text(v, "user-permissions"),
+		       json_is_true(json_object_get(v, "accessed")) ? "A" : "-",
+		       json_is_true(json_object_get(v, "dirty")) ? "D" : "-");
+	putchar('\n');
+}
+
 static int walk(struct job *job)
 {
-	json_t *answer, *steps;
+	const struct mmu_config *config = job->config;
+	const char *kind = config->virtual ? "virtual" : "guest-physical";
+	json_t *answer, *steps, *args;
 	char *end;
-	uint64_t gpa;
+	uint64_t at;
 	int ret;
 
-	if (!job->config->gpa)
+	if (!config->gpa)
 		return error_set(&job->err, -EINVAL,
-				 "the address is missing: ferry mmu %s walk GPA", job->client.name);
+				 "the address is missing: ferry mmu %s walk GPA, or walk --virtual "
+				 "GVA",
+				 job->client.name);
 	errno = 0;
-	gpa = strtoull(job->config->gpa, &end, 0);
-	if (errno || *end || end == job->config->gpa || strchr(job->config->gpa, '-') ||
-	    gpa > INT64_MAX)
+	at = strtoull(config->gpa, &end, 0);
+	if (errno || *end || end == config->gpa || strchr(config->gpa, '-') ||
+	    (!config->virtual && at > INT64_MAX))
 		return error_set(&job->err, -EINVAL,
-				 "'%s' is no guest-physical address; write it as 0x12345000",
-				 job->config->gpa);
-	ret = ask(job, "ferry-mmu-walk", json_pack("{s:I}", "gpa", (json_int_t)gpa), &answer);
+				 "'%s' is no %s address; write it as 0x12345000", config->gpa,
+				 kind);
+	if (config->virtual)
+		args = json_pack("{s:s, s:i}", "gva", config->gpa, "vcpu", (int)config->vcpu);
+	else
+		args = json_pack("{s:I}", "gpa", (json_int_t)at);
+	ret = ask(job, config->virtual ? "ferry-mmu-walk-virtual" : "ferry-mmu-walk", args,
+		  &answer);
 	if (ret)
 		return ret;
-	if (job->config->json) {
+	if (config->json) {
 		print_json(answer);
+		return 0;
+	}
+	if (config->virtual)
+		print_virtual(json_object_get(answer, "virtual"));
+	if (!json_object_get(answer, "gpa")) {
+		json_decref(answer);
 		return 0;
 	}
 	printf("%s, %s\n", text(answer, "gpa"), text(answer, "format"));
@@ -320,6 +367,10 @@ static int check(const struct mmu_config *config, const struct what *what, struc
 				 what->name);
 	if ((config->on || config->off || config->count) && what->run != trace)
 		return error_set(err, -EINVAL, "--on, --off and --count are for trace only");
+	if (config->virtual && what->run != walk)
+		return error_set(err, -EINVAL, "--virtual is for walk only");
+	if (config->vcpu && !config->virtual)
+		return error_set(err, -EINVAL, "--vcpu goes with walk --virtual");
 	if (config->on && config->off)
 		return error_set(err, -EINVAL, "--on and --off exclude each other");
 	return 0;
@@ -354,11 +405,20 @@ static const struct config_field fields[] = {
 	{.name = "gpa",
 	 .type = CONFIG_STRING,
 	 .offset = offsetof(struct mmu_config, gpa),
-	 .help = "a guest-physical address"},
+	 .help = "a guest-physical address; with --virtual, a virtual one"},
 	{.name = "json",
 	 .type = CONFIG_BOOL,
 	 .offset = offsetof(struct mmu_config, json),
 	 .help = "print one JSON object, for scripts"},
+	{.name = "virtual",
+	 .type = CONFIG_BOOL,
+	 .offset = offsetof(struct mmu_config, virtual),
+	 .help = "walk: the address is one that the guest's programmes use"},
+	{.name = "vcpu",
+	 .type = CONFIG_UINT,
+	 .offset = offsetof(struct mmu_config, vcpu),
+	 .max = CPU_MAX - 1,
+	 .help = "walk --virtual: whose tables (default: 0)"},
 	{.name = "on",
 	 .type = CONFIG_BOOL,
 	 .offset = offsetof(struct mmu_config, on),
@@ -378,6 +438,8 @@ static const struct config_field fields[] = {
 
 static const struct option options[] = {
 	OPTION("json", 'j', NULL, "json", .group = "Options"),
+	OPTION("virtual", 0, NULL, "virtual"),
+	OPTION("vcpu", 0, "N", "vcpu"),
 	OPTION("on", 0, NULL, "on"),
 	OPTION("off", 0, NULL, "off"),
 	OPTION("count", 'n', "COUNT", "count"),
@@ -388,6 +450,8 @@ static const struct option options[] = {
 static const struct example examples[] = {
 	{"what is mapped, and by pages of which size", "ferry mmu vm1 dump"},
 	{"the way to one address", "ferry mmu vm1 walk 0x100000"},
+	{"the way from a virtual address, through both stages",
+	 "ferry mmu vm1 walk --virtual 0xffffffff81000000 --vcpu 1"},
 	{"the last faults of a second", "ferry mmu vm1 trace --on; sleep 1; ferry mmu vm1 trace "
 					"--off"},
 	{NULL, NULL},
@@ -401,7 +465,9 @@ const struct verb verb_mmu = {
 		"Shows how a guest's physical memory is mapped, while it runs. stats: counters: "
 		"pages by size, faults by access, kind and outcome, splits, flushes (what is zero "
 		"is left out, but with --json). walk: each entry on the way to a guest-physical "
-		"address, as it is and decoded. dump: what is mapped, neighbours that are alike "
+		"address, as it is and decoded; with --virtual, first those of the guest's own "
+		"tables on the way to that guest-physical address, as one of its processors sees "
+		"them just now. dump: what is mapped, neighbours that are alike "
 		"in one line. trace: the last 1024 events of each thread: faults, protected and "
 		"unmapped entries, flushes; --on begins with it.",
 	.options = options,

@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
+#include "mmu/guest/stage1.h"
 #include "mmu/inspect.h"
 #include "vmm/vm_internal.h"
 
@@ -16,6 +18,12 @@ enum { DUMP_MAX = 1000, TRACE_MAX = 2000 };
 
 const struct control_arg control_mmu_walk_args[] = {
 	{.name = "gpa", .type = CONTROL_INT, .min = 0, .max = INT64_MAX},
+	{.name = NULL},
+};
+
+const struct control_arg control_mmu_virtual_args[] = {
+	{.name = "gva", .type = CONTROL_STRING},
+	{.name = "vcpu", .type = CONTROL_INT, .optional = true, .min = 0, .max = CPU_MAX - 1},
 	{.name = NULL},
 };
 
@@ -84,28 +92,135 @@ static json_t *step_json(const struct s2_step *step)
 	return object;
 }
 
-int control_mmu_walk(void *opaque, struct control_request *request, const json_t *args,
-		     json_t **ret, struct error *err)
+/* Adds to `answer` how gpa is translated. */
+static int walk(struct vm *vm, uint64_t gpa, json_t *answer, struct error *err)
 {
-	struct vm *vm = opaque;
-	uint64_t gpa = (uint64_t)json_integer_value(json_object_get(args, "gpa"));
 	struct s2_step step[S2_WALK_MAX];
 	int found = s2_inspect_walk(vm->memory.s2, gpa, step);
 	const unsigned n = found > 0 ? (unsigned)found : 0;
 	json_t *steps;
 
-	(void)request;
 	if (!n)
 		return error_set(err, -EINVAL,
 				 "0x%" PRIx64 " is beyond the guest's physical addresses", gpa);
 	steps = json_array();
 	for (unsigned i = 0; i < n; i++)
 		json_array_append_new(steps, step_json(&step[i]));
-	*ret = json_pack("{s:s, s:o, s:o}", "format", s2_name(vm->memory.s2), "gpa", hex(gpa),
-			 "steps", steps);
+	json_object_set_new(answer, "format", json_string(s2_name(vm->memory.s2)));
+	json_object_set_new(answer, "gpa", hex(gpa));
+	json_object_set_new(answer, "steps", steps);
 	if (step[n - 1].entry.kind == S2_ENTRY_LEAF)
-		json_object_set_new(*ret, "hpa",
+		json_object_set_new(answer, "hpa",
 				    hex(step[n - 1].entry.addr | (gpa & (step[n - 1].size - 1))));
+	return 0;
+}
+
+int control_mmu_walk(void *opaque, struct control_request *request, const json_t *args,
+		     json_t **ret, struct error *err)
+{
+	int result;
+
+	(void)request;
+	*ret = json_object();
+	result =
+		walk(opaque, (uint64_t)json_integer_value(json_object_get(args, "gpa")), *ret, err);
+	if (result) {
+		json_decref(*ret);
+		*ret = NULL;
+	}
+	return result;
+}
+
+/* ---- the guest's own stage ---------------------------------------------------------------- */
+
+static int load_entry(void *opaque, uint64_t gpa, unsigned bytes, uint64_t *value)
+{
+	struct vm *vm = opaque;
+
+	*value = 0;
+	return memory_read(&vm->memory, vm->memory.vmm, gpa, value, bytes);
+}
+
+/* How a vCPU translates just now. */
+static int paging_of(struct vm *vm, unsigned vcpu, struct guest_paging *paging)
+{
+	struct x86_state *state = malloc(sizeof(*state));
+	int ret;
+
+	if (!state)
+		return -ENOMEM;
+	*state = vm->vcpu[vcpu].state;
+	ret = vm->engine_ops->get_state(vm->engine, vcpu, state);
+	*paging = (struct guest_paging){.arch = GUEST_X86,
+					.x86 = {.cr0 = state->cr0,
+						.cr3 = state->cr3,
+						.cr4 = state->cr4,
+						.efer = state->efer}};
+	free(state);
+	return ret;
+}
+
+static json_t *virtual_json(const struct guest_xlat *x, uint64_t gva, unsigned vcpu)
+{
+	static const char *const faults[] = {
+		[GUEST_MAPPED] = "mapped",	     [GUEST_NOT_CANONICAL] = "not-canonical",
+		[GUEST_NOT_PRESENT] = "not-present", [GUEST_RESERVED] = "reserved-bits",
+		[GUEST_NO_MEMORY] = "no-memory",     [GUEST_BAD_ROOT] = "bad-root"};
+	json_t *steps = json_array(), *object;
+
+	for (unsigned i = 0; i < x->steps; i++)
+		json_array_append_new(
+			steps, json_pack("{s:i, s:o, s:o}", "level", (int)x->step[i].level, "entry",
+					 hex(x->step[i].gpa), "raw", hex(x->step[i].value)));
+	object = json_pack("{s:o, s:i, s:i, s:s, s:o}", "gva", hex(gva), "vcpu", (int)vcpu,
+			   "levels", (int)x->levels, "outcome", faults[x->fault], "steps", steps);
+	if (x->fault == GUEST_MAPPED) {
+		json_object_set_new(object, "gpa", hex(x->gpa));
+		json_object_set_new(object, "size", json_integer((json_int_t)x->size));
+		json_object_set_new(object, "permissions", letters(x->perm));
+		json_object_set_new(object, "user-permissions", letters(x->user));
+		json_object_set_new(object, "accessed", json_boolean(x->accessed));
+		json_object_set_new(object, "dirty", json_boolean(x->dirty));
+	}
+	return object;
+}
+
+int control_mmu_virtual(void *opaque, struct control_request *request, const json_t *args,
+			json_t **ret, struct error *err)
+{
+	struct vm *vm = opaque;
+	const struct guest_reader reader = {.opaque = vm, .load = load_entry};
+	const char *text = json_string_value(json_object_get(args, "gva"));
+	unsigned vcpu = (unsigned)json_integer_value(json_object_get(args, "vcpu"));
+	struct guest_paging paging;
+	struct guest_xlat x;
+	uint64_t gva;
+	char *end;
+	int result;
+
+	(void)request;
+	errno = 0;
+	gva = strtoull(text, &end, 0);
+	if (errno || *end || end == text || strchr(text, '-'))
+		return error_set(err, -EINVAL, "'%.40s' is no virtual address", text);
+	if (vcpu >= vm->vcpu_count)
+		return error_set(err, -EINVAL, "there is no vCPU %u: the machine has %u", vcpu,
+				 vm->vcpu_count);
+	if (vm->ended)
+		return error_set(err, -ESHUTDOWN, "the machine has ended");
+	/* The guest changes its tables while it runs; its registers are to be had parked only. */
+	vcpus_park(vm);
+	result = paging_of(vm, vcpu, &paging);
+	if (!result)
+		guest_translate(&paging, &reader, gva, &x);
+	if (vm->started && !vm->ended && vm->motion == VM_MOVING && !atomic_load(&vm->events))
+		vcpus_resume(vm);
+	if (result)
+		return error_set(err, result, "vCPU %u does not say how it translates", vcpu);
+	*ret = json_pack("{s:o}", "virtual", virtual_json(&x, gva, vcpu));
+	/* Beyond the bus there is nothing to walk. */
+	if (x.fault == GUEST_MAPPED && walk(vm, x.gpa, *ret, err))
+		err->text[0] = 0;
 	return 0;
 }
 

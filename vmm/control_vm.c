@@ -326,6 +326,8 @@ static const struct control_command commands[] = {
 	{"ferry-mmu-stats", "the counters of the second stage", NULL, control_mmu_stats},
 	{"ferry-mmu-walk", "the entries on the way to a guest-physical address",
 	 control_mmu_walk_args, control_mmu_walk},
+	{"ferry-mmu-walk-virtual", "the same for a virtual address, through a vCPU's own tables",
+	 control_mmu_virtual_args, control_mmu_virtual},
 	{"ferry-mmu-dump", "what is mapped from `start` on; `next`: go on there",
 	 control_mmu_dump_args, control_mmu_dump},
 	{"ferry-mmu-trace", "the newest `count` events of the second stage; `on` switches",

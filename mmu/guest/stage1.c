@@ -2,7 +2,7 @@
 
 struct walk_stage1 {
 	const struct stage1 *s;
-	const struct guest_memory *memory;
+	const struct guest_reader *memory;
 	struct guest_xlat *out;
 };
 
@@ -25,7 +25,7 @@ static int load(void *opaque, uint64_t table, size_t index, struct walk_entry *w
 	return (int)walk->s->entry(walk->s, w->value, w->level, out);
 }
 
-enum guest_fault stage1_walk(const struct stage1 *s, const struct guest_memory *memory, uint64_t va,
+enum guest_fault stage1_walk(const struct stage1 *s, const struct guest_reader *memory, uint64_t va,
 			     struct guest_xlat *out)
 {
 	struct walk_stage1 walk = {.s = s, .memory = memory, .out = out};
@@ -49,7 +49,7 @@ enum guest_fault stage1_walk(const struct stage1 *s, const struct guest_memory *
 }
 
 enum guest_fault guest_translate(const struct guest_paging *paging,
-				 const struct guest_memory *memory, uint64_t va,
+				 const struct guest_reader *memory, uint64_t va,
 				 struct guest_xlat *out)
 {
 	*out = (struct guest_xlat){0};

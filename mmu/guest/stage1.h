@@ -17,7 +17,7 @@
 
 /* Guest memory by guest-physical address: an aligned entry of 4 or 8 bytes. 0, or -errno: there is
  * no memory (or not now). */
-struct guest_memory {
+struct guest_reader {
 	void *opaque;
 	int (*load)(void *opaque, uint64_t gpa, unsigned bytes, uint64_t *value);
 };
@@ -69,7 +69,7 @@ struct guest_xlat {
 /* What `va` translates to, whoever asks for what: permissions are the caller's to compare (CR0.WP,
  * SMEP, SMAP, PAN, SUM are not looked at; x86: W of perm is that of CR0.WP = 1). */
 enum guest_fault guest_translate(const struct guest_paging *paging,
-				 const struct guest_memory *memory, uint64_t va,
+				 const struct guest_reader *memory, uint64_t va,
 				 struct guest_xlat *out);
 
 #endif

@@ -50,7 +50,7 @@ static enum guest_fault entry(const struct stage1 *s, uint64_t e, unsigned level
 	return GUEST_MAPPED;
 }
 
-enum guest_fault stage1_arm(const struct guest_paging *p, const struct guest_memory *memory,
+enum guest_fault stage1_arm(const struct guest_paging *p, const struct guest_reader *memory,
 			    uint64_t va, struct guest_xlat *out)
 {
 	static const uint8_t granule0[] = {12, 16, 14, 0}, granule1[] = {0, 14, 12, 16};

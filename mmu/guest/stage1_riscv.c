@@ -48,7 +48,7 @@ static enum guest_fault entry(const struct stage1 *s, uint64_t e, unsigned level
 	return GUEST_MAPPED;
 }
 
-enum guest_fault stage1_riscv(const struct guest_paging *p, const struct guest_memory *memory,
+enum guest_fault stage1_riscv(const struct guest_paging *p, const struct guest_reader *memory,
 			      uint64_t va, struct guest_xlat *out)
 {
 	const unsigned mode = (unsigned)(p->riscv.satp >> 60), levels = mode - 5;

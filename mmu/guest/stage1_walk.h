@@ -22,14 +22,14 @@ struct stage1 {
 	bool nx; /* x86: EFER.NXE */
 };
 
-enum guest_fault stage1_walk(const struct stage1 *s, const struct guest_memory *memory, uint64_t va,
+enum guest_fault stage1_walk(const struct stage1 *s, const struct guest_reader *memory, uint64_t va,
 			     struct guest_xlat *out);
 
-enum guest_fault stage1_x86(const struct guest_paging *paging, const struct guest_memory *memory,
+enum guest_fault stage1_x86(const struct guest_paging *paging, const struct guest_reader *memory,
 			    uint64_t va, struct guest_xlat *out);
-enum guest_fault stage1_arm(const struct guest_paging *paging, const struct guest_memory *memory,
+enum guest_fault stage1_arm(const struct guest_paging *paging, const struct guest_reader *memory,
 			    uint64_t va, struct guest_xlat *out);
-enum guest_fault stage1_riscv(const struct guest_paging *paging, const struct guest_memory *memory,
+enum guest_fault stage1_riscv(const struct guest_paging *paging, const struct guest_reader *memory,
 			      uint64_t va, struct guest_xlat *out);
 
 #endif

@@ -87,7 +87,7 @@ static enum guest_fault entry32(const struct stage1 *s, uint64_t e, unsigned lev
 	return rights(e, false, out);
 }
 
-enum guest_fault stage1_x86(const struct guest_paging *p, const struct guest_memory *memory,
+enum guest_fault stage1_x86(const struct guest_paging *p, const struct guest_reader *memory,
 			    uint64_t va, struct guest_xlat *out)
 {
 	const bool pae = p->x86.cr4 >> 5 & 1, lma = p->x86.efer >> 10 & 1;

@@ -10,6 +10,11 @@ from test_verbs import Control, Place, wait_for
 TOUCH = bytes.fromhex("fa a100003000 a300004000 ff0500005000 a100000002 ebe9")
 
 
+# A page directory at 0x200000: [0, 4M) to itself, 0xc0000000 to 4M; paging on; L: inc dword [0xc0000123]; jmp L
+PAGING = bytes.fromhex("fa c7050000200083000000 c705000c200083004000 0f20e0 83c810 0f22e0 b800002000 0f22d8 "
+                       "0f20c0 0d00000080 0f22c0 ff05230100c0 ebf8")
+
+
 def mmu(place, *args, code=0):
     return place.ferry("mmu", *args, code=code)
 
@@ -53,6 +58,40 @@ def test_looks():
 
 
 @needs_ferry
+def test_virtual():
+    """Through the guest's own tables and on through the second stage: mapped, not mapped, paging off, paused."""
+    with Place() as place:
+        place.background("one", PAGING)
+        wait_for(lambda: mmu_json(place, "one", "walk", "--virtual", "0xc0000456")["virtual"]["levels"], "no paging")
+        wait_for(lambda: "hpa" in mmu_json(place, "one", "walk", "0x400000"), "no access")
+        walk = mmu_json(place, "one", "walk", "--virtual", "0xc0000456")
+        steps = walk["virtual"].pop("steps")
+        check(walk["virtual"] == {"gva": "0xc0000456", "vcpu": 0, "levels": 2, "outcome": "mapped", "gpa": "0x400456",
+                                  "size": 4 << 20, "permissions": "rwx", "user-permissions": "---", "accessed": True,
+                                  "dirty": True}, walk)
+        check(steps == [{"level": 2, "entry": "0x200c00", "raw": "0x4000e3"}], steps)
+        check(walk["gpa"] == "0x400456" and walk["hpa"] == "0x400456" and walk["steps"][0]["level"] == 4, walk)
+        words = mmu(place, "one", "walk", "--virtual", "0xc0000456")[0]
+        check(words.startswith("virtual 0xc0000456, vCPU 0, 2 levels\nlevel 2: entry at 0x200c00: 0x4000e3\n"
+                               "guest-physical: 0x400456 in 4M, kernel rwx, user ---, AD\n0x400456, ept4\n"), words)
+        check(words.endswith("host: 0x400456\n"), words)
+        walk = mmu_json(place, "one", "walk", "--virtual", "0x80000000")
+        check(walk["virtual"]["outcome"] == "not-present" and "gpa" not in walk, walk)
+        check("not mapped by the guest: not-present" in mmu(place, "one", "walk", "--virtual", "0x80000000")[0], "words")
+        check(mmu_json(place, "one", "walk", "--virtual", "0xffffffffffffffff")["virtual"]["outcome"] == "not-canonical",
+              "the last address")
+        check(place.state("one") == "running", "it goes on")
+        place.ferry("pause", "one")
+        check(mmu_json(place, "one", "walk", "--virtual", "0xc0000456")["gpa"] == "0x400456", "paused")
+        check(place.state("one") == "paused", "it stays paused")
+        place.background("two")
+        check(mmu_json(place, "two", "walk", "--virtual", "0x1234")["virtual"]["levels"] == 0, "paging is off")
+        check("paging is off\nguest-physical: 0x1234\n" in mmu(place, "two", "walk", "--virtual", "0x1234")[0], "words")
+        _, err = mmu(place, "two", "walk", "--virtual", "0x1234", "--vcpu", "1", code=EXIT_START)
+        check("no vCPU 1: the machine has 1" in err, err)
+
+
+@needs_ferry
 def test_trace():
     """Off, on, off again; what it says in each state."""
     with Place() as place:
@@ -89,6 +128,12 @@ def test_errors():
                 (["one", "walk", "0x8000000000000000"], "write it as 0x12345000"),
                 (["one", "walk", "--", "-1"], "write it as 0x12345000"),
                 (["one", "stats", "1"], "not expected"),
+                (["one", "walk", "--virtual"], "walk --virtual GVA"),
+                (["one", "walk", "--virtual", "there"], "'there' is no virtual address"),
+                (["one", "walk", "--virtual", "0x10000000000000000"], "is no virtual address"),
+                (["one", "walk", "--vcpu", "1", "0x1000"], "--vcpu goes with walk --virtual"),
+                (["one", "walk", "--virtual", "--vcpu", "8", "0x1000"], "7"),
+                (["one", "dump", "--virtual"], "--virtual is for walk only"),
                 (["one", "dump", "1", "2"], "'2' after '1'"),
                 (["one", "stats", "--on"], "for trace only"),
                 (["one", "trace", "--on", "--off"], "exclude each other"),
@@ -113,7 +158,10 @@ def test_hostile_arguments():
             for command, arguments in (
                     ("ferry-mmu-walk", {}), ("ferry-mmu-walk", {"gpa": -1}), ("ferry-mmu-walk", {"gpa": "0x1000"}),
                     ("ferry-mmu-walk", {"gpa": 2 ** 63 - 1}), ("ferry-mmu-walk", {"gpa": 1.5}),
-                    ("ferry-mmu-walk", {"gpa": 2 ** 48}), ("ferry-mmu-dump", {"start": 2 ** 48}),
+                    ("ferry-mmu-walk", {"gpa": 2 ** 48}), ("ferry-mmu-walk-virtual", {"gva": 4096}),
+                    ("ferry-mmu-walk-virtual", {"gva": ""}), ("ferry-mmu-walk-virtual", {"gva": "-1"}),
+                    ("ferry-mmu-walk-virtual", {"gva": "0x1", "vcpu": 8}), ("ferry-mmu-walk-virtual", {}),
+                    ("ferry-mmu-dump", {"start": 2 ** 48}),
                     ("ferry-mmu-dump", {"start": -4096}), ("ferry-mmu-dump", {"start": None}),
                     ("ferry-mmu-trace", {"on": 1}), ("ferry-mmu-trace", {"count": 0}),
                     ("ferry-mmu-trace", {"count": 2001}), ("ferry-mmu-stats", {"all": True})):

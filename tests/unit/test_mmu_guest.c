@@ -25,7 +25,7 @@ static int load(void *opaque, uint64_t gpa, unsigned bytes, uint64_t *value)
 	return 0;
 }
 
-static const struct guest_memory memory = {.load = load};
+static const struct guest_reader memory = {.load = load};
 
 static void put64(uint64_t at, uint64_t index, uint64_t value)
 {
