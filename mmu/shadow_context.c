@@ -138,9 +138,11 @@ void s2_shadows_destroy(struct s2_thread *t, struct s2_shadows *set)
 		}
 	}
 	pthread_mutex_lock(&s2->slots_mutex);
+	pthread_mutex_lock(&s2->threads_mutex); /* nobody counts them */
 	brlock_write_lock(&s2->lock);
 	atomic_store(&s2->shadows, NULL);
 	brlock_write_unlock(&s2->lock);
+	pthread_mutex_unlock(&s2->threads_mutex);
 	field_release(&s2->fields, FIELD_SHADOW, LEVEL_FIELD);
 	pthread_mutex_unlock(&s2->slots_mutex);
 	root_put(&s2->root);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "mmu/internal.h"
+#include "mmu/shadow.h"
 
 static const char *const results[S2_NR_RESULTS] = {
 	[S2_FIXED] = "fixed",	  [S2_SPURIOUS] = "spurious", [S2_RETRY] = "retry",
@@ -65,6 +66,25 @@ static bool stats_flush(const struct s2 *s2, unsigned i, char *buf, size_t len)
 	return true;
 }
 
+static bool stats_shadow(const struct s2 *s2, unsigned i, char *buf, size_t len)
+{
+	static const char *const names[MMU_SHADOW_GAUGES] = {"contexts", "leaves", "tables"};
+
+	(void)s2;
+	snprintf(buf, len, "%s", names[i]);
+	return true;
+}
+
+static bool stats_shadow_change(const struct s2 *s2, unsigned i, char *buf, size_t len)
+{
+	static const char *const names[MMU_SHADOW_COUNTERS] = {
+		"invalidated", "followed", "lost-write", "drops", "recycled", "evictions"};
+
+	(void)s2;
+	snprintf(buf, len, "%s", names[i]);
+	return true;
+}
+
 /* ---- the table ---------------------------------------------------------------------------- */
 
 static const struct {
@@ -103,9 +123,32 @@ void counters_sum(struct counters *sum, struct counters *c)
 		count(&to[i], atomic_load_explicit(&from[i], memory_order_relaxed));
 }
 
+/* With threads_mutex held: they do not go meanwhile. */
+static void sum_shadows(struct s2 *s2, struct counters *sum)
+{
+	struct s2_shadows *set = atomic_load(&s2->shadows);
+	struct s2_shadow_stats s;
+
+	if (!set)
+		return;
+	s2_shadow_get_stats(set, &s);
+	count(&sum->shadow[0], s.contexts);
+	count(&sum->shadow[1], s.leaves);
+	count(&sum->shadow[2], s.tables);
+	count(&sum->shadow_changes[0], s.invalidated);
+	count(&sum->shadow_changes[1], s.followed);
+	count(&sum->shadow_changes[2], s.lost_write);
+	count(&sum->shadow_changes[3], s.drops);
+	count(&sum->shadow_changes[4], s.recycled);
+	count(&sum->shadow_changes[5], s.evictions);
+	for (unsigned i = 0; i < S2_NR_RESULTS; i++)
+		count(&sum->shadow_faults[i], s.faults[i]);
+}
+
 static void sum_all(struct s2 *s2, struct counters *sum)
 {
 	pthread_mutex_lock(&s2->threads_mutex);
+	sum_shadows(s2, sum);
 	counters_sum(sum, &s2->gone);
 	for (struct s2_thread *t = s2->threads; t; t = t->next)
 		counters_sum(sum, &t->stats);

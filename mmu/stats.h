@@ -29,6 +29,9 @@ enum mmu_fault_kind {
 /* Flushed ranges by size: 1 page, up to 8, 64, ... of the smallest pages, and larger ones. */
 enum { MMU_FLUSH_SIZES = 10 };
 
+/* Of s2_shadow_get_stats, in its order; set when they are asked for. */
+enum { MMU_SHADOW_GAUGES = 3, MMU_SHADOW_COUNTERS = 6 };
+
 /*
  * X(field, dimension, kind, name, label, help): field and dimension as in a structure; name as
  * s2_stats_each gives it, where a dot begins a group; label: the name of each element of an array
@@ -56,6 +59,14 @@ enum { MMU_FLUSH_SIZES = 10 };
 	X(full_flushes, , S2_COUNTER, "full-flushes", NULL, "flushes of the whole input space")    \
 	X(coarse_flushes, , S2_COUNTER, "coarse-flushes", NULL,                                    \
 	  "ranges for which a TLB client drops everything")                                        \
+	X(shadow, [MMU_SHADOW_GAUGES], S2_GAUGE, "shadow", stats_shadow,                           \
+	  "nested guests: contexts in use, shadow leaves and tables")                              \
+	X(shadow_faults, [S2_NR_RESULTS], S2_COUNTER, "shadow-faults", stats_result,               \
+	  "faults of nested guests, by outcome")                                                   \
+	X(shadow_changes, [MMU_SHADOW_COUNTERS], S2_COUNTER, "shadow-changes",                     \
+	  stats_shadow_change,                                                                     \
+	  "shadow leaves that the guest invalidated, that followed the instance's own changes or " \
+	  "lost W with them; contexts emptied, recycled, evicted")                                 \
 	X(deferred, , S2_GAUGE, "deferred", NULL,                                                  \
 	  "unlinked trees of tables whose acknowledgements and grace period are waited for")       \
 	X(deferred_frees, , S2_COUNTER, "deferred-frees", NULL,                                    \

@@ -480,6 +480,18 @@ static void invalidations(void)
 	end();
 }
 
+static void look(void *opaque, const struct s2_counter *c)
+{
+	struct s2_shadow_stats *s = opaque;
+
+	if (!strcmp(c->name, "shadow.leaves"))
+		s->leaves = c->value;
+	if (!strcmp(c->name, "shadow-changes.followed"))
+		s->followed = c->value;
+	if (!strcmp(c->name, "shadow-faults.fixed"))
+		s->faults[S2_FIXED] = c->value;
+}
+
 /* Linux drops every shadow when a page of the host goes. */
 static void follows(void)
 {
@@ -497,6 +509,10 @@ static void follows(void)
 	CHECK(!s2_unmap(t, GiB + 3 * M2, GiB + 4 * M2), "unmap");
 	after = stats();
 	CHECK(after.leaves == 527 && after.followed == 1 && !THERE(GiB + 3 * M2), "one leaf");
+	s2_stats_each(n.own, look, &before);
+	CHECK(before.leaves == 527 && before.followed == 1 &&
+		      before.faults[S2_FIXED] == after.faults[S2_FIXED],
+	      "among the instance's counters");
 	CHECK(!s2_write_protect(t, GiB + 4 * M2, GiB + 5 * M2), "protect");
 	after = stats();
 	CHECK(after.leaves == 527 && after.lost_write == 1 && THERE(GiB + 4 * M2) &&
