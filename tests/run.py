@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Runs tests and closes with "N passed, N failed, N skipped".
 
-    run.py [--unit PROGRAM]... [--system] [--slow|--only-slow] [--repeat N] [--list] [PATTERN]...
+    run.py [--unit PROGRAM]... [--system] [--slow|--only-slow] [--repeat N] [--jobs N] [--list] [PATTERN]...
 
 A unit test is a programme that ends with 0 (passed), 1 (failed) or 77 (skipped; its last line says why).
 A system test is a function test_* of tests/system/test_*.py. Each test is a process with a time-out of its
-own. PATTERN picks by a part of the name. A run in which nothing passed is a failure.
+own. PATTERN picks by a part of the name; N of --jobs run at a time. A run in which nothing passed is a failure.
 """
 import argparse
+import concurrent.futures
 import importlib
 import inspect
 import json
@@ -27,6 +28,7 @@ TIMES = os.path.join(BUILD, "test-times.json")
 SCALE = float(os.environ.get("TIMEOUT_SCALE", "1"))
 UNIT_LIMIT, SYSTEM_LIMIT = 180, 240
 PASS, FAIL, SKIP = 0, 1, 77
+running = set()  # sessions
 
 
 class Test:
@@ -34,29 +36,49 @@ class Test:
         self.name, self.command, self.limit, self.slow = name, command, limit, slow
 
     def run(self):
-        """(code, output): each test leads a session and has a folder for its temporary files, so that nothing
-        of it survives its time-out."""
+        """(code, output, seconds): each test leads a session and has a folder for its temporary files, so that
+        nothing of it survives its time-out."""
+        start = time.monotonic()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryDirectory(prefix="ft-") as scratch:
             os.chmod(scratch, 0o711)  # some tests run ferry as another user
             child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out,
                                      stderr=subprocess.STDOUT, cwd=TOP, start_new_session=True,
                                      env=dict(os.environ, TMPDIR=scratch))
+            running.add(child.pid)
             note = ""
             try:
                 code = child.wait(self.limit * SCALE)
             except subprocess.TimeoutExpired:
                 code, note = FAIL, f"\ntime-out: still running after {self.limit * SCALE:.0f} s"
             finally:
-                try:
-                    os.killpg(child.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+                kill(child.pid)
                 child.wait()
+                running.discard(child.pid)
             out.seek(0)
             text = out.read().decode(errors="replace")
         if code < 0:
             note = f"\nended by {signal.Signals(-code).name}"
-        return code, text + note
+        return code, text + note, time.monotonic() - start
+
+
+def kill(session):
+    try:
+        os.killpg(session, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def results(tests, jobs):
+    """(test, its result) of each, as they end. Whoever interrupts it leaves nothing running."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(test.run): test for test in tests}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield futures.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for session in list(running):
+                kill(session)
 
 
 def system_tests():
@@ -112,6 +134,7 @@ def main():
     parser.add_argument("--slow", action="store_true", help="the slow ones too")
     parser.add_argument("--only-slow", action="store_true")
     parser.add_argument("--repeat", type=int, default=1, metavar="N")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("pattern", nargs="*")
@@ -135,10 +158,7 @@ def main():
     tests = tests * args.repeat
 
     times, started, passed, failed, skipped, broken = load_times(), time.monotonic(), 0, 0, [], []
-    for number, test in enumerate(tests, 1):
-        before = time.monotonic()
-        code, text = test.run()
-        seconds = time.monotonic() - before
+    for number, (test, (code, text, seconds)) in enumerate(results(tests, args.jobs), 1):
         was = f" (was {times[test.name]:.1f})" if test.name in times else ""
         head = f"[{number:{len(str(len(tests)))}}/{len(tests)}]"
         if code == PASS:

@@ -3,6 +3,7 @@
 #   SUITE=bookworm|trixie   the kernel of `make run`
 #   ARGS=...                more options for ferry run, or for tests/run.py
 #   T=PATTERN               only the tests with this in their name
+#   JOBS=$(nproc)           tests at a time
 #   N=20                    how often `make boots` boots each kernel
 #   MINUTES=5               how long `make stress` runs
 
@@ -10,6 +11,7 @@ SUITE ?= bookworm
 T ?=
 N ?= 20
 MINUTES ?= 5
+JOBS ?= $(shell nproc)
 export BUILD
 G := $(BUILD)/guest
 GUEST_CC ?= gcc
@@ -126,7 +128,7 @@ run:
 test check:
 	$(Q).ci/deps.sh test
 	$(Q)$(MAKE) --no-print-directory all unit guest image decoders $(E)/explore
-	$(Q)$(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) --system $(ARGS) $(T)
+	$(Q)$(RUN_TESTS) --jobs $(JOBS) $(addprefix --unit ,$(UNIT_BIN)) --system $(ARGS) $(T)
 
 # Every kernel with every number of processors, N times.
 boots: all guest
@@ -147,7 +149,7 @@ test-sanitizers:
 	$(Q)$(MAKE) --no-print-directory SAN=thread RUN_TESTS="setarch -R $(RUN_TESTS)" sanitized
 .PHONY: sanitized
 sanitized: unit
-	$(Q)TIMEOUT_SCALE=5 $(RUN_TESTS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
+	$(Q)TIMEOUT_SCALE=5 $(RUN_TESTS) --jobs $(JOBS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
 
 # Fuzz targets with sanitizers, FUZZ_SECONDS each. Their inputs follow from FUZZ_SEED.
 FUZZ_SECONDS ?= 20
