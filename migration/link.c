@@ -170,7 +170,8 @@ static int put(void *opaque, const struct iovec *iov, unsigned count)
 
 int link_alive(struct link *l)
 {
-	if (l->broken || link_now() - l->last_out < alive_every)
+	/* The first frame is HELLO, however late. */
+	if (l->broken || !l->w.sequence || link_now() - l->last_out < alive_every)
 		return l->broken;
 	return stream_write(&l->w, STREAM_ALIVE, 0, NULL, 0);
 }

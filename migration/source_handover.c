@@ -142,7 +142,7 @@ void source_say_end(struct source *s)
 }
 
 /* The guest is ours: the destination need not wait for it. If the connection is gone, a new one is
- * tried once, for a destination that waits in READY. */
+ * tried once, for a destination that waits in READY, whether READY has come or not. */
 void source_say_cancel(struct source *s, const char *why)
 {
 	struct stream_resume resume = {.stage = STREAM_STAGE_COPY, .ticket = s->ticket};
@@ -154,7 +154,7 @@ void source_say_cancel(struct source *s, const char *why)
 		s->link->broken = 0;
 	if (s->link && s->link->broken)
 		source_drop_link(s);
-	if (!s->link && s->ticket && !source_connect(s, true, -1, &err))
+	if (!s->link && s->stopped && !source_connect(s, true, -1, &err))
 		(void)stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
 	if (!s->link)
 		return;
