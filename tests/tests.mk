@@ -141,6 +141,11 @@ soak: all guest image
 	$(Q)$(MAKE) --no-print-directory boots stress
 	$(Q)$(RUN_TESTS) --system --only-slow $(ARGS) distro. disk. soak.
 
+# Links and processes that fail at each frame of a migration; goes on where it was ended.
+test-migration-faults: all guest-x86
+	$(Q)tests/faults.py $(ARGS)
+.PHONY: test-migration-faults
+
 # Unit tests with sanitizers: memory and undefined behaviour, then data races. (Address space layout
 # randomisation off for the second: older thread sanitizers die of its width.)
 test-sanitizers:

@@ -137,7 +137,7 @@ class Link:
                 name = self.counters[way].name(frame)
                 if name:
                     self.names.append((way, name))
-                mine = not self.done and self.harm and (way, name) == (self.way, self.name)
+                mine = self.harm is not None and not self.done and (way, name) == (self.way, self.name)
                 self.done |= mine
         if not (mine and self.harm(self, frame, lambda piece: self._send(pair, to, piece))):
             self._send(pair, to, data)
