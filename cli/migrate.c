@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cli/client.h"
@@ -79,17 +80,25 @@ static void print_line(json_t *j)
 	fflush(stdout);
 }
 
+/* On a terminal one line, which is never wider than that. */
 static void print_progress(const json_t *p, bool terminal)
 {
-	double done = json_real_value(json_object_get(p, "done"));
-	long long rate = number(p, "rate"), left = number(p, "remaining");
+	const double done = json_real_value(json_object_get(p, "done"));
+	struct winsize size = {0};
+	char text[256], left[32] = "no end in sight";
+	int width = sizeof(text) - 1;
 
-	fprintf(stderr,
-		"%s%s: %.0f %%, round %lld, %lld MiB left, %lld MiB/s, written again: %lld "
-		"MiB/s, downtime would be %lld ms, %lld s to go%s",
-		terminal ? "\r\033[K" : "", word(p, "phase"), done * 100, number(p, "round"),
-		left >> 20, rate >> 20, number(p, "dirty-rate") >> 20,
-		number(p, "expected-downtime-ms"), rate ? left / rate : 0, terminal ? "" : "\n");
+	if (json_object_get(p, "eta-ms"))
+		snprintf(left, sizeof(left), "%lld s to go", (number(p, "eta-ms") + 999) / 1000);
+	snprintf(text, sizeof(text),
+		 "%s: %.0f %%, %s, %lld MiB left, %lld MiB/s, written again: %lld MiB/s, downtime "
+		 "would be %lld ms, round %lld",
+		 word(p, "phase"), done * 100, left, number(p, "remaining") >> 20,
+		 number(p, "rate") >> 20, number(p, "dirty-rate") >> 20,
+		 number(p, "expected-downtime-ms"), number(p, "round"));
+	if (terminal && !ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col > 1)
+		width = size.ws_col - 1;
+	fprintf(stderr, "%s%.*s%s", terminal ? "\r\033[K" : "", width, text, terminal ? "" : "\n");
 }
 
 /* What has changed since the last time; lines that are the same are not said again. */
@@ -115,6 +124,18 @@ static void show(struct client *client, const struct migrate_config *config, boo
 }
 
 /* ---- how it ends ------------------------------------------------------------------------ */
+
+/* The last line, where the machine itself has none for it. */
+static void print_end(const char *status, const char *text)
+{
+	json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i}", "phase", "failed", "status",
+			      status, "text", text, "downtime_ms", 0, "total_ms", 0, "bytes", 0,
+			      "faults", 0);
+
+	if (j)
+		print_line(j);
+	json_decref(j);
+}
 
 static int finish(const struct migrate_config *config, json_t *answer, bool terminal)
 {
@@ -203,6 +224,9 @@ static int migrate(const struct migrate_config *config, struct client *client, s
 		show(eye, config, terminal);
 		ret = client_answer(client, TURN_MS, &answer, &err);
 	}
+	if (ret && config->json)
+		print_end(ret == -EPIPE ? "doubt" : "failed",
+			  ret == -EPIPE ? "the machine's process has ended" : err.text);
 	if (ret == -EPIPE) {
 		message("the machine's process has ended: whether the guest runs at %s is to be "
 			"seen there",

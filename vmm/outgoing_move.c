@@ -160,8 +160,22 @@ static json_int_t ms(uint64_t ns)
 	return (json_int_t)((ns + 999999) / 1000000);
 }
 
+/* How long it takes yet, ns; UINT64_MAX: it does not come to an end like this. In pre-copy what is
+ * written again has to be sent again. */
+static uint64_t time_left(const struct migration_progress *p)
+{
+	uint64_t again = p->state == SOURCE_COPY ? p->dirty_rate : 0;
+
+	if (!p->remaining)
+		return 0;
+	if (p->rate <= again)
+		return UINT64_MAX;
+	return (uint64_t)((double)p->remaining * 1e9 / (double)(p->rate - again));
+}
+
 static json_t *progress_json(const struct migration_progress *p)
 {
+	const uint64_t left = time_left(p);
 	json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}",
 			      "phase", p->phase, "state", migration_state_name(p->state), "round",
 			      (json_int_t)p->round, "total", (json_int_t)p->total, "remaining",
@@ -171,6 +185,8 @@ static json_t *progress_json(const struct migration_progress *p)
 			      "expected-downtime-ms", ms(p->downtime_expected), "total-ms",
 			      ms(p->elapsed), "done", p->done);
 
+	if (left != UINT64_MAX)
+		json_object_set_new(j, "eta-ms", json_integer(ms(left)));
 	if (p->trouble[0])
 		json_object_set_new(j, "trouble", json_text(p->trouble));
 	return j;

@@ -1,11 +1,18 @@
 """Guests that move: into a file and out again."""
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import socket
+import struct
+import subprocess
 import tempfile
+import termios
 import threading
 import time
+import tty
 
 from ferrytest import (FERRY, Guest, Process, check, each, ferry, initramfs, kernel, limit, needs_ferry)
 
@@ -352,6 +359,51 @@ def test_live_fails():
             migrate(guest.env, "test", there.address)
             check(guest.wait(30) == 0, guest.tail())
             passes(there)
+
+
+def shown_on_terminal(env, address, columns):
+    """What ferry migrate says on a terminal of that width until it is called off."""
+    ours, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    tty.setraw(slave)
+    with subprocess.Popen([FERRY, "migrate", "--bandwidth", "8M", "test", address], stdout=subprocess.PIPE,
+                          stderr=slave, env=dict(os.environ, **env)) as mover:
+        os.close(slave)
+        text = b""
+        while text.count(b"copy: ") < 3:
+            check(select.select([ours], [], [], 60)[0], f"nothing is shown: {text}")
+            text += os.read(ours, 4096)
+        code, out, _ = ferry("info", "test", env=env)
+        check(code == 0 and re.search(r"^migration:\n(  .*\n)*  phase: copy\n", out, re.M), out[-800:])
+        check(ferry("migrate-control", "test", "cancel", env=env)[0] == 0, "cancel")
+        check(mover.wait(60) == 24 and mover.stdout.read() == b"", "called off, nothing on stdout")
+    os.close(ours)
+    return text.decode()
+
+
+@needs_ferry
+@limit(400)
+def test_display():
+    """People see how far it is: one line on a terminal, lines without control characters elsewhere; never backward."""
+    with Folder() as folder, start(folder, 1, mib=1, memory=96) as guest:
+        with Receiver(folder, guest.env, "first") as there:
+            lines = shown_on_terminal(guest.env, there.address, 60).split("\r\033[K")
+            check(all(len(line) < 60 for line in lines[:-1]), lines)
+            check(all(re.match(r"\w+: \d+ %, (\d+ s to go|no end in sight), \d+ MiB left, ", line)
+                      for line in lines[1:3]), lines)
+        with Receiver(folder, guest.env, "second") as there:
+            code, out, err = ferry("migrate", "--bandwidth", "24M", "test", there.address, env=guest.env, timeout=200)
+            check(code == 0 and out == "", f"{code} {out} {err}")
+            check(not re.search(r"[^\n -~]", err), f"control characters: {err!r}")
+            done = [int(n) for n in re.findall(r"^\w+: (\d+) %, .* MiB/s, written again: .* downtime would be", err, re.M)]
+            check(len(done) > 1 and done == sorted(done), err)
+            check(re.search(r"moved to \S+: \d+ ms, downtime \d+ ms, \d+ MiB sent$", err.strip()), err)
+            check(guest.wait(30) == 0 and "the guest is at " + there.address in guest.stderr(), guest.tail())
+            # It has ended, and its user is told in the same way.
+            code, out, _ = ferry("migrate", "--json", "second", "unix:" + folder.file("nobody"), env=guest.env)
+            last = json.loads(out.splitlines()[-1])
+            check(code == 22 and all(last[key] >= 0 for key in ("downtime_ms", "total_ms", "bytes", "faults")), last)
+            passes(there, 1)
 
 
 @needs_ferry
