@@ -16,6 +16,7 @@
 #? make mmu-mutants      mistakes planted into mmu/ are found by that
 #? make bench            compare with QEMU's TCG
 #? make bench-io         the same for disks and network
+#? make bench-migration  moves between two namespaces, next to QEMU's
 #? make bench-mmu        costs of the MMU core, per format, next to a floor and other locking
 #? make lint             what the continuous integration checks without running anything
 #? make libmmu           the second-stage MMU core alone, as a library (mmu/README.md)

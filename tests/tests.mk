@@ -38,8 +38,9 @@ $(G)/bin/blkcheck: tests/guest/linux/blkcheck.c tests/guest/linux/disk.h
 $(G)/bin/netcheck: tests/guest/linux/netcheck.c
 $(G)/bin/vsock: tests/guest/linux/vsock.c
 $(G)/bin/movecheck: tests/guest/linux/movecheck.c
+$(G)/bin/movebench: tests/bench/movebench.c
 $(G)/bin/counter: tests/guest/linux/counter.c
-$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode lastseq blkcheck netcheck vsock movecheck counter):
+$(addprefix $(G)/bin/,smpstress pvpanic ubench iobench dmacode lastseq blkcheck netcheck vsock movebench movecheck counter):
 	$(call say,GUEST,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -static -pthread -o $@ $(filter %.c,$^)
@@ -75,6 +76,9 @@ $(G)/disk.cpio: $(DISK_TESTS) $(INITRAMFS_DEPS)
 		$(foreach f,$(DISK_ELF),--elf "$$(command -v $(f)):usr/$(f)") \
 		--modules "$$(tests/guest/kernel.sh bookworm modules)" \
 		$(addprefix --module ,$(IO_MODULES) libcrc32c xfs)
+$(G)/movebench.cpio: $(G)/bin/movebench $(INITRAMFS_DEPS)
+	$(call say,CPIO,$@)
+	$(Q)$(INITRAMFS) -o $@ --add $<
 $(G)/panic.cpio: $(G)/bin/pvpanic tests/guest/linux/panic.sh $(INITRAMFS_DEPS)
 	$(call say,CPIO,$@)
 	$(Q)$(INITRAMFS) -o $@ --add $(G)/bin/pvpanic --add tests/guest/linux/panic.sh \
@@ -106,7 +110,8 @@ $(G)/stress-ng.cpio: tests/guest/linux/stressng.sh $(INITRAMFS_DEPS)
 guest-x86:
 	$(Q)$(MAKE) --no-print-directory -C tests/guest/x86 O=$(abspath $(BUILD))/release V=$(V)
 
-.PHONY: guest guest-x86 image deps run test check boots stress soak test-sanitizers bench bench-io bench-mmu lint
+.PHONY: guest guest-x86 image deps run test check boots stress soak test-sanitizers bench bench-io bench-migration \
+	bench-mmu lint
 
 deps:
 	$(Q).ci/deps.sh all
@@ -202,6 +207,10 @@ $(O)/bench/$(1)/%.o: %.c tests/bench/mmu/locks.h
 endef
 $(foreach s,exclusive older,$(eval $(call bench_mmu_scheme,$(s))))
 -include $(patsubst %.c,$(O)/%.d,$(BENCH_MMU_SRC)) $(foreach s,exclusive older,$(patsubst %.c,$(O)/bench/$(s)/%.d,$(BENCH_MMU_SRC) $(MMU_SRC)))
+
+bench-migration: all $(G)/movebench.cpio
+	$(Q).ci/deps.sh test
+	$(Q)tests/bench/bench_migration.py $(ARGS)
 
 bench-io: all guest
 	$(Q).ci/deps.sh test
