@@ -144,7 +144,7 @@ stress: all guest
 
 soak: all guest image
 	$(Q)$(MAKE) --no-print-directory boots stress
-	$(Q)$(RUN_TESTS) --system --only-slow $(ARGS) distro. disk. soak.
+	$(Q)$(RUN_TESTS) --system --only-slow $(ARGS) distro. disk. hand_over. soak.
 
 # Links and processes that fail at each frame of a migration; goes on where it was ended.
 test-migration-faults: all guest-x86

@@ -1,13 +1,17 @@
 """What a guest has of its host goes over with it: disks, ports, tap devices, lines; and comes back if it stays."""
+import base64
+import hashlib
 import os
 import re
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
-from distro import free_port
-from ferrytest import SCALE, Guest, Skip, check, ferry, initramfs, kernel, limit, needs_ferry
+from distro import Distro, free_port
+from ferrytest import (SCALE, Failure, Guest, Process, Skip, check, ferry, guest_program, initramfs, kernel,
+                       limit, needs_ferry, slow)
 from test_move import Folder, Receiver, migrate, passes, ticks
 from test_net import namespace, run
 
@@ -114,13 +118,14 @@ def test_one_host():
     namespace()
     try:
         bridge("t0", "t1")
-    except Exception as error:  # what is missing is said by its own programme
+    except Failure as error:
         raise Skip(f"NO TAP DEVICE WAS MOVED: {error}") from None
     numbers, port, taken = Sequence("10.9.0.1", 7000), free_port(), socket.create_server(("127.0.0.1", 0))
     with Folder() as folder:
         log = folder.file("log")
         with start(folder, port, log) as guest:
             ticks(guest, 1)
+            began = uptime(guest)
             numbers.goes_on(guest)
             check(echoes(port), "the forwarded port")
             refused_disk(folder, guest)
@@ -144,6 +149,7 @@ def test_one_host():
                     migrate(guest.env, "second", third.address)
                     check(second.wait(30) == 0, second.tail())
                     goes_on(third, numbers, port, log)
+                    ran_on(began, uptime(third))
                     disks_right(third, 9, 1)
                     check(lines_of(log) > 100, "few lines")
                     third.line("poweroff")
@@ -159,6 +165,20 @@ def goes_on(guest, numbers, port, log):
     lines_of(log)
 
 
+def uptime(guest):
+    """The guest's clock, and between which two moments of ours it was read."""
+    before = time.monotonic()
+    guest.line("sed 's/^/up-/' /proc/uptime")
+    return float(guest.expect(r"^up-([\d.]+) ", 60).group(1)), before, time.monotonic()
+
+
+def ran_on(first, then):
+    """The guest's clock has gone on through what came between."""
+    guest = then[0] - first[0]
+    check(then[1] - first[2] - 0.5 < guest < then[2] - first[1] + 0.5,
+          f"{guest} s for the guest, {then[1] - first[2]} to {then[2] - first[1]} s for us")
+
+
 def refused_disk(folder, guest):
     """A file of another size is no disk of this guest; it is not even paused."""
     small = folder.file("small.img")
@@ -170,3 +190,195 @@ def refused_disk(folder, guest):
         check(not any(line["phase"] == "handover" for line in lines), lines)
         check(there.wait(30) == 1, there.tail())
     check(ferry("info", "test", env=guest.env)[0] == 0, "info")
+
+
+# ---- Debian, between two hosts ----------------------------------------------------------------------
+
+
+class Host:
+    """A second host: a network namespace with a bridge, a tap device in it, and a cable to our bridge."""
+
+    def __init__(self):
+        self.child = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo ready; exec sleep 100000"],
+                                      stdout=subprocess.PIPE)
+        self.child.stdout.readline()
+        self.through = ["nsenter", "-t", str(self.child.pid), "-n"]
+        run("ip", "link", "add", "cable", "type", "veth", "peer", "name", "eth", "netns", str(self.child.pid))
+        run("ip", "link", "set", "cable", "master", "br0", "up")
+        for command in ("link set lo up", "link add br0 type bridge forward_delay 0", "addr add 10.9.0.3/24 dev br0",
+                        "link set br0 up", "link set eth master br0 up", "tuntap add mode tap name t0",
+                        "link set t0 master br0 up"):
+            run(*self.through, "ip", *command.split())
+
+    def close(self):
+        self.child.kill()
+        self.child.wait()
+
+
+class Digests:
+    """Says of each block of bytes (its length before it) its digest; many connections, counted."""
+
+    def __init__(self, address, port):
+        self.connections = self.blocks = self.ended = 0
+        self.server = socket.create_server((address, port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            client = self.server.accept()[0]
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        stream = client.makefile("rb")
+        try:
+            while len(head := stream.read(4)) == 4:
+                client.sendall(hashlib.sha256(stream.read(int.from_bytes(head, "big"))).digest())
+                self.blocks += 1
+        except OSError:
+            pass
+        self.ended += 1
+
+
+TCP = """
+import hashlib, os, socket, time
+s = socket.create_connection(("10.9.0.1", 7000))
+n = 0
+while True:
+    data = os.urandom(1 + n * 7919 % 60000)
+    s.sendall(len(data).to_bytes(4, "big") + data)
+    got = b""
+    while len(got) < 32:
+        piece = s.recv(32 - len(got))
+        assert piece, "the connection has ended"
+        got += piece
+    assert got == hashlib.sha256(data).digest(), "other bytes have arrived"
+    n += 1
+    open("/run/tcp", "w").write(str(n))
+    time.sleep(0.05)
+"""
+DISK = """
+import hashlib, os
+os.makedirs("/root/disk", exist_ok=True)
+n, there = 0, {}
+while True:
+    path = f"/root/disk/{n % 7}"
+    if n % 7 in there:
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        data = os.read(fd, 1 << 20)
+        os.close(fd)
+        assert hashlib.sha256(data).digest() == there[n % 7], f"other bytes on the disk in {path}"
+    data = os.urandom(1 << 10) * 1024
+    there[n % 7] = hashlib.sha256(data).digest()
+    with open(path, "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    n += 1
+    open("/run/disk", "w").write(str(n))
+"""
+# Through user mode: a connection that dies with its host, and a new one.
+OUT = """
+import socket, time
+s = socket.create_connection(("10.0.2.2", 7001))
+open("/run/out", "w").write("connected")
+try:
+    while True:
+        s.sendall(bytes(4))
+        s.recv(32)
+        time.sleep(0.2)
+except ConnectionResetError:
+    open("/run/out", "w").write("reset")
+s = socket.create_connection(("10.0.2.2", 7001))
+open("/run/out", "w").write("again")
+"""
+TAP_MAC = "52:54:00:00:09:02"
+SETTING = f"[Match]\nMACAddress={TAP_MAC}\n[Network]\nAddress=10.9.0.2/24\nLinkLocalAddressing=no\n"
+
+
+def begin_work(guest):
+    """The programmes that check themselves, each a unit of systemd's; one that has found a fault has failed."""
+    guest.ssh("cat >/etc/systemd/network/00-tap.network && networkctl reload", 300, SETTING)
+    guest.ssh("for n in $(seq 100); do ping -c 1 -W 1 10.9.0.1 && break; sleep 0.2; done", 300)
+    with open(guest_program("movecheck"), "rb") as f:
+        guest.ssh("base64 -d >movecheck && chmod +x movecheck", 300, base64.b64encode(f.read()).decode())
+    for name, text in (("tcp", TCP), ("disk", DISK), ("out", OUT)):
+        guest.ssh(f"cat >{name}.py && systemd-run --unit=check-{name} python3 /root/{name}.py", 300, text)
+    guest.ssh("systemd-run --unit=check-clock /root/movecheck 4", 300)
+
+
+def all_work(guest, through, port, out):
+    """By ssh through the forwarded port: none has found a fault, and each goes on."""
+    look = ("systemctl show -p ActiveState --value check-tcp check-disk check-clock; for f in tcp disk out; do cat "
+            "/run/$f; echo; done")
+
+    def ask(command):
+        end = time.monotonic() + 300 * SCALE
+        while True:
+            done = subprocess.run([*through, *guest.image.ssh(port, command)], capture_output=True, text=True)
+            if done.returncode == 0:
+                return done.stdout
+            check(time.monotonic() < end, f"ssh: {done.stderr}{guest.tail()}")
+            time.sleep(0.5)
+
+    def failed(text):
+        return Failure(text + ask("journalctl --no-pager -n 20 -u 'check-*'"))
+
+    first, end = None, time.monotonic() + 300 * SCALE
+    while True:
+        seen = ask(look).split()
+        if seen[:3] != ["active"] * 3:
+            raise failed(f"{seen}: ")
+        now = [int(n) for n in seen[3:5]]
+        first = first or now
+        if len(now) == 2 and all(b > a + 3 for a, b in zip(first, now)) and seen[5:] == [out]:
+            return
+        if time.monotonic() > end:
+            raise failed(f"first {first}, then {seen}, not {out}: ")
+        time.sleep(0.5)
+
+
+@slow
+@needs_ferry
+@limit(2400)
+def test_debian():
+    """Debian moves to a second host and back, by pre-copy and by post-copy: its TCP connection goes on with every byte
+    right, its disk too, its clocks never go back; connections through user mode are reset, and new ones work."""
+    namespace()
+    try:
+        bridge("t0")
+        second = Host()
+    except Failure as error:
+        raise Skip(f"NO DEBIAN WAS MOVED: {error}") from None
+    digests, local = Digests("10.9.0.1", 7000), Digests("127.0.0.1", 7001)
+    server = Process([*second.through, "python3", "-m", "http.server", "--bind", "127.0.0.1", "7001"], terminal=False)
+    with tempfile.TemporaryDirectory() as temporary, Folder() as folder, server, \
+            Distro(temporary, cpus=2, extra=["--net", f"tap=t0,mac={TAP_MAC}"]) as guest:
+        env = {"FERRY_RUNTIME_DIR": guest.runtime}
+        guest.prompt()
+        begin_work(guest)
+        all_work(guest, [], guest.port, "connected")
+        cards = ["--net", f"user,hostfwd=tcp:127.0.0.1:{guest.port}-:22", "--net", "tap=t0"]
+        old = socket.create_connection(("127.0.0.1", guest.port))
+        old.recv(100)
+        with Receiver(folder, env, "there", "--insecure", *cards, address="tcp:10.9.0.3:4444",
+                      through=second.through) as there:
+            last = migrate(env, "test", there.address, "--downtime", "2s")[-1]
+            print(f"there by pre-copy: downtime {last['downtime_ms']} ms of {last['total_ms']} ms")
+            check(gone_at_once(old), "the old connection")
+            check(guest.wait(60) == 0, guest.tail())
+            check(local.ended == local.connections == 1, "connections to the first host")
+            all_work(guest, second.through, guest.port, "again")
+            with Receiver(folder, env, "back", *cards) as back:
+                last = migrate(env, "there", back.address, "--postcopy-after", "1")[-1]
+                print(f"back by post-copy: downtime {last['downtime_ms']} ms of {last['total_ms']} ms, "
+                      f"{last['faults']} faults")
+                check(there.wait(60) == 0, there.tail())
+                all_work(guest, [], guest.port, "again")
+                check(digests.connections == 1 and not digests.ended, f"{digests.connections} connections")
+                print(f"{digests.blocks} blocks by one TCP connection")
+                code, _, err = ferry("stop", "--timeout", "120", "back", env=env, timeout=200)
+                check(code == 0 and back.wait(60) == 0, f"{code} {err}{back.tail()}")
+                guest.check_disk()
+    second.close()

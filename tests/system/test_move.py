@@ -218,11 +218,11 @@ def test_restore_elsewhere():
 
 
 class Receiver(Process):
-    """A ferry receive that listens."""
+    """A ferry receive that listens. through: a command that starts the command."""
 
-    def __init__(self, folder, env, name, *options, address=None):
+    def __init__(self, folder, env, name, *options, address=None, through=()):
         self.address = address or "unix:" + folder.file(name + ".sock")
-        super().__init__([FERRY, "receive", "--name", name, *options, self.address], env=env)
+        super().__init__([*through, FERRY, "receive", "--name", name, *options, self.address], env=env)
         self.env = env
         end = time.monotonic() + 60
         while b"waiting for a guest" not in self.errors:

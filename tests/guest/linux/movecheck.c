@@ -3,8 +3,8 @@
  * rewrites its share of MIB for ever: each page holds its number, the pass and 510 words made of
  * both, and is checked as a whole before it is written again, so that a lost, stale, mixed or
  * swapped page is seen in the next pass. Beside that each keeps floating point state (rounding,
- * x87 and SSE registers) and looks at the clock, which must never go back, whatever processor it
- * was read on. Prints "move: tick N pass P gap G": the largest gap between two looks at the clock
+ * x87 and SSE registers) and looks at the clock and the TSC, which must never go back, whatever
+ * processor they were read on. Prints "move: tick N pass P gap G": the largest gap between two looks at the clock
  * since the last line, in ms. "move: WRONG ..." and exit code 1.
  */
 #include <pthread.h>
@@ -28,6 +28,7 @@ struct worker {
 };
 
 static _Atomic uint64_t newest; /* any thread's look at the clock */
+static _Atomic uint64_t newest_tsc;
 static _Atomic uint64_t gap;	/* of the first worker */
 
 static uint64_t word_of(uint64_t number, uint64_t pass, unsigned i)
@@ -43,12 +44,28 @@ __attribute__((noreturn)) static void wrong(const char *what, uint64_t a, uint64
 	_exit(1);
 }
 
+/* The processor's own clock, of which the kernel's hides small steps back. */
+static void look_at_tsc(void)
+{
+	const uint64_t seen = atomic_load(&newest_tsc);
+	uint64_t now, old = seen;
+	uint32_t low, high;
+
+	__asm__ volatile("lfence; rdtsc; lfence" : "=a"(low), "=d"(high) : : "memory");
+	now = (uint64_t)high << 32 | low;
+	if (now < seen)
+		wrong("TSC went back", seen, now, seen - now);
+	while (old < now && !atomic_compare_exchange_weak(&newest_tsc, &old, now))
+		;
+}
+
 static uint64_t look(void)
 {
 	const uint64_t seen = atomic_load(&newest);
 	struct timespec ts;
 	uint64_t now, old = seen;
 
+	look_at_tsc();
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	now = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	if (now < seen)
