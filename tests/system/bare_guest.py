@@ -66,10 +66,11 @@ class Machine(Process):
 class Session:
     """A folder for sockets and names, one guest after the other, and where it is: self.owner."""
 
-    def __init__(self, cpus=1, mib=16, every=20, extra=(), append=""):
+    def __init__(self, cpus=1, mib=16, every=20, extra=(), append="", last=None):
         self.folder = tempfile.TemporaryDirectory(prefix="ferry-bare-")
         self.env = {"FERRY_RUNTIME_DIR": self.folder.name}
         self.cpus, self.mib, self.every, self.extra, self.append = cpus, mib, every, extra, append
+        self.last = last or mib
         self.machines, self.count, self.owner, self.trail = [], 0, None, b""
 
     def path(self, name):
@@ -84,7 +85,7 @@ class Session:
     def start(self):
         """A fresh guest."""
         check(os.path.exists(IMAGE), f"{IMAGE} is not there: run `make guest-x86`")
-        append = f"cpus={self.cpus} last={self.mib} every={self.every} {self.append}".strip()
+        append = f"cpus={self.cpus} last={self.last} every={self.every} {self.append}".strip()
         self.owner = self._new("m", "run", "--name", f"m{self.count + 1}", "-m", f"{self.mib}M", "-c", str(self.cpus),
                                "--append", append, *self.extra, IMAGE)
         self.trail = b""

@@ -10,7 +10,7 @@ from bare_guest import Session
 from fault_link import HARM, HARMLESS, Link
 from ferrytest import Failure, check, ferry
 
-MODES = {"pre-copy": ["--downtime", "2s"],
+MODES = {"pre-copy": ["--downtime", "30s"],
          "post-copy": ["--postcopy", "--bandwidth", "100M"],
          "hybrid": ["--downtime", "1ms", "--postcopy-after", "3", "--bandwidth", "200M"]}
 
@@ -105,13 +105,13 @@ def _kept(s, case, there):
     s.owner.passes()
     if case.way == "there" and case.place == "HELLO 0" and there.child.poll() is None:
         # Of this source it has never heard.
-        s.migrate(there.address, "--downtime", "2s")
+        s.migrate(there.address, "--downtime", "30s")
         s.went(there)
         return "kept"
     # It ends by itself, and has never run.
     check(there.wait(20) == 1, f"the destination ended otherwise{there.tail()}")
     check(not there.text, f"it ran there, too{there.tail()}")
-    s.move("--downtime", "2s")
+    s.move("--downtime", "30s")
     return "kept"
 
 
@@ -141,7 +141,7 @@ def _after_kill_of_destination(s, case, mover):
     if not case.written:
         check(mover.wait(60) in (20, 22), f"the mover{mover.tail()}")
         s.owner.passes()
-        s.move("--downtime", "2s")
+        s.move("--downtime", "30s")
         return "kept"
     if case.known and case.mode == "pre-copy" or case.place == "END 0":
         check(mover.wait(60) == 0, f"the mover{mover.tail()}")
@@ -160,7 +160,7 @@ def _after_kill_of_destination(s, case, mover):
     check(code == 0 and mover.wait(30) == 22, f"force: {code} {err}{mover.tail()}")
     s.owner.passes()
     s.trail = b""
-    s.move("--downtime", "2s")
+    s.move("--downtime", "30s")
     return "in doubt, taken back"
 
 

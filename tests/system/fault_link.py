@@ -74,13 +74,13 @@ class Counter:
 
 class Link:
     """Listens at a path, passes on to another. harm(link, frame, send): called once, for the frame of that way and
-    name; True: the frame is done with. names: what has gone through, in order."""
+    name; True: the frame is done with. names: what has gone through, in order; said: the bytes of the source."""
 
     def __init__(self, path, target, way=None, name=None, harm=None):
         self.path, self.target, self.way, self.name, self.harm = path, target, way, name, harm
         self.lock = threading.Lock()
         self.counters = {"there": Counter(), "back": Counter()}
-        self.names = []
+        self.names, self.said = [], bytearray()
         self.done = self.closed = False
         self.dead_until = 0
         self.piece = self.slow_until = self.rate = 0
@@ -137,6 +137,8 @@ class Link:
                 name = self.counters[way].name(frame)
                 if name:
                     self.names.append((way, name))
+                if way == "there":
+                    self.said += data
                 mine = self.harm is not None and not self.done and (way, name) == (self.way, self.name)
                 self.done |= mine
         if not (mine and self.harm(self, frame, lambda piece: self._send(pair, to, piece))):

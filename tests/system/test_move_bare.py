@@ -4,7 +4,7 @@ from ferrytest import check, each, limit, needs_ferry
 from bare_guest import Session
 
 # How it is asked for, and what must be seen of it.
-MODES = {"pre-copy": ["--downtime", "2s"],
+MODES = {"pre-copy": ["--downtime", "30s"],
          "post-copy": ["--postcopy", "--bandwidth", "100M"],
          "hybrid": ["--downtime", "1ms", "--postcopy-after", "3", "--bandwidth", "200M"]}
 
@@ -39,7 +39,7 @@ def test_at_once_again():
         mover.expect(r'"phase":"postcopy"', 60)
         c = s.receiver()
         s.owner = b
-        s.migrate(c.address, "--downtime", "2s")
+        s.migrate(c.address, "--downtime", "30s")
         check(mover.wait(60) == 0, mover.tail())
         s.owner, s.trail = first, b""
         check(first.wait(30) == 0, first.tail())

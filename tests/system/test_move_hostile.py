@@ -1,0 +1,173 @@
+"""What may come to a receiver beside a guest: noise, the half of a guest, an old one, one that does not fit. And that the
+bare guest would see it if its memory were wrong."""
+import gzip
+import os
+import subprocess
+import time
+
+from bare_guest import Session
+from fault_link import HEADER, TYPES, Link, number
+from ferrytest import FERRY, TOP, Failure, Process, check, ferry, limit, needs_ferry
+from stream_bytes import Sender, frames, sealed
+
+OLD = os.path.join(TOP, "tests", "moved")
+
+
+def old(name):
+    with gzip.open(os.path.join(OLD, name)) as f:
+        return f.read()
+
+
+def swap_pages(data):
+    """The first and the last page of a run of pages change places: every checksum is right."""
+    runs, contents = number(data, HEADER, 4), number(data, HEADER + 4, 4)
+    if contents < 2:
+        return data
+    at, data = HEADER + 8 + 16 * runs, bytearray(data)
+    last = at + 4096 * (contents - 1)
+    data[at:at + 4096], data[last:last + 4096] = data[last:last + 4096], data[at:at + 4096]
+    return sealed(data)
+
+
+def leave_out(data):
+    """A run with contents is said to be zero, and its pages are left out."""
+    runs, contents = number(data, HEADER, 4), number(data, HEADER + 4, 4)
+    for i in range(runs):
+        at = HEADER + 8 + 16 * i
+        if number(data, at + 12, 4) == 1:
+            break
+    else:
+        return data
+    data = bytearray(data)
+    count, skipped = number(data, at + 8, 4), 0
+    data[at + 12:at + 16] = (2).to_bytes(4, "little")
+    data[HEADER + 4:HEADER + 8] = (contents - count).to_bytes(4, "little")
+    first = HEADER + 8 + 16 * runs + 4096 * skipped
+    del data[first:first + 4096 * count]
+    for at in (8, 20):
+        data[at:at + 4] = (len(data) - HEADER).to_bytes(4, "little")
+    return sealed(data)
+
+
+@needs_ferry
+@limit(200)
+def test_negative_control():
+    """Pages that are swapped or lost on the way, with right checksums: the guest says so, or it checks nothing."""
+    for spoil in (swap_pages, leave_out):
+        with Session(1) as s:
+            s.start()
+            there = s.receiver()
+
+            def harm(_link, frame, send, spoil=spoil):
+                spoiled = spoil(frame.data)
+                check(spoiled != frame.data, "nothing was spoiled")
+                send(spoiled)
+                return True
+
+            link = Link(s.path("l"), there.address[5:], "there", "PAGES 2 middle", harm)
+            s.migrate(link.address, "--downtime", "30s")
+            there.expect(r"move: WRONG cpu 0 own page .*", 30)
+            link.close()
+
+
+def ends(there, code=1):
+    check(there.wait(30) == code, f"the receiver ended otherwise{there.tail()}")
+    check(not there.text, f"it ran{there.tail()}")
+
+
+@needs_ferry
+@limit(200)
+def test_truncated():
+    """The beginning of a guest, up to each kind of frame and to its middle: nothing of it runs, and it is said why."""
+    stream = list(frames(old("live-1.stream.gz")))
+    kinds, told = set(), 0
+    with Session() as s:
+        for n, frame in enumerate(stream):
+            kind = TYPES[frame[4]]
+            if kind in kinds or kind in ("HELLO", "RUN", "END"):
+                continue
+            kinds.add(kind)
+            there = s.receiver()
+            sender = Sender(there.address)
+            sender.say(b"".join(stream[:n]) + frame[:len(frame) // 2])
+            sender.close()
+            ends(there)
+            told += "the guest did not come" in there.stderr()
+            s.drop(there)
+    check(told == len(kinds) and told > 5, f"{told} of {len(kinds)}: {kinds}")
+
+
+@needs_ferry
+@limit(200)
+def test_noise():
+    """Noise instead of HELLO leaves a receiver listening; behind it, it ends it. The true guest comes all the same."""
+    with Session() as s:
+        s.start()
+        there = s.receiver()
+        noise = bytes(i * 73 + (i >> 8) * 11 & 0xff for i in range(70000))
+        hello = next(iter(frames(old("live-1.stream.gz"))))
+        for data in (noise, b"", hello[:20], b"FRY1" + noise, hello[:31] + b"\0", b"GET / HTTP/1.0\r\n\r\n" * 9):
+            sender = Sender(there.address)
+            try:
+                sender.say(data)
+            except OSError:
+                pass
+            sender.close()
+        lines = s.migrate(there.address, "--downtime", "30s")
+        check(lines[-1]["status"] == "moved", lines[-1])
+        s.went(there)
+        there = s.receiver()
+        sender = Sender(there.address)
+        sender.say(hello + noise)
+        ends(there)
+        sender.close()
+
+
+@needs_ferry
+@limit(200)
+def test_word_of_another():
+    """A whole guest, and RUN of another attempt behind it: it is not started by that."""
+    with Session() as s:
+        there = s.receiver()
+        sender = Sender(there.address)
+        stream = old("live-1.stream.gz")
+        at = stream.index(next(f for f in frames(stream) if TYPES[f[4]] == "END"))
+        sender.say(stream[:at])
+        check(sender.hear("READY"), "no READY")
+        there.is_still(0.5)
+        check(not there.text, f"it runs{there.tail()}")
+        sender.close()
+
+
+@needs_ferry
+@limit(200)
+def test_older_guests():
+    """Guests that older ferries have saved and sent (tests/moved) run, and find their memory right."""
+    with Session() as s:
+        there = s.receiver()
+        sender = Sender(there.address)
+        check(sender.replay(old("live-1.stream.gz")), f"it was not taken{there.tail()}")
+        there.passes()
+        s.owner = there
+        # And goes on from here.
+        s.move("--downtime", "30s")
+        sender.close()
+        path = s.path("saved")
+        with open(path, "wb") as f:
+            f.write(old("saved-1.ferry.gz"))
+        again = s._new("m", "restore", "--name", "again", path)
+        again.passes()
+
+
+@needs_ferry
+@limit(200)
+def test_no_room():
+    """A host that does not give the memory refuses before anything is stopped; another one takes it."""
+    with Session(last=16, mib=3000) as s:
+        s.start()
+        there = s.receiver(through=("prlimit", f"--as={2 << 30}"))
+        lines = s.migrate(there.address, code=20)
+        check(lines[-1]["status"] == "refused" and "memory" in lines[-1]["text"], lines[-1])
+        ends(there)
+        s.owner.passes()
+        s.move("--downtime", "30s")
