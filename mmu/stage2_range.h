@@ -204,6 +204,8 @@ mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t
 			return;
 		}
 		count(&t->stats.retries, 1);
+		/* Broken to be split meanwhile: with W, if it comes back. */
+		stage2_gone(f, &t->s2->pt, w);
 	}
 }
 
@@ -246,10 +248,12 @@ mmu_inline unsigned stage2_protect_word(const struct format *f, struct s2_thread
 	char *first;
 
 	rcu_enter();
-	w = walk_lookup(f, pt, gpa);
+	do {
+		w = walk_lookup(f, pt, gpa);
+		if (w.level > 1 && !stage2_gone(f, pt, &w))
+			stage2_protect_entry(f, t, gpa, &w, true);
+	} while (w.kind == ENTRY_TABLE); /* split meanwhile */
 	first = w.entry;
-	if (w.level > 1 && !stage2_gone(f, pt, &w))
-		stage2_protect_entry(f, t, gpa, &w, true);
 	for (; w.level == 1 && bits; bits &= bits - 1) {
 		uint64_t page = gpa + ((uint64_t)__builtin_ctzll(bits) << 12);
 
