@@ -226,11 +226,11 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 		result = S2_FIXED;
 		goto out;
 	}
+again:
 	/* Best effort: most faults need fewer tables, or none. */
 	if (t->pool.count < pt->geo.levels - 1u)
 		table_pool_fill(&t->pool, pt->geo.levels - 1u);
 
-again:
 	result = S2_EMULATE;
 	brlock_read_lock(&s2->lock, &t->reader);
 	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
@@ -255,9 +255,12 @@ again:
 
 		brk.flush = false;
 		range_flush(t, base, base + size);
-		if (!brk.made)
-			goto again;
+		/* Also what is made already: a processor serves its queue while it waits, and may
+		 * have acknowledged that this goes again. */
+		goto again;
 	}
+	if (f->break_before_make && brk.made && result == S2_SPURIOUS)
+		result = S2_FIXED;
 	if (f->break_before_make)
 		stage2_break_undo(f, t, gpa, &brk);
 	if (__builtin_expect(brk.nx_level > 1, 0))
