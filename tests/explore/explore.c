@@ -11,11 +11,12 @@ enum {
 	MAIN = EXPLORE_THREADS,
 	STACK = 256 << 10,
 	BLOCKS = 64,  /* of 4096 bytes */
-	PLACES = 192, /* atomic locations */
+	PLACES = 255, /* atomic locations */
 	VALUES = 48,  /* of one of them, in a run */
 	DECISIONS = 16384,
 	RUN_STEPS = 100000,
 	SECTIONS = EXPLORE_THREADS + 1,
+	WATCHES = 16,
 };
 
 /* The oldest value of each place that may still be seen, and the blocks whose filling was. */
@@ -35,7 +36,8 @@ struct place {
 	unsigned values; /* 0: only sequentially consistent or a lock: view */
 	struct value value[VALUES];
 	struct view view;
-	unsigned owner; /* of a lock, + 1 */
+	struct view before; /* what those had done who read it, not knowing of a later store */
+	unsigned owner;	    /* of a lock, + 1 */
 };
 
 struct coroutine {
@@ -46,6 +48,8 @@ struct coroutine {
 	unsigned nesting, spins;
 	const volatile void *spinning;
 	struct view view;
+	struct view before;  /* its last sequentially consistent store */
+	struct view ordered; /* seen after its next sequentially consistent load */
 	char *stack;
 };
 
@@ -56,10 +60,15 @@ static const struct explore_config *config;
 static struct place places[PLACES];
 static unsigned nr_places;
 static struct view grace; /* before the grace periods so far */
-static _Alignas(4096) char blocks[BLOCKS][4096];
+static _Alignas(16384) char blocks[BLOCKS][4096];
 static unsigned nr_blocks;
 static bool freed[BLOCKS];
 static long live;
+static struct {
+	const char *at;
+	size_t bytes;
+} watched[WATCHES];
+static unsigned nr_watched;
 static struct {
 	uint16_t choices, chosen;
 } decision[DECISIONS];
@@ -212,6 +221,7 @@ static struct place *place_of(const volatile void *at, bool make)
 	places[nr_places].values = 0;
 	places[nr_places].owner = 0;
 	memset(&places[nr_places].view, 0, sizeof(struct view));
+	memset(&places[nr_places].before, 0, sizeof(struct view));
 	return &places[nr_places++];
 }
 
@@ -236,6 +246,15 @@ static bool beyond_window(const volatile void *at)
 	int block = block_of(at);
 
 	return block >= 0 && (const char *)at >= blocks[block] + config->window;
+}
+
+static bool is_watched(const volatile void *at)
+{
+	for (unsigned i = 0; i < nr_watched; i++) {
+		if ((size_t)((const char *)at - watched[i].at) < watched[i].bytes)
+			return true;
+	}
+	return false;
 }
 
 static uint64_t peek(const volatile void *at, unsigned bytes)
@@ -276,7 +295,7 @@ void explore_store(void *at, unsigned bytes, uint64_t value, int order);
 bool explore_cas(void *at, unsigned bytes, uint64_t *old, uint64_t value, int order);
 uint64_t explore_or(void *at, uint64_t bits, int order);
 uint64_t explore_and(void *at, uint64_t bits, int order);
-void explore_sync(const volatile void *at, bool write);
+void explore_sync(const volatile void *at, unsigned how);
 void explore_lock(const void *mutex);
 void explore_unlock(const void *mutex);
 int rcu_init(void);
@@ -360,12 +379,24 @@ static void append(struct place *place, void *at, unsigned bytes, uint64_t value
 	memcpy(at, &value, bytes);
 }
 
-/* A table that nobody else sees yet: no history. */
+/* A table that nobody else sees yet has no history. */
 void explore_store(void *at, unsigned bytes, uint64_t value, int order)
 {
-	(void)order;
+	struct place *place;
+
 	check_block(at);
-	memcpy(at, &value, bytes);
+	if (beyond_window(at)) {
+		memcpy(at, &value, bytes);
+		return;
+	}
+	if (is_watched(at))
+		explore_point("store");
+	place = is_watched(at) ? history(at, bytes) : place_of(at, false);
+	if (place && place->values)
+		append(place, at, bytes, value, order, false);
+	else
+		memcpy(at, &value, bytes);
+	trace("stores", at, value);
 }
 
 static uint64_t newest(struct place *place, int order)
@@ -444,13 +475,20 @@ void explore_write(uint64_t *at, uint64_t value)
 	trace("writes", at, value);
 }
 
-/* No point of its own: the entries around it have theirs. Whoever looks at the same again and again
- * waits. */
-void explore_sync(const volatile void *at, bool write)
+/* No point of its own, unless it is watched: the entries around it have theirs. Whoever looks at
+ * the same again and again waits. */
+void explore_sync(const volatile void *at, unsigned how)
 {
+	bool write = how & 1, consistent = how & 2;
 	struct coroutine *t = &threads[self];
-	struct place *place = place_of(at, true);
+	struct place *place;
 
+	check_block(at);
+	if (beyond_window(at))
+		return;
+	if (nr_watched && is_watched(at))
+		explore_point(write ? "changes a watched place" : "reads a watched place");
+	place = place_of(at, true);
 	check_block(at);
 	if (!write && t->spinning == at && t->spins++ > 2)
 		explore_yield();
@@ -458,6 +496,15 @@ void explore_sync(const volatile void *at, bool write)
 		t->spins = 0;
 	t->spinning = write ? NULL : at;
 	join(my_view(), &place->view);
+	/* Store, load; another: store, load, of the same two. One of the loads sees the other's
+	 * store; or else what came before the first store is seen after the second load. */
+	if (consistent && write) {
+		join(&t->ordered, &place->before);
+		t->before = *my_view();
+	} else if (consistent) {
+		join(&place->before, &t->before);
+		join(my_view(), &t->ordered);
+	}
 	if (write)
 		join(&place->view, my_view());
 }
@@ -522,29 +569,54 @@ void rcu_synchronize(void)
 
 void *explore_alloc(size_t bytes)
 {
-	if (bytes != 4096 || nr_blocks == BLOCKS)
+	unsigned n = (unsigned)(bytes / 4096), first = (nr_blocks + n - 1) & ~(n - 1);
+
+	if (bytes % 4096 || n & (n - 1) || first + n > BLOCKS)
 		explore_fail("no block of %zu bytes", bytes);
 	live++;
-	my_view()->blocks |= UINT64_C(1) << nr_blocks;
-	freed[nr_blocks] = false;
-	return memset(blocks[nr_blocks++], 0, 4096);
+	for (unsigned i = first; i < first + n; i++) {
+		my_view()->blocks |= UINT64_C(1) << i;
+		freed[i] = false;
+	}
+	nr_blocks = first + n;
+	return memset(blocks[first], 0, bytes);
 }
 
 void explore_free(void *memory, size_t bytes)
 {
 	int block = block_of(memory);
 
-	(void)bytes;
 	if (block < 0 || freed[block])
 		explore_fail("freed twice, or never allocated");
-	freed[block] = true;
-	memset(memory, 0xa7, 4096);
+	for (size_t i = 0; i < bytes / 4096; i++)
+		freed[(size_t)block + i] = true;
+	memset(memory, 0xa7, bytes);
 	live--;
 }
 
 long explore_live(void)
 {
 	return live;
+}
+
+uint64_t explore_address(const void *memory)
+{
+	return (uint64_t)((const char *)memory - blocks[0]);
+}
+
+void *explore_memory(uint64_t address)
+{
+	if (address >= sizeof(blocks))
+		explore_fail("an address that no table has: %#llx", (unsigned long long)address);
+	return blocks[0] + address;
+}
+
+void explore_watch(const volatile void *at, size_t bytes)
+{
+	if (nr_watched == WATCHES)
+		explore_fail("more to watch than room");
+	watched[nr_watched].at = (const char *)at;
+	watched[nr_watched++].bytes = bytes;
 }
 
 /* ---- runs ---- */
@@ -577,7 +649,7 @@ static bool run(void)
 	static volatile bool first_time;
 
 	self = MAIN;
-	at_decision = preemptions = stale = run_steps = nr_places = nr_blocks = 0;
+	at_decision = preemptions = stale = run_steps = nr_places = nr_blocks = nr_watched = 0;
 	memset(&grace, 0, sizeof(grace));
 	live = 0;
 	abandoned = false;

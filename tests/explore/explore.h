@@ -53,8 +53,14 @@ unsigned explore_self(void);
 /* Memory that is watched: tables and bitmaps. Used after it is freed: the run fails. */
 void *explore_alloc(size_t bytes);
 void explore_free(void *memory, size_t bytes);
-/* Blocks that are allocated and not freed. */
+/* Pieces that are allocated and not freed. */
 long explore_live(void);
+/* Such memory by small numbers, for formats whose entries have no room for pointers. */
+uint64_t explore_address(const void *memory);
+void *explore_memory(uint64_t address);
+/* Until the end of the run, accesses to [at, at + bytes) that are ordered are points as those to
+ * entries are, and stores there are seen by others in their own time. */
+void explore_watch(const volatile void *at, size_t bytes);
 
 /* For programs: relaxed accesses to data. */
 uint64_t explore_read(const uint64_t *at);

@@ -11,7 +11,8 @@ $(E)/%.o: mmu/%.c tests/explore/instrument.h
 	$(call say,CC,$< for the exploration)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(EXPLORE_CFLAGS) -include tests/explore/instrument.h -MMD -MP -c -o $@ $<
-$(E)/explore: tests/explore/explore.c tests/explore/scenarios.c $(EXPLORE_OBJ) tests/explore/explore.h
+EXPLORE_SRC := $(wildcard tests/explore/*.c)
+$(E)/explore: $(EXPLORE_SRC) $(EXPLORE_OBJ) $(wildcard tests/explore/*.h tests/unit/*decoder.h)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(EXPLORE_CFLAGS) -Wconversion -Wno-sign-conversion -o $@ $(filter %.c %.o,$^)
 -include $(EXPLORE_OBJ:.o=.d)

@@ -18,8 +18,8 @@ void explore_store(void *at, unsigned bytes, uint64_t value, int order);
 bool explore_cas(void *at, unsigned bytes, uint64_t *old, uint64_t value, int order);
 uint64_t explore_or(void *at, uint64_t bits, int order);
 uint64_t explore_and(void *at, uint64_t bits, int order);
-/* Around a sequentially consistent access: it orders everything. */
-void explore_sync(const volatile void *at, bool write);
+/* Around an ordered access. how: 1: a store; 2: sequentially consistent. */
+void explore_sync(const volatile void *at, unsigned how);
 void explore_yield(void);
 void explore_lock(const void *mutex);
 void explore_unlock(const void *mutex);
@@ -44,33 +44,43 @@ void explore_unlock(const void *mutex);
 #undef atomic_store_explicit
 #undef atomic_fetch_add
 #undef atomic_fetch_sub
+#undef atomic_fetch_or
+#undef atomic_exchange
 #undef atomic_compare_exchange_weak
-#define atomic_load(p) (explore_sync((p), false), *(p))
+#define atomic_load(p) (explore_sync((p), 2), *(p))
 #define atomic_load_explicit(p, order)                                                             \
-	((order) != memory_order_relaxed ? explore_sync((p), false) : (void)0, *(p))
+	((order) != memory_order_relaxed ? explore_sync((p), 0) : (void)0, *(p))
 #define atomic_store(p, v)                                                                         \
 	do {                                                                                       \
-		explore_sync((p), true);                                                           \
+		explore_sync((p), 3);                                                              \
 		*(p) = (v);                                                                        \
 	} while (0)
 #define atomic_store_explicit(p, v, order)                                                         \
 	do {                                                                                       \
 		if ((order) != memory_order_relaxed)                                               \
-			explore_sync((p), true);                                                   \
+			explore_sync((p), 1);                                                      \
 		*(p) = (v);                                                                        \
 	} while (0)
 #define explore_fetch(p, op, v)                                                                    \
 	({                                                                                         \
-		explore_sync((p), true);                                                           \
+		explore_sync((p), 3);                                                              \
 		__typeof__(*(p) + 0) old_ = *(p);                                                  \
 		*(p) = old_ op(v);                                                                 \
 		old_;                                                                              \
 	})
 #define atomic_fetch_add(p, v) explore_fetch(p, +, v)
 #define atomic_fetch_sub(p, v) explore_fetch(p, -, v)
+#define atomic_fetch_or(p, v)  explore_fetch(p, |, v)
+#define atomic_exchange(p, v)                                                                      \
+	({                                                                                         \
+		explore_sync((p), 3);                                                              \
+		__typeof__(*(p) + 0) old_ = *(p);                                                  \
+		*(p) = (v);                                                                        \
+		old_;                                                                              \
+	})
 #define atomic_compare_exchange_weak(p, old, v)                                                    \
 	({                                                                                         \
-		explore_sync((p), true);                                                           \
+		explore_sync((p), 3);                                                              \
 		bool done_ = *(p) == *(old);                                                       \
 		if (done_)                                                                         \
 			*(p) = (v);                                                                \

@@ -1,0 +1,237 @@
+/* What threads do: processors, range operations, migration, devices. */
+#include "tests/explore/world.h"
+
+static void access_page(unsigned page, bool write)
+{
+	uint64_t gpa = format->base + page * K4;
+	uint32_t access = write ? S2_W : S2_R;
+	struct s2_registers regs;
+	struct s2_xlat x;
+	struct taken taken;
+
+	for (;;) {
+		enum s2_result r;
+
+		acknowledge();
+		busy++;
+		r = s2_translate(me(), gpa, access, &x) ? S2_FIXED
+							: s2_fault(me(), gpa, access, &x);
+		busy--;
+		if (r == S2_FIXED || r == S2_SPURIOUS)
+			break;
+		if (r == S2_EMULATE && removing)
+			return;
+		acknowledge();
+		if (r == S2_MISSING && scenario->state & AWAITED)
+			wait_for_page(page);
+		else if (r != S2_RETRY)
+			explore_fail("result %d", r);
+		else
+			explore_yield();
+	}
+	taken = take(gpa, page);
+	if (x.hpa != format->hpa + page * K4)
+		explore_fail("page %u -> %llx", page, (unsigned long long)x.hpa);
+	s2_registers(s2, 0, &regs);
+	use(&taken, &regs, write);
+	acknowledge();
+}
+
+void reads(void *arg)
+{
+	(void)arg;
+	access_page(0, false);
+	processor_ends();
+}
+
+void writes(void *arg)
+{
+	(void)arg;
+	access_page(0, true);
+	processor_ends();
+}
+
+void writes_twice(void *arg)
+{
+	(void)arg;
+	access_page(0, true);
+	access_page(0, true);
+	processor_ends();
+}
+
+void writes_neighbour(void *arg)
+{
+	(void)arg;
+	access_page(1, true);
+	processor_ends();
+}
+
+void writes_both(void *arg)
+{
+	(void)arg;
+	access_page(0, true);
+	access_page(1, true);
+	processor_ends();
+}
+
+void reads_twice(void *arg)
+{
+	(void)arg;
+	access_page(0, false);
+	access_page(0, false);
+	processor_ends();
+}
+
+/* What it has dirtied and nobody has fetched stays known. */
+void writes_then_leaves(void *arg)
+{
+	unsigned i = explore_self();
+
+	(void)arg;
+	access_page(0, true);
+	processor_ends();
+	s2_thread_exit(thread[i]);
+	thread[i] = NULL;
+}
+
+static void change(uint64_t pages, bool protect)
+{
+	enum operation what = protect ? PROTECT : UNMAP;
+	struct operating o = operation_begins(what, pages);
+	uint64_t end = format->base + pages * K4;
+
+	if (protect ? s2_write_protect(me(), format->base, end) : s2_unmap(me(), format->base, end))
+		explore_fail("range refused");
+	operation_ends(what, pages, &o);
+}
+
+void unmaps(void *arg)
+{
+	(void)arg;
+	change(1, false);
+}
+
+/* A table as a whole. */
+void unmaps_all(void *arg)
+{
+	(void)arg;
+	change(format->large / K4, false);
+}
+
+void protects(void *arg)
+{
+	(void)arg;
+	change(1, true);
+}
+
+void ages(void *arg)
+{
+	struct operating o = operation_begins(AGE, 1);
+
+	(void)arg;
+	ageing = true;
+	seen_used[0] = false;
+	ages_running++;
+	if (s2_age(me(), format->base, format->base + K4, S2_AGE_FLUSH, NULL) < 0)
+		explore_fail("age");
+	ages_running--;
+	operation_ends(AGE, 1, &o);
+}
+
+/* Nothing of it may come back. */
+void removes(void *arg)
+{
+	(void)arg;
+	removing = true;
+	if (s2_slot_remove(me(), format->base))
+		explore_fail("remove");
+}
+
+void splits(void *arg)
+{
+	(void)arg;
+	busy++;
+	if (s2_split(me(), format->base, format->base + format->large, 1))
+		explore_fail("split");
+	busy--;
+}
+
+/* Leaves that another changes meanwhile stay small. */
+void collapses(void *arg)
+{
+	(void)arg;
+	busy++;
+	if (s2_collapse(me(), format->base, format->base + format->large) < 0)
+		explore_fail("collapse");
+	busy--;
+}
+
+/* Who changes sizes may hold back what another takes: it shows when somebody writes later. */
+void splits_then_writes(void *arg)
+{
+	splits(arg);
+	writes(arg);
+}
+
+void collapses_then_writes(void *arg)
+{
+	collapses(arg);
+	writes(arg);
+}
+
+void harvests(void *arg)
+{
+	(void)arg;
+	copy_dirty();
+}
+
+void harvests_rings(void *arg)
+{
+	(void)arg;
+	copy_rings();
+}
+
+void starts_tracking(void *arg)
+{
+	(void)arg;
+	if (s2_dirty_start(me()))
+		explore_fail("start");
+	for (unsigned i = 0; i < PAGES; i++)
+		copy[i] = explore_read(&data[i]);
+	tracking = true;
+}
+
+void stops_tracking(void *arg)
+{
+	(void)arg;
+	tracking = false;
+	if (s2_dirty_stop(me()))
+		explore_fail("stop");
+}
+
+/* As a device writes: nobody waits for it, so it marks afterwards. */
+void device(void *arg)
+{
+	struct s2_xlat x;
+	enum s2_result r;
+
+	(void)arg;
+	while (!s2_translate(me(), format->base, S2_W, &x)) {
+		r = s2_fault(me(), format->base, S2_W, &x);
+		if (r == S2_FIXED || r == S2_SPURIOUS)
+			break;
+		if (r != S2_RETRY)
+			explore_fail("result %d", r);
+		explore_yield();
+	}
+	if (x.hpa != format->hpa)
+		explore_fail("the device got %llx", (unsigned long long)x.hpa);
+	explore_write(&data[0], ++written[0]);
+	s2_dirty_mark(me(), format->base, 8);
+}
+
+void device_twice(void *arg)
+{
+	device(arg);
+	device(arg);
+}

@@ -1,0 +1,129 @@
+/*
+ * What the programs of the exploration share: an instance with one slot, threads, processors that
+ * hold translations and acknowledge when they have dropped them, and what must be true of data.
+ * Made anew for every interleaving; one format and one scenario at a time.
+ */
+#ifndef EXPLORE_WORLD_H
+#define EXPLORE_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mmu/internal.h"
+#include "mmu/missing.h"
+#include "mmu/shadow.h"
+#include "tests/explore/explore.h"
+#include "tests/unit/decoder.h"
+
+/* PAGES: the first entries of each table, which are all that a scenario is about. */
+enum { PAGES = 2 };
+#define K4 UINT64_C(0x1000)
+
+struct world_format {
+	const char *name;
+	struct s2_config c;
+	const struct decoder *decoder;
+	unsigned pa_bits, levels, entry_bytes;
+	uint64_t base, hpa; /* of the slot */
+	uint64_t large;	    /* bytes of a leaf of level 2; the slot has two of them */
+	bool numbered;	    /* tables have small addresses, not pointers */
+	bool nests;	    /* scenarios with shadows are for it, too */
+};
+
+/* How things are before the threads start. */
+enum state {
+	EMPTY = 0,
+	MAPPED = 1, /* page 0 with W, page 1 perhaps without */
+	BIG = 2,    /* leaves may be large */
+	DIVIDED = 4,
+	TRACK = 8,
+	RINGS = 16,
+	NARROW = 32,  /* rings hold one page */
+	AWAITED = 64, /* page 0 is missing */
+	NESTED = 128, /* there are contexts, and a guest's tables: nested.c */
+
+	SMALL = MAPPED,
+	LARGE = MAPPED | BIG,
+	SPLIT = MAPPED | BIG | DIVIDED,
+	TRACKED = MAPPED | TRACK,
+	TRACKED_LARGE = MAPPED | BIG | TRACK,
+	RINGED = MAPPED | TRACK | RINGS,
+	RINGED_LARGE = MAPPED | BIG | TRACK | RINGS,
+};
+
+typedef void thread_fn(void *arg);
+
+struct scenario {
+	const char *name;
+	unsigned state;
+	thread_fn *thread[EXPLORE_THREADS];
+};
+
+extern const struct world_format *format;
+extern const struct scenario *scenario;
+extern struct s2 *s2;
+extern struct s2_thread *main_thread, *thread[EXPLORE_THREADS]; /* NULL: has gone */
+extern uint64_t data[PAGES], copy[PAGES], written[PAGES];
+extern bool tracking, removing, ageing;
+extern unsigned ages_running;
+extern bool seen_used[PAGES]; /* since the last ageing returned, and none has begun */
+
+/* Operations on each page, by kind: how many have begun and ended. */
+enum operation { UNMAP, PROTECT, AGE, INVALIDATE, OPERATIONS };
+extern unsigned begun[OPERATIONS][PAGES], done[OPERATIONS][PAGES];
+/* Around an operation on the first `pages` pages. */
+struct operating {
+	unsigned number[PAGES];
+};
+struct operating operation_begins(enum operation what, uint64_t pages);
+void operation_ends(enum operation what, uint64_t pages, const struct operating *o);
+
+/* Calls of the core that are under way, but for translations' and faults' of the asking thread. */
+extern unsigned busy;
+
+/* The calling thread's registration. */
+struct s2_thread *me(void);
+
+/* A processor between two translations; at its end it has forgotten everything. */
+void acknowledge(void);
+void processor_ends(void);
+/* A translation of a page is taken; it is used. In between nothing may end that began later. */
+struct taken {
+	uint64_t gpa; /* or nested */
+	unsigned page, begun[OPERATIONS];
+};
+struct taken take(uint64_t gpa, unsigned page);
+void use(const struct taken *taken, const struct s2_registers *tables, bool write);
+
+/* Copies what tracking says, as a migration does. */
+void copy_dirty(void);
+void copy_rings(void);
+
+/* For explore(): `processor` says who is a TLB client. */
+void world_setup(bool (*processor)(thread_fn *what));
+void world_finish(void);
+/* How hardware reads tables. */
+struct dec_memory memory_of(const struct s2_registers *regs);
+
+/* missing.c: */
+void missing_setup(void);
+void missing_finish(void);
+/* A fault found page 0 missing: waits until it has come. */
+void wait_for_page(unsigned page);
+/* nested.c: */
+void nested_setup(void);
+void nested_finish(void);
+
+thread_fn ages, reads, writes, writes_twice, writes_neighbour, reads_twice, unmaps, unmaps_all,
+	protects, removes, splits, splits_then_writes, collapses, collapses_then_writes, harvests,
+	starts_tracking, stops_tracking, device;
+thread_fn harvests_rings, writes_then_leaves, device_twice, writes_both;
+thread_fn receives, marks_again, stops_missing, asks, splits_and_marks;
+thread_fn nested_reads, nested_writes, nested_writes_twice, guest_remaps, guest_remaps_quietly,
+	guest_protects, guest_flushes, drops_context, visits, visits_other;
+
+/* instrument.h's */
+void explore_yield(void);
+void explore_sync(const volatile void *at, unsigned how);
+
+#endif
