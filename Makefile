@@ -56,7 +56,7 @@ endif
 UNICORN_VARIANT := $(if $(findstring address,$(SAN)),asan,release)
 UNICORN := $(shell cpu/soft/unicorn/build.sh --dir $(UNICORN_VARIANT))
 
-PKGS := liburcu-memb liblz4 libzstd zlib liblzma jansson liburing libnbd slirp
+PKGS := liburcu-memb liblz4 libzstd zlib liblzma jansson liburing libnbd slirp gnutls
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wundef -Wvla -Wwrite-strings -Wformat=2 $(if $(filter 0,$(WERROR)),,-Werror)
 # Sanitizers make the compiler slow: format-specialised code takes it minutes at -O2.

@@ -26,6 +26,7 @@ libjansson-dev|pkg-config --exists jansson|control socket
 liburing-dev|pkg-config --exists liburing|disks
 libnbd-dev|pkg-config --exists libnbd|disks that are not raw files
 libslirp-dev|test -e /usr/include/slirp/libslirp.h|network without privileges
+libgnutls28-dev|pkg-config --exists gnutls|migration over TLS
 libglib2.0-dev|pkg-config --exists glib-2.0|libslirp is built on it'
 rows_run='
 busybox-static|static busybox|the guest of make run and of the tests
@@ -53,6 +54,7 @@ lz4|command -v lz4|kernel payloads in tests
 passt|command -v passt|network tests
 mmdebstrap|command -v mmdebstrap|Debian on a disk image
 e2fsprogs|PATH=$PATH:/sbin:/usr/sbin command -v mke2fs|Debian on a disk image
+gnutls-bin|command -v certtool|keys and certificates of tests
 openssh-client|command -v ssh|logs in there'
 rows_user='
 fakeroot|command -v fakeroot|Debian on a disk image, without root

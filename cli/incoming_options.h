@@ -15,6 +15,12 @@
 		OPTION("overcommit", 0, NULL, "overcommit"), OPTION("shared", 0, NULL, "shared"),  \
 		OPTION("hugepages", 0, NULL, "hugepages")
 
+#define TLS_OPTIONS                                                                                \
+	OPTION("tls-certs", 0, "DIR", "tls-certs", .group = "Connection",                          \
+	       .completion = COMPLETE_FILES),                                                      \
+		OPTION("tls-psk", 0, "FILE", "tls-psk", .completion = COMPLETE_FILES),             \
+		OPTION("tls-name", 0, "NAME", "tls-name")
+
 #define INCOMING_RUN_OPTIONS                                                                       \
 	OPTION("detach", 'd', NULL, "detach", .group = "Run"),                                     \
 		OPTION("pidfile", 0, "FILE", "pidfile", .completion = COMPLETE_FILES),             \

@@ -7,17 +7,21 @@
 #include <unistd.h>
 
 #include "cli/client.h"
+#include "cli/incoming_options.h"
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "migration/address.h"
 #include "vmm/exit_codes.h"
 #include "vmm/json_util.h"
 #include "vmm/message.h"
+#include "vmm/tls_config.h"
 
 struct migrate_config {
 	char *name, *to;
 	char *downtime, *timeout, *postcopy_after, *recover, *spool;
 	uint64_t bandwidth;
-	bool json, postcopy;
+	bool json, postcopy, insecure;
+	struct tls_config tls;
 	uint32_t on_timeout;
 };
 
@@ -176,6 +180,15 @@ static int finish(const struct migrate_config *config, json_t *answer, bool term
 	return code;
 }
 
+static void add_path(json_t *args, const char *key, const char *file)
+{
+	char *path = file ? client_path(file) : NULL;
+
+	if (path)
+		json_object_set_new(args, key, json_string(path));
+	free(path);
+}
+
 static json_t *arguments(const struct migrate_config *config)
 {
 	json_t *args = json_pack("{s:s}", "to", config->to);
@@ -196,6 +209,10 @@ static json_t *arguments(const struct migrate_config *config)
 				    json_integer(parse_time(config->postcopy_after)));
 	if (config->bandwidth)
 		json_object_set_new(args, "bandwidth", json_integer((json_int_t)config->bandwidth));
+	add_path(args, "tls-certs", config->tls.certs);
+	add_path(args, "tls-psk", config->tls.psk);
+	if (config->tls.name)
+		json_object_set_new(args, "tls-name", json_string(config->tls.name));
 	return args;
 }
 
@@ -210,6 +227,20 @@ static json_t *all_arguments(const struct migrate_config *config)
 	json_object_set_new(args, "spool", path ? json_text(path) : NULL);
 	free(path);
 	return args;
+}
+
+/* Whoever has told the other side to listen without protection has decided it for both. */
+static void warn_of_open_link(const struct migrate_config *config)
+{
+	char host[256];
+
+	address_host(config->to, host, sizeof(host));
+	if (tls_config_given(&config->tls) || config->insecure || !*host ||
+	    !strncmp(host, "127.", 4) || !strcmp(host, "::1") || !strcmp(host, "localhost"))
+		return;
+	message("all of the guest's memory goes to %s as it is, for everybody on the way to read "
+		"and to change: --tls-psk or --tls-certs protect it",
+		host);
 }
 
 static int migrate(const struct migrate_config *config, struct client *client, struct client *eye)
@@ -266,6 +297,7 @@ static int run_migrate(void *opaque)
 		error_prefix(&err, 0, "NAME");
 		return complain(EXIT_USAGE, &err);
 	}
+	warn_of_open_link(config);
 	ret = client_open(&client, config->name, &err);
 	if (ret) {
 		client_close(&client);
@@ -310,6 +342,9 @@ static const struct config_field fields[] = {
 	      .help = "file for the pages that the guest lacks there when its link stays dead"),
 	FIELD("bandwidth", CONFIG_SIZE, bandwidth, .min = 4096, .max = 1ull << 46,
 	      .help = "bytes per second that may be sent; a plain number is MiB"),
+	TLS_CONFIG_FIELDS(FIELD),
+	FIELD("insecure", CONFIG_BOOL, insecure,
+	      .help = "do not warn of a connection without protection"),
 	FIELD("json", CONFIG_BOOL, json, .help = "one JSON object a line on stdout, for scripts"),
 	{.name = NULL},
 };
@@ -324,6 +359,8 @@ static const struct option options[] = {
 	OPTION("spool", 0, "FILE", "spool", .completion = COMPLETE_FILES),
 	OPTION("recover-timeout", 0, "TIME", "recover-timeout"),
 	OPTION("json", 'j', NULL, "json"),
+	TLS_OPTIONS,
+	OPTION("insecure", 0, NULL, "insecure"),
 	OPTION("help", 'h', NULL, NULL),
 	{.name = NULL},
 };
@@ -348,7 +385,9 @@ const struct verb verb_migrate = {
 		"one of the processes dies it is lost. With --spool, a link that stays dead for "
 		"--recover-timeout (or the end of the process here) makes a file of what is still "
 		"here: brought to the other host by other means, ferry migrate-control NAME "
-		"complete FILE gives it to that guest, and no other takes it. " MACHINE_NAME_TEXT,
+		"complete FILE gives it to that guest, and no other takes it.\n"
+		"With --tls-psk or --tls-certs, here and at ferry receive, the guest goes "
+		"encrypted, and each side knows that the other one may have it. " MACHINE_NAME_TEXT,
 	.options = options,
 	.exit_codes = true,
 	.fields = fields,

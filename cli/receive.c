@@ -6,8 +6,11 @@
 #include "vmm/incoming.h"
 
 static const struct option options[] = {
-	INCOMING_OPTIONS,     OPTION("insecure", 0, NULL, "insecure"),
-	INCOMING_RUN_OPTIONS, OPTION("help", 'h', NULL, NULL),
+	INCOMING_OPTIONS,
+	TLS_OPTIONS,
+	OPTION("insecure", 0, NULL, "insecure"),
+	INCOMING_RUN_OPTIONS,
+	OPTION("help", 'h', NULL, NULL),
 	{.name = NULL},
 };
 
@@ -33,6 +36,9 @@ static const struct example examples[] = {
 	{"behind ssh, which protects it: here, and where the guest is",
 	 "ferry receive unix:/tmp/in; ssh -L/tmp/out:/tmp/in HOST ...; ferry migrate vm1 "
 	 "unix:/tmp/out"},
+	{"over a network, with a key that both hosts have",
+	 "psktool -u vm -p vm.psk; ferry receive --tls-psk vm.psk tcp:0.0.0.0:4444; "
+	 "ferry migrate --tls-psk vm.psk vm1 tcp:HOST:4444"},
 	{"on the same host", "ferry receive tcp:127.0.0.1:4444 & ferry migrate vm1 "
 			     "tcp:127.0.0.1:4444"},
 	{NULL, NULL},
@@ -46,7 +52,9 @@ const struct verb verb_receive = {
 		"Waits for one guest that ferry migrate sends, and runs it. What the machine is "
 		"comes with it; where it finds its lines, disks and networks on this host can be "
 		"said "
-		"anew. Locks, ports and the like are taken when the guest comes, not before.\n"
+		"anew. Without --tls-psk or --tls-certs it listens on 127.0.0.1 and unix sockets "
+		"only, unless it is told --insecure. Locks, ports and the like are taken when the "
+		"guest comes, not before.\n"
 		"It ends with code 1 if the guest does not come; otherwise like ferry run. While "
 		"it is not certain who has the guest it waits for the source, for up to five "
 		"minutes, and never starts the guest without its word. With --detach it returns "

@@ -65,6 +65,13 @@ int address_check(const char *address, struct stream_error *err)
 	return split(address, &parts, err);
 }
 
+void address_host(const char *address, char *host, size_t len)
+{
+	struct parts parts;
+
+	snprintf(host, len, "%s", split(address, &parts, NULL) ? "" : parts.host);
+}
+
 static int resolve(const char *address, const struct parts *p, bool passive, struct addrinfo **out,
 		   struct stream_error *err)
 {
@@ -190,8 +197,8 @@ static int listen_tcp(const char *address, const struct parts *p, bool open,
 		freeaddrinfo(all);
 		return stream_fail(err, NULL, -EPERM,
 				   "%s can be reached by other hosts, and whoever reaches it can "
-				   "send a guest: listen at 127.0.0.1 or a unix socket (behind "
-				   "ssh), or say --insecure",
+				   "send a guest: say --tls-psk FILE or --tls-certs DIR, listen at "
+				   "127.0.0.1 or a unix socket (behind ssh), or say --insecure",
 				   address);
 	}
 	fd = socket(all->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

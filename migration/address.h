@@ -11,6 +11,8 @@
 
 /* -EINVAL with a text: it is neither. */
 int address_check(const char *address, struct stream_error *err);
+/* The host of one of tcp; "" of a unix socket. */
+void address_host(const char *address, char *host, size_t len);
 /* A connected, non-blocking socket, or -errno with a text. Waits at most timeout_ms; wake_fd (-1:
  * none) readable: -ECANCELED. */
 int address_connect(const char *address, int timeout_ms, int wake_fd, struct stream_error *err);

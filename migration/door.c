@@ -13,16 +13,18 @@
 
 #include "migration/address.h"
 
-enum { CALLERS = 8, WAITING = 4, PATIENCE_MS = 5000, TURN_MS = 500 };
+enum { CALLERS = 8, WAITING = 4, PATIENCE_MS = 10000, TURN_MS = 500, GOODBYE_MS = 1000 };
 
 struct caller {
 	struct link *link;
 	struct stream_hello hello;
 	uint64_t since;
+	bool leaves; /* nothing of it is looked at any more */
 };
 
 struct door {
 	char address[300];
+	const struct tls *tls;
 	int listen_fd, stop_fd, ready_fd;
 	pthread_t thread;
 	/* The thread's: who has not said HELLO yet. */
@@ -32,6 +34,10 @@ struct door {
 	pthread_mutex_t lock;
 	struct caller waiting[WAITING];
 	unsigned count;
+	/* Told of those who are turned away. */
+	void (*watch)(void *opaque, const char *why);
+	void *opaque;
+	uint64_t told; /* when, last */
 };
 
 /* In line for door_next(); of too many the newest is let go. */
@@ -50,21 +56,67 @@ static void let_in(struct door *d, const struct caller *caller)
 	link_close(caller->link);
 }
 
+static bool is_late(const struct caller *c, unsigned ms)
+{
+	return link_now() - c->since >= (uint64_t)ms * 1000000;
+}
+
+static void turn_away(struct door *d, struct caller *c, const struct stream_error *why)
+{
+	const uint64_t now = link_now();
+
+	pthread_mutex_lock(&d->lock);
+	if (d->watch && (d->tls || c->link->broken == -EPROTONOSUPPORT) &&
+	    (!d->told || now - d->told > 1000000000)) {
+		d->told = now;
+		d->watch(d->opaque, why->text);
+	}
+	pthread_mutex_unlock(&d->lock);
+	link_finish(c->link);
+	c->leaves = true;
+	c->since = now;
+}
+
+/* What was said to him is lost if the connection is closed with something of his unread. True: he
+ * has hung up, or has had enough time. */
+static bool see_off(struct caller *c)
+{
+	char waste[4096];
+	ssize_t n;
+
+	do
+		n = recv(c->link->fd, waste, sizeof(waste), MSG_DONTWAIT);
+	while (n > 0 && !is_late(c, GOODBYE_MS));
+	if (n < 0 && errno == EAGAIN && !is_late(c, GOODBYE_MS))
+		return false;
+	link_close(c->link);
+	return true;
+}
+
 /* True: he is no caller any more. */
 static bool listen_to(struct door *d, struct caller *c)
 {
 	struct stream_frame frame;
 	struct stream_error err;
-	int ret = link_receive(c->link, 0, &frame, &err);
+	int ret;
 
-	if (!ret && link_now() - c->since < (uint64_t)PATIENCE_MS * 1000000)
+	if (c->leaves)
+		return see_off(c);
+	ret = link_receive(c->link, 0, &frame, &err);
+	if (!ret && !is_late(c, PATIENCE_MS))
 		return false;
-	if (ret > 0 && frame.type == STREAM_HELLO && !stream_hello_read(&frame, &c->hello, &err) &&
-	    c->hello.role == STREAM_SOURCE)
+	if (!ret)
+		ret = stream_fail(&err, NULL, -ETIMEDOUT, "somebody who says nothing");
+	else if (ret > 0)
+		ret = stream_hello_read(&frame, &c->hello, &err);
+	if (!ret && c->hello.role != STREAM_SOURCE)
+		ret = stream_fail(&err, NULL, -EPROTO, "one that is no source");
+	if (!ret) {
 		let_in(d, c);
-	else
-		link_close(c->link);
-	return true;
+		return true;
+	}
+	turn_away(d, c, &err);
+	return see_off(c);
 }
 
 static void answer_bell(struct door *d)
@@ -81,7 +133,7 @@ static void answer_bell(struct door *d)
 		c = &d->caller[--d->callers];
 	}
 	*c = (struct caller){.since = link_now()};
-	if (!link_open(&c->link, fd, 0, -1))
+	if (!link_open(&c->link, fd, 0, -1, d->tls))
 		d->callers++;
 }
 
@@ -110,7 +162,8 @@ static void *door_main(void *arg)
 	return NULL;
 }
 
-int door_open(struct door **out, const char *address, bool open, struct stream_error *err)
+int door_open(struct door **out, const char *address, bool open, const struct tls *tls,
+	      struct stream_error *err)
 {
 	struct door *d = calloc(1, sizeof(*d));
 	sigset_t all, old;
@@ -119,6 +172,7 @@ int door_open(struct door **out, const char *address, bool open, struct stream_e
 	*out = NULL;
 	if (!d)
 		return stream_fail(err, NULL, -ENOMEM, "no memory");
+	d->tls = tls;
 	d->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	d->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
 	pthread_mutex_init(&d->lock, NULL);
@@ -147,6 +201,14 @@ int door_open(struct door **out, const char *address, bool open, struct stream_e
 const char *door_address(const struct door *d)
 {
 	return d->address;
+}
+
+void door_watch(struct door *d, void (*fn)(void *opaque, const char *why), void *opaque)
+{
+	pthread_mutex_lock(&d->lock);
+	d->watch = fn;
+	d->opaque = opaque;
+	pthread_mutex_unlock(&d->lock);
 }
 
 int door_fd(const struct door *d)

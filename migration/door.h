@@ -1,6 +1,7 @@
 /*
  * Where a destination is found: listens on a thread of its own for as long as it is open. Whoever
- * connects must say HELLO, as a source, within a few seconds; the others are let go and do no harm.
+ * connects must say HELLO, as a source, within a few seconds, and with TLS prove before that who it
+ * is; the others are let go and do no harm.
  */
 #ifndef MIGRATION_DOOR_H
 #define MIGRATION_DOOR_H
@@ -9,8 +10,12 @@
 #include "migration/stream_hello.h"
 
 struct door;
-/* As address_listen(). */
-int door_open(struct door **out, const char *address, bool open, struct stream_error *err);
+/* As address_listen(). tls: of a server, or NULL: without, for everybody; it must stay. */
+int door_open(struct door **out, const char *address, bool open, const struct tls *tls,
+	      struct stream_error *err);
+/* Who is turned away because of TLS, his or ours, is named to fn, at most once a second; on a
+ * thread of the door's, before door_close() returns. */
+void door_watch(struct door *door, void (*fn)(void *opaque, const char *why), void *opaque);
 /* With the port that the host chose. */
 const char *door_address(const struct door *door);
 /* Readable while somebody waits. */

@@ -13,8 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUFFER = 1 << 18, IOVS = 64 };
+#include "migration/link_internal.h"
+
 static const uint64_t second = 1000000000, alive_every = 2000000000, silence_default = 10000000000;
+static const uint64_t handshake_time = 10000000000;
 
 uint64_t link_now(void)
 {
@@ -24,15 +26,10 @@ uint64_t link_now(void)
 	return (uint64_t)now.tv_sec * second + (uint64_t)now.tv_nsec;
 }
 
-static int fail(struct link *l, int code)
-{
-	if (!l->broken)
-		l->broken = code;
-	return l->broken;
-}
-
 static int explain(struct link *l, struct stream_error *err)
 {
+	if (l->why.text[0])
+		return stream_fail(err, NULL, l->broken, "%s", l->why.text);
 	switch (l->broken) {
 	case -ECANCELED: return stream_fail(err, NULL, l->broken, "called off");
 	case -ETIMEDOUT:
@@ -46,127 +43,7 @@ static int explain(struct link *l, struct stream_error *err)
 	}
 }
 
-/* ---- waiting ---------------------------------------------------------------------------- */
-
-/* What comes in while something else is done stays here: it shows that the other side lives. */
-static int take_in(struct link *l)
-{
-	ssize_t n;
-
-	if (l->in_at == l->in_len)
-		l->in_at = l->in_len = 0;
-	if (l->in_len == BUFFER)
-		return 0;
-	do
-		n = recv(l->fd, l->in + l->in_len, BUFFER - l->in_len, MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == EAGAIN ? 0 : fail(l, -errno);
-	if (!n)
-		return -ENODATA; /* what came before it is still to be read */
-	l->in_len += (size_t)n;
-	l->received += (uint64_t)n;
-	l->last_in = link_now();
-	return 1;
-}
-
-/* Waits for events, at most until `until`. The events that are there, 0: none, or -errno. */
-static int wait_or_bell(struct link *l, short events, uint64_t until, int bell, bool *rings)
-{
-	struct pollfd pfd[3] = {{.fd = l->fd, .events = events},
-				{.fd = l->wake_fd, .events = POLLIN},
-				{.fd = bell, .events = POLLIN}};
-	uint64_t now = link_now();
-	int ms = until <= now ? 0 : (int)((until - now + 999999) / 1000000), n;
-
-	n = poll(pfd, 3, ms);
-	if (n < 0)
-		return errno == EINTR ? 0 : fail(l, -errno);
-	if (pfd[1].revents)
-		return fail(l, -ECANCELED);
-	*rings = pfd[2].revents;
-	return pfd[0].revents;
-}
-
-static int wait_for(struct link *l, short events, uint64_t until)
-{
-	bool rings;
-
-	return wait_or_bell(l, events, until, -1, &rings);
-}
-
-static int check_silence(struct link *l)
-{
-	return link_now() - l->last_in > l->silence && take_in(l) <= 0 ? fail(l, -ETIMEDOUT) : 0;
-}
-
 /* ---- out -------------------------------------------------------------------------------- */
-
-static int wait_writable(struct link *l)
-{
-	const short events = l->in_len < BUFFER ? POLLIN | POLLOUT : POLLOUT;
-	int got = wait_for(l, events, link_now() + second);
-
-	if (got < 0)
-		return got;
-	if (got & POLLIN && take_in(l) == -ENODATA)
-		return fail(l, -EPIPE);
-	if (got & (POLLERR | POLLHUP) && !(got & POLLIN))
-		return fail(l, -EPIPE);
-	return check_silence(l);
-}
-
-/* What was sent costs time, at the rate that is allowed. */
-static void charge(struct link *l, uint64_t begun, const struct iovec *iov, unsigned count)
-{
-	uint64_t bytes = 0;
-
-	if (!l->limit)
-		return;
-	for (unsigned i = 0; i < count; i++)
-		bytes += iov[i].iov_len;
-	if (l->next < begun)
-		l->next = begun;
-	l->next += bytes * second / l->limit;
-}
-
-/* stream_put: all of it, or the connection is over. */
-static int put(void *opaque, const struct iovec *iov, unsigned count)
-{
-	struct link *l = opaque;
-	struct iovec part[IOVS];
-	unsigned at = 0;
-	size_t done = 0; /* of iov[at] */
-	const uint64_t begun = link_now();
-
-	while (at < count) {
-		struct msghdr msg = {.msg_iov = part};
-		ssize_t n;
-		int ret;
-
-		if (l->broken)
-			return l->broken;
-		for (unsigned i = at; i < count && msg.msg_iovlen < IOVS; i++)
-			part[msg.msg_iovlen++] = iov[i];
-		part[0].iov_base = (uint8_t *)part[0].iov_base + done;
-		part[0].iov_len -= done;
-		n = sendmsg(l->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return fail(l, -errno);
-		if (n < 0) {
-			ret = wait_writable(l);
-			if (ret)
-				return ret;
-			continue;
-		}
-		l->sent += (uint64_t)n;
-		for (done += (size_t)n; at < count && done >= iov[at].iov_len; at++)
-			done -= iov[at].iov_len;
-	}
-	l->last_out = link_now();
-	charge(l, begun, iov, count);
-	return 0;
-}
 
 int link_alive(struct link *l)
 {
@@ -189,12 +66,12 @@ int link_pace(struct link *l)
 
 	while (l->limit && now < l->next && !l->broken) {
 		uint64_t until = l->next - now < second ? l->next : now + second;
-		int got = wait_for(l, l->in_len < BUFFER ? POLLIN : 0, until);
+		int got = link_poll(l, l->in_len < LINK_BUFFER ? POLLIN : 0, until, -1, NULL);
 
 		if (got < 0)
 			return got;
-		if (got & POLLIN && take_in(l) == -ENODATA)
-			return fail(l, -EPIPE);
+		if (got & POLLIN && link_take_in(l) == -ENODATA)
+			return link_fail(l, -EPIPE);
 		if (link_alive(l))
 			return l->broken;
 		now = link_now();
@@ -228,6 +105,10 @@ void link_bound(struct link *l)
 
 void link_finish(struct link *l)
 {
+	if (l->tls && l->secured) {
+		tls_session_bye(l->tls);
+		link_send_records(l);
+	}
 	(void)shutdown(l->fd, SHUT_WR);
 }
 
@@ -244,7 +125,7 @@ static int parse(struct link *l, struct stream_frame *frame, struct stream_error
 				   err);
 		l->in_at += used;
 		if (ret < 0)
-			fail(l, ret);
+			link_fail(l, ret);
 		if (ret > 0 && frame->type == STREAM_ALIVE)
 			ret = 0;
 	}
@@ -265,19 +146,25 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 			return ret;
 		if (l->broken)
 			return explain(l, err);
+		/* There was no room for it before. */
+		ret = link_take_rest(l);
+		if (ret > 0)
+			continue;
+		if (ret < 0)
+			return explain(l, err);
 		until = timeout_ms >= 0 && end < now + second ? end : now + second;
-		got = wait_or_bell(l, POLLIN, until, l->bell_fd, &rings);
+		got = link_poll(l, POLLIN, until, l->bell_fd, &rings);
 		if (got < 0)
 			return explain(l, err);
 		if (got) {
-			ret = take_in(l);
+			ret = link_take_in(l);
 			if (ret == -ENODATA)
-				fail(l, -ENODATA);
+				link_fail(l, -ENODATA);
 			if (ret < 0)
 				return explain(l, err);
 			continue;
 		}
-		if (check_silence(l) || link_alive(l))
+		if (link_check_time(l) || link_alive(l))
 			return explain(l, err);
 		if (rings || (timeout_ms >= 0 && link_now() >= end))
 			return 0;
@@ -286,7 +173,7 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 
 /* ---- life ------------------------------------------------------------------------------- */
 
-int link_open(struct link **out, int fd, uint16_t channel, int wake_fd)
+int link_open(struct link **out, int fd, uint16_t channel, int wake_fd, const struct tls *tls)
 {
 	struct link *l = calloc(1, sizeof(*l));
 	const int one = 1;
@@ -298,12 +185,14 @@ int link_open(struct link **out, int fd, uint16_t channel, int wake_fd)
 				   .wake_fd = wake_fd,
 				   .bell_fd = -1,
 				   .parser = stream_parser_new(),
-				   .in = malloc(BUFFER),
+				   .in = malloc(LINK_BUFFER),
 				   .silence = silence_default,
 				   .last_in = link_now(),
-				   .last_out = link_now()};
-		stream_writer_init(&l->w, channel, put, l);
-		if (l->parser && l->in) {
+				   .last_out = link_now(),
+				   .secured_by = link_now() + handshake_time,
+				   .tls = tls ? tls_session_new(tls) : NULL};
+		stream_writer_init(&l->w, channel, link_put, l);
+		if (l->parser && l->in && (l->tls || !tls)) {
 			*out = l;
 			return 0;
 		}
@@ -319,6 +208,7 @@ void link_close(struct link *l)
 {
 	if (!l)
 		return;
+	tls_session_free(l->tls);
 	stream_parser_free(l->parser);
 	stream_writer_free(&l->w);
 	free(l->in);

@@ -2,11 +2,16 @@
  * One connection of a migration: frames in both directions over a non-blocking socket, bounded in
  * rate and in time. One thread at a time. A side that has said nothing for `silence` is dead: who
  * has nothing to say says ALIVE.
+ *
+ * With TLS or without: nobody above the link sees a difference. The handshake goes on within
+ * whatever is said or received first; one that takes longer than 10 s, or does not prove who the
+ * other side is, ends the link. Nothing is said, and nothing believed, before it is done.
  */
 #ifndef MIGRATION_LINK_H
 #define MIGRATION_LINK_H
 
 #include "migration/stream.h"
+#include "migration/tls.h"
 
 struct link {
 	int fd;
@@ -22,16 +27,21 @@ struct link {
 	uint64_t next;		    /* when the limit allows the next frame */
 	uint64_t received, sent;    /* bytes */
 	int broken;		    /* -errno of what ended it; 0 */
+	struct tls_session *tls;    /* NULL: without */
+	bool secured;		    /* its handshake is done */
+	uint64_t secured_by;	    /* or ends then */
+	struct stream_error why;    /* what ended it, in words; or empty */
 };
 
 uint64_t link_now(void); /* CLOCK_MONOTONIC, ns */
 
-/* fd is the link's from now on, also on failure. -ENOMEM. */
-int link_open(struct link **out, int fd, uint16_t channel, int wake_fd);
+/* fd is the link's from now on, also on failure. tls: NULL: none; it must stay. -ENOMEM. */
+int link_open(struct link **out, int fd, uint16_t channel, int wake_fd, const struct tls *tls);
 void link_close(struct link *l); /* NULL is fine */
 
 /* The next frame, ALIVE passed over: 1; 0: none within timeout_ms, or the bell rings; -ECANCELED;
- * -ECONNRESET: the other side has closed or is silent; -EBADMSG and the like: what came is damaged.
+ * -ECONNRESET: the other side has closed or is silent; -EBADMSG and the like: what came is damaged;
+ * -EKEYREJECTED: one side does not accept the other; -EPROTONOSUPPORT: one with TLS, one without.
  * Says ALIVE meanwhile. */
 int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		 struct stream_error *err);

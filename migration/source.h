@@ -67,8 +67,9 @@ struct source {
 	/* Makes a file and fills it by source_spool(). 0: it is there, whole, to stay; -errno: it
 	 * is tried again later. NULL: never: the other side is waited for. */
 	int (*spool)(void *opaque);
-	int wake_fd;	    /* readable: called off; the caller's */
-	uint64_t retry_max; /* ns between attempts to reconnect; 0: 2 s */
+	const struct tls *tls; /* of a client, for all connections; NULL: without; the caller's */
+	int wake_fd;	       /* readable: called off; the caller's */
+	uint64_t retry_max;    /* ns between attempts to reconnect; 0: 2 s */
 
 	pthread_mutex_t lock; /* of progress; and what is asked for */
 	struct migration_progress progress;

@@ -47,7 +47,7 @@ static int open_link(struct source *s, struct link **link)
 
 	if (fd < 0)
 		return fd;
-	ret = link_open(link, fd, CHANNEL, s->lane.wake_fd);
+	ret = link_open(link, fd, CHANNEL, s->lane.wake_fd, s->tls);
 	if (!ret)
 		ret = source_greet(*link, &s->lane.hello, &agreement, &frame, &err);
 	return ret;

@@ -68,7 +68,7 @@ int source_connect(struct source *s, bool again, int wake_fd, struct stream_erro
 
 	if (fd < 0)
 		return fd;
-	ret = link_open(&s->link, fd, 0, wake_fd);
+	ret = link_open(&s->link, fd, 0, wake_fd, s->tls);
 	if (ret)
 		return stream_fail(err, NULL, ret, "no memory");
 	s->link->limit = s->params.bandwidth;

@@ -34,6 +34,9 @@ const struct control_arg control_migrate_args[] = {
 	{.name = "postcopy-ms", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
 	{.name = "recover-ms", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
 	{.name = "spool", .type = CONTROL_STRING, .optional = true},
+	{.name = "tls-certs", .type = CONTROL_STRING, .optional = true},
+	{.name = "tls-psk", .type = CONTROL_STRING, .optional = true},
+	{.name = "tls-name", .type = CONTROL_STRING, .optional = true},
 	{.name = NULL},
 };
 
@@ -67,6 +70,12 @@ COMMAND(control_save)
 	return code ? code : CONTROL_LATER;
 }
 
+/* Only read. */
+static char *tls_word(const json_t *args, const char *name)
+{
+	return (char *)(uintptr_t)text(args, name);
+}
+
 COMMAND(control_migrate)
 {
 	const struct outgoing_params params = {
@@ -78,7 +87,10 @@ COMMAND(control_migrate)
 		.postcopy_rounds = (uint32_t)number(args, "postcopy-rounds", 0),
 		.postcopy_ms = number(args, "postcopy-ms", 0),
 		.recover_ms = number(args, "recover-ms", 0),
-		.spool = text(args, "spool")};
+		.spool = text(args, "spool"),
+		.tls = {.certs = tls_word(args, "tls-certs"),
+			.psk = tls_word(args, "tls-psk"),
+			.name = tls_word(args, "tls-name")}};
 	int code = outgoing_move(opaque, &params, request, err);
 
 	(void)ret;

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "migration/tls.h"
 #include "vmm/host.h"
 #include "vmm/runtime.h"
 
@@ -223,6 +224,11 @@ static void check_tun(struct host_check *check)
 			       : "modprobe tun");
 }
 
+static void check_tls(struct host_check *check)
+{
+	DETAIL("%s, for migrate and receive with --tls-psk or --tls-certs", tls_library());
+}
+
 static void check_runtime(struct host_check *check)
 {
 	struct runtime runtime;
@@ -253,6 +259,7 @@ static const struct {
 	{"io_uring", check_io_uring, false},
 	{"userfaultfd", check_userfaultfd, false},
 	{"tun", check_tun, false},
+	{"tls", check_tls, false},
 	{"runtime folder", check_runtime, true},
 };
 

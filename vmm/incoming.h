@@ -6,6 +6,7 @@
 #define VMM_INCOMING_H
 
 #include "vmm/config.h"
+#include "vmm/tls_config.h"
 #include "vmm/vm.h"
 
 struct incoming_config {
@@ -25,6 +26,7 @@ struct incoming_config {
 	bool shared, hugepages, overcommit, detach, quiet, insecure, eager;
 	uint32_t engine;
 	char *pidfile, *stats;
+	struct tls_config tls;
 };
 extern const struct config_field incoming_fields[];
 

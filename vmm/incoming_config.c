@@ -80,6 +80,7 @@ const struct config_field incoming_fields[] = {
 	FIELD("detach", CONFIG_BOOL, detach, .help = "go on in the background"),
 	FIELD("insecure", CONFIG_BOOL, insecure,
 	      .help = "listen on addresses that other hosts reach, without any protection"),
+	TLS_CONFIG_FIELDS(FIELD),
 	FIELD("eager", CONFIG_BOOL, eager, .help = "load all of the memory before the guest runs"),
 	FIELD("quiet", CONFIG_BOOL, quiet, .help = "say nothing on stderr but errors"),
 	{.name = NULL},

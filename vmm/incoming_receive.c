@@ -273,15 +273,28 @@ static int receive(struct incoming *in, const struct vm_observer *observer,
 	return ret;
 }
 
+/* Nothing of it is the guest's business, but its user wonders. */
+static void turned_away(void *opaque, const char *why)
+{
+	(void)opaque;
+	message("somebody was turned away: %s", why);
+}
+
 int vm_receive(const struct incoming_config *how, const struct vm_observer *observer,
 	       struct vm_result *result, struct error *err)
 {
 	struct incoming *in = malloc(sizeof(*in));
 	struct stream_error why;
+	struct tls *tls;
 	int ret;
 
 	if (!in)
 		return error_set(err, -ENOMEM, "no memory");
+	ret = tls_config_load(&how->tls, TLS_SERVER, how->from, &tls, err);
+	if (ret) {
+		free(in);
+		return ret;
+	}
 	incoming_init(in, how);
 	in->arrival.begin = receive_begin;
 	in->arrival.finish = receive_finish;
@@ -289,16 +302,18 @@ int vm_receive(const struct incoming_config *how, const struct vm_observer *obse
 	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	in->from = (struct destination){
 		.ferry = FERRY_VERSION, .arch = "x86_64", .patience = patience};
-	ret = door_open(&in->from.door, how->from, how->insecure, &why);
+	ret = door_open(&in->from.door, how->from, how->insecure || tls, tls, &why);
 	if (ret) {
 		error_set(err, ret, "%s", why.text);
 	} else {
 		if (!how->quiet && !how->detach)
 			message("waiting for a guest at %s", door_address(in->from.door));
+		door_watch(in->from.door, turned_away, in);
 		observer->listening(observer->opaque, door_address(in->from.door));
 		ret = receive(in, observer, result, err);
 		door_close(in->from.door);
 	}
+	tls_free(tls);
 	close(in->wake_fd);
 	incoming_exit(in);
 	free(in);

@@ -10,6 +10,7 @@
 
 #include "vmm/control.h"
 #include "vmm/error.h"
+#include "vmm/tls_config.h"
 
 struct vm;
 struct control_request;
@@ -30,6 +31,7 @@ struct outgoing_params {
 	 * into that file (absolute). NULL: it is waited for. */
 	uint64_t recover_ms;
 	const char *spool;
+	struct tls_config tls;
 };
 /* To another ferry, while the guest runs. The request is answered when it is known where the guest
  * is: how it went, and the machine ends if it has gone. 0 or -errno as above. */

@@ -20,6 +20,7 @@ struct outgoing {
 	char *spool; /* NULL: a dead link is waited for */
 	bool live;   /* to another ferry */
 	struct source move;
+	struct tls *tls;
 	int wake_fd; /* calls it off */
 	bool cancelled;
 

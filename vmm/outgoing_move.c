@@ -64,6 +64,7 @@ void outgoing_move_abandon(struct outgoing *o)
 void outgoing_move_exit(struct outgoing *o)
 {
 	source_exit(&o->move);
+	tls_free(o->tls);
 	close(o->wake_fd);
 }
 
@@ -72,16 +73,22 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 {
 	struct stream_error why;
 	struct outgoing *o;
+	struct tls *tls;
 	int ret = address_check(params->to, &why);
 
 	if (ret)
 		return error_set(err, ret, "%s", why.text);
 	ret = params->spool ? outgoing_file_check(params->spool, err) : 0;
+	if (!ret)
+		ret = tls_config_load(&params->tls, TLS_CLIENT, params->to, &tls, err);
 	if (ret)
 		return ret;
 	o = outgoing_create(vm, err);
-	if (!o)
+	if (!o) {
+		tls_free(tls);
 		return -EBUSY;
+	}
+	o->tls = tls;
 	o->request = request;
 	o->path = strdup(params->to);
 	o->spool = params->spool ? strdup(params->spool) : NULL;
@@ -97,6 +104,7 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 				  .dial = dial,
 				  .spool = params->spool ? spool : NULL,
 				  .opaque = o,
+				  .tls = tls,
 				  .wake_fd = o->wake_fd};
 	ret = source_init(&o->move);
 	o->live = true;

@@ -59,7 +59,7 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 	fake_source_init(&fake);
 	dest.d = (struct destination){
 		.wake_fd = wake[1], .arch = "x86_64", .ferry = "test", .patience = 500000000};
-	if (door_open(&dest.d.door, address, false, &err))
+	if (door_open(&dest.d.door, address, false, NULL, &err))
 		return "the door does not open";
 	source = (struct source){.m = &fake.m,
 				 /* With post-copy the first round is broken off. */

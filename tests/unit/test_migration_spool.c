@@ -107,7 +107,7 @@ static void begin(struct world *w, unsigned frame)
 	fake_source_init(&w->fake);
 	w->there.d = (struct destination){
 		.wake_fd = -1, .arch = "x86_64", .ferry = "test", .patience = 500000000};
-	if (door_open(&w->there.d.door, address, false, &err))
+	if (door_open(&w->there.d.door, address, false, NULL, &err))
 		exit(1);
 	w->relay.address = address;
 	pthread_create(&w->there.thread, NULL, side_main, &w->there);
