@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import socket
 import struct
 import subprocess
@@ -14,7 +15,7 @@ import threading
 import time
 import tty
 
-from ferrytest import (FERRY, Guest, Process, check, each, ferry, initramfs, kernel, limit, needs_ferry)
+from ferrytest import (FERRY, Guest, Process, Skip, check, each, ferry, initramfs, kernel, limit, needs_ferry)
 
 
 class Folder:
@@ -425,6 +426,68 @@ def test_addresses():
         check(not os.path.exists(folder.file("one.sock")), "the socket is left")
         with Receiver(folder, env, "open", "--insecure", address="tcp:0.0.0.0:0") as there:
             check(re.fullmatch(r"tcp:0.0.0.0:[1-9]\d+", there.address), there.address)
+
+
+# ---- over TLS ---------------------------------------------------------------------------------------
+
+def run_tool(*command, text=None):
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    check(done.returncode == 0, f"{command}: {done.stderr}")
+
+
+def certificates(folder, name):
+    """A folder of them, in the way that docs/migration-tls.md shows."""
+    where = folder.file(name)
+    os.mkdir(where)
+
+    def make(kind, template, *signer):
+        key, cert, what = (os.path.join(where, f"{kind}-{part}") for part in ("key.pem", "cert.pem", "template"))
+        with open(what, "w", encoding="ascii") as f:
+            f.write(template)
+        run_tool("certtool", "--generate-privkey", "--key-type", "ecdsa", "--outfile", key)
+        how = ["--generate-certificate", *signer] if signer else ["--generate-self-signed"]
+        run_tool("certtool", *how, "--load-privkey", key, "--template", what, "--outfile", cert)
+
+    make("ca", "cn = ferry test\nca\ncert_signing_key\n")
+    ca = ["--load-ca-certificate", os.path.join(where, "ca-cert.pem"), "--load-ca-privkey", os.path.join(where, "ca-key.pem")]
+    make("server", "cn = there\nip_address = 127.0.0.1\ntls_www_server\nsigning_key\n", *ca)
+    make("client", "cn = here\ntls_www_client\nsigning_key\n", *ca)
+    return where
+
+
+@needs_ferry
+@limit(600)
+@each(how=["certificates", "key"])
+def test_tls(how):
+    """By certificates, or by a key that both have; nobody else gets the guest, or brings one."""
+    for tool in ("certtool", "psktool"):
+        if not shutil.which(tool):
+            raise Skip(f"no {tool}: apt-get install gnutls-bin")
+    with Folder() as folder, start(folder, 1, mib=4, memory=128) as guest:
+        if how == "key":
+            for name in ("one", "other"):
+                run_tool("psktool", "-u", "vm", "-p", folder.file(name))
+            options, others = (("--tls-psk", folder.file(name)) for name in ("one", "other"))
+            reason = "does not know the key vm"
+        else:
+            options, others = (("--tls-certs", certificates(folder, name)) for name in ("one", "other"))
+            reason = "not signed by the CA"
+        with Receiver(folder, guest.env, "there", *options, address="tcp:127.0.0.1:0") as there:
+            wrong = migrate(guest.env, "test", there.address, *others, code=22)
+            check(reason in wrong[-1]["text"], wrong[-1])
+            wrong = migrate(guest.env, "test", there.address, code=20)
+            check("--tls-psk or --tls-certs" in wrong[-1]["text"], wrong[-1])
+            if how == "certificates":
+                wrong = migrate(guest.env, "test", there.address, *options, "--tls-name", "nobody", code=22)
+                check("none of nobody" in wrong[-1]["text"], wrong[-1])
+            code, _, err = ferry("migrate", options[0], folder.file("missing"), "test", there.address, env=guest.env)
+            check(code == 22 and "missing" in err, f"{code} {err}")
+            ticks(guest, 1)
+            check("turned away" in there.stderr(), there.stderr())
+            lines = migrate(guest.env, "test", there.address, *options, "--postcopy-after", "100ms", "--bandwidth", "24M")
+            check(lines[-1]["status"] == "moved", lines[-1])
+            check(guest.wait(30) == 0, guest.tail())
+            passes(there)
 
 
 # ---- links that break -------------------------------------------------------------------------------
