@@ -46,6 +46,9 @@ struct stage2_ops {
 	/* Sets the dirty bits of leaves with D; takes nothing away. */
 	void (*gather)(struct s2_thread *t, uint64_t start, uint64_t end);
 	void (*age)(struct s2_thread *t, struct age *age);
+	/* See stage2_restore.h. */
+	bool (*restore)(struct s2_thread *t, uint64_t gpa, uint32_t access, struct walk_entry *w,
+			uint64_t *found);
 	/* s2_split and s2_collapse, of a valid range: they flush and wait. */
 	int (*split)(struct s2_thread *t, uint64_t start, uint64_t end, unsigned level);
 	int64_t (*collapse)(struct s2_thread *t, uint64_t start, uint64_t end);

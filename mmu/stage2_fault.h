@@ -11,7 +11,6 @@
 #include "mmu/range.h"
 #include "mmu/sharing_internal.h"
 #include "mmu/stage2_break.h"
-#include "mmu/stage2_restore.h"
 
 mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
 			    const struct walk_entry *w, uint64_t gpa, uint32_t perm,
@@ -43,7 +42,9 @@ mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *p
 		rcu_enter();
 	w = usual ? walk_lookup_pointers(f, pt, gpa) : walk_lookup(f, pt, gpa);
 	perm = pgtable_perm(f, pt, w.value);
-	hit = w.kind == ENTRY_LEAF && !(access & ~perm);
+	/* What is valid at the end is a leaf. Not w.kind: one that hides its permissions is one,
+	 * too, and grants nothing; so the compiler needs no look at such. */
+	hit = w.value & f->valid && !(access & ~perm);
 	/* Inside the read section, so that nothing must be kept across its end (which may call). */
 	if (hit)
 		stage2_xlat(f, pt, &w, gpa, perm, out);
@@ -221,7 +222,7 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 		return S2_INVALID;
 	}
 	if (__builtin_expect(atomic_load_explicit(&s2->aged, memory_order_relaxed), 0) &&
-	    stage2_restore(f, t, gpa, access, &w, &found)) {
+	    t->ops->restore(t, gpa, access, &w, &found)) {
 		permission = true;
 		result = S2_FIXED;
 		goto out;

@@ -10,6 +10,7 @@
 #include "mmu/stage2_collapse.h"
 #include "mmu/stage2_fault.h"
 #include "mmu/stage2_range.h"
+#include "mmu/stage2_restore.h"
 #include "mmu/stage2_split.h"
 
 #define STAGE2_DEFINE_OPS(fmt, symbol)                                                             \
@@ -57,6 +58,11 @@
 	{                                                                                          \
 		stage2_age(&fmt##_format, t, age);                                                 \
 	}                                                                                          \
+	static bool fmt##_restore(struct s2_thread *t, uint64_t gpa, uint32_t access,              \
+				  struct walk_entry *w, uint64_t *found)                           \
+	{                                                                                          \
+		return stage2_restore(&fmt##_format, t, gpa, access, w, found);                    \
+	}                                                                                          \
 	static int fmt##_split(struct s2_thread *t, uint64_t start, uint64_t end, unsigned level)  \
 	{                                                                                          \
 		return stage2_split(&fmt##_format, t, start, end, level);                          \
@@ -75,6 +81,7 @@
 		.protect_word = fmt##_protect_word,                                                \
 		.gather = fmt##_gather,                                                            \
 		.age = fmt##_age,                                                                  \
+		.restore = fmt##_restore,                                                          \
 		.split = fmt##_split,                                                              \
 		.collapse = fmt##_collapse,                                                        \
 	}
