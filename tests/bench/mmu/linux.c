@@ -1,8 +1,8 @@
 /*
  * What five of Linux's KVM selftests measure, with their words, on this core: demand_paging_test,
- * dirty_log_perf_test, kvm_page_table_test, memslot_modification_stress_test. A vCPU is a thread
- * that touches one word of every page: a translation, and a fault if there is none. (The fifth,
- * access_tracking_perf_test, needs ageing.)
+ * dirty_log_perf_test, access_tracking_perf_test, kvm_page_table_test,
+ * memslot_modification_stress_test. A vCPU is a thread that touches one word of every page: a
+ * translation, and a fault if there is none.
  */
 #include <stddef.h>
 #include <stdio.h>
@@ -85,6 +85,30 @@ static void dirty_log(struct worker *w)
 	bench_end(w, named(name, sizeof(name), "disable"), 1, "ms");
 	pass(w, named(name, sizeof(name), "afterwards"), S2_W);
 	free(bitmap);
+}
+
+/* ---- access_tracking_perf_test ------------------------------------------------------------ */
+
+/* With an A bit, or where a format has none for software (EPT as it is here), by permissions. */
+static void mark_idle(struct worker *w)
+{
+	const uint64_t size = w->b->pages * w->b->page;
+
+	bench_begin(w);
+	if (s2_age(w->t, w->base, w->base + size, 0, NULL) != (int64_t)(size >> 12))
+		bench_fail("%s: not all pages were in use", w->b->format);
+	bench_end(w, "access-tracking.mark-idle", 1, "ms");
+}
+
+static void access_tracking(struct worker *w)
+{
+	pass(w, "access-tracking.populate", S2_W);
+	pass(w, "access-tracking.write-populated", S2_W);
+	pass(w, "access-tracking.read-populated", S2_R);
+	mark_idle(w);
+	pass(w, "access-tracking.write-idle", S2_W);
+	mark_idle(w);
+	pass(w, "access-tracking.read-idle", S2_R);
 }
 
 /* ---- kvm_page_table_test ------------------------------------------------------------------ */
@@ -320,6 +344,9 @@ void bench_linux(struct bench *b)
 		bench_threads(b, dirty_log);
 		bench_destroy(b);
 	}
+	bench_create(b, 0, 0);
+	bench_threads(b, access_tracking);
+	bench_destroy(b);
 	bench_create(b, UINT64_C(1) << 29, 0);
 	b->block = s2_level_size(b->s2, 2);
 	bench_threads(b, page_table);
