@@ -310,8 +310,8 @@ def begin_work(guest):
 
 def all_work(guest, through, port, out):
     """By ssh through the forwarded port: none has found a fault, and each goes on."""
-    look = ("systemctl show -p ActiveState --value check-tcp check-disk check-clock; for f in tcp disk out; do cat "
-            "/run/$f; echo; done")
+    look = ("systemctl show -p ActiveState --value check-tcp check-disk check-clock; for f in tcp disk out; do "
+            "echo \"$f=$(cat /run/$f)\"; done")
 
     def ask(command):
         end = time.monotonic() + 300 * SCALE
@@ -330,9 +330,10 @@ def all_work(guest, through, port, out):
         seen = ask(look).split()
         if seen[:3] != ["active"] * 3:
             raise failed(f"{seen}: ")
-        now = [int(n) for n in seen[3:5]]
-        first = first or now
-        if len(now) == 2 and all(b > a + 3 for a, b in zip(first, now)) and seen[5:] == [out]:
+        # A file that is being written is empty for a moment.
+        now = [int(word.partition("=")[2] or 0) for word in seen[3:5]]
+        first = first if first and all(first) else now
+        if all(a and b > a + 3 for a, b in zip(first, now)) and seen[5:] == ["out=" + out]:
             return
         if time.monotonic() > end:
             raise failed(f"first {first}, then {seen}, not {out}: ")
