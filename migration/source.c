@@ -99,7 +99,7 @@ static void sum_up(struct source *s, const char *phase)
 	pthread_mutex_lock(&s->lock);
 	s->progress.phase = phase;
 	s->progress.elapsed = link_now() - s->begun;
-	s->progress.sent = s->wire + (s->link ? s->link->sent : 0);
+	s->progress.sent = source_sent(s);
 	if (s->state == SOURCE_MOVED) {
 		s->progress.remaining = 0;
 		s->progress.done = 1;

@@ -19,6 +19,8 @@ bool source_abandoned(struct source *s);
  * -errno with a text: there is none. */
 int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err);
 void source_drop_link(struct source *s);
+/* Bytes on the wire, over all connections that there were. */
+uint64_t source_sent(const struct source *s);
 /* A new connection, with RESUME at that stage. Cannot be called off. On failure there is none. */
 int source_ask_again(struct source *s, enum stream_stage stage, struct stream_error *err);
 /* HELLO in both directions, on a new connection. 1: `other` came instead of theirs. */

@@ -16,6 +16,11 @@ void source_drop_link(struct source *s)
 	s->link = NULL;
 }
 
+uint64_t source_sent(const struct source *s)
+{
+	return s->wire + (s->link ? s->link->sent : 0) + s->lane.sent;
+}
+
 int source_said(struct source *s, const struct stream_frame *frame, struct stream_error *err)
 {
 	struct stream_failure failure;

@@ -54,7 +54,7 @@ void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t 
 	pthread_mutex_lock(&s->lock);
 	p->round = s->round;
 	p->remaining = remaining * STREAM_PAGE;
-	p->sent = s->wire + s->link->sent + s->lane.sent;
+	p->sent = source_sent(s);
 	p->pages += pages;
 	p->zero += zero;
 	p->rate = rate_of(s);

@@ -212,7 +212,7 @@ def test_restore_elsewhere():
         with open(path, "r+b") as f:
             f.truncate(os.path.getsize(path) // 3)
         code, _, err = ferry("restore", "--eager", "--disk", f"1={copy}", path, env=guest.env)
-        check(code == 1 and "cut off" in err or "ends" in err, f"{code} {err}")
+        check(code == 1 and ("cut off" in err or "ends" in err), f"{code} {err}")
 
 
 # ---- from one ferry to another ----------------------------------------------------------------------
@@ -239,6 +239,25 @@ def migrate(env, name, address, *options, code=0):
     return [json.loads(line) for line in out.splitlines()]
 
 
+def goes_on(guest, there, lines):
+    """After migrate() said these lines the guest is there, whole, with its disk; then it is switched off."""
+    check(guest.wait(30) == 0 and "the guest is at " in guest.stderr(), guest.tail())
+    end = lines[-1]
+    check(end["status"] == "moved" and end["phase"] == "completed" and end["downtime_ms"] < 3000, end)
+    check(all(a["done"] <= b["done"] and a["bytes"] <= b["bytes"] for a, b in zip(lines, lines[1:])),
+          f"the display runs backward: {[(line['phase'], line['done'], line['bytes']) for line in lines]}")
+    check(not any(line["phase"] == "paused" for line in lines), "paused, with a good link")
+    last = int(re.findall(rb"tick (\d+) ", guest.text)[-1])
+    first, _ = ticks(there, 2)
+    check(first in (last, last + 1), f"tick {first} came after tick {last}")
+    there.line("blkcheck check /dev/vda 8 7; blkcheck write /dev/vda 8 9; blkcheck check /dev/vda 8 9")
+    there.expect("8 MiB right", 120)
+    there.expect("8 MiB right", 120)
+    passes(there)
+    there.line("poweroff")
+    check(there.wait(60) == 0, there.tail())
+
+
 @needs_ferry
 @limit(600)
 @each(cpus=[1, 2, 4])
@@ -249,21 +268,7 @@ def test_live(cpus):
         guest.expect("8 MiB written", 120)
         with Receiver(folder, guest.env, "there", "--net", "user") as there:
             lines = migrate(guest.env, "test", there.address)
-            check(guest.wait(30) == 0 and "the guest is at " in guest.stderr(), guest.tail())
-            end = lines[-1]
-            check(end["status"] == "moved" and end["phase"] == "completed" and end["downtime_ms"] < 3000, end)
-            check(all(a["done"] <= b["done"] and a["bytes"] <= b["bytes"] for a, b in zip(lines, lines[1:])),
-                  "the display runs backward")
-            check(not any(line["phase"] == "paused" for line in lines), "paused, with a good link")
-            last = int(re.findall(rb"tick (\d+) ", guest.text)[-1])
-            first, _ = ticks(there, 2)
-            check(first in (last, last + 1), f"tick {first} came after tick {last}")
-            there.line("blkcheck check /dev/vda 8 7; blkcheck write /dev/vda 8 9; blkcheck check /dev/vda 8 9")
-            there.expect("8 MiB right", 120)
-            there.expect("8 MiB right", 120)
-            passes(there)
-            there.line("poweroff")
-            check(there.wait(60) == 0, there.tail())
+            goes_on(guest, there, lines)
 
 
 @needs_ferry
@@ -276,25 +281,12 @@ def test_postcopy(cpus):
         guest.expect("8 MiB written", 120)
         with Receiver(folder, guest.env, "there", "--net", "user") as there:
             lines = migrate(guest.env, "test", there.address, "--postcopy-after", "100ms", "--bandwidth", "24M")
-            check(guest.wait(30) == 0 and "the guest is at " in guest.stderr(), guest.tail())
             end = lines[-1]
-            check(end["status"] == "moved" and end["phase"] == "completed" and end["downtime_ms"] < 3000, end)
             check(any(line["phase"] == "postcopy" for line in lines), "no post-copy was seen")
             check(end["faults"] > 0, f"nothing was asked for: {end}")
             check(0 < end["fault-mean-us"] <= end["fault-max-us"], f"waits of no length: {end}")
             print(f"{end['faults']} faults, {end['fault-mean-us']} us on average, {end['fault-max-us']} us at most")
-            check(all(a["done"] <= b["done"] and a["bytes"] <= b["bytes"] for a, b in zip(lines, lines[1:])),
-                  "the display runs backward")
-            check(not any(line["phase"] == "paused" for line in lines), "paused, with a good link")
-            last = int(re.findall(rb"tick (\d+)", guest.text)[-1])
-            first, _ = ticks(there, 2)
-            check(first in (last, last + 1), f"tick {first} came after tick {last}")
-            there.line("blkcheck check /dev/vda 8 7; blkcheck write /dev/vda 8 9; blkcheck check /dev/vda 8 9")
-            there.expect("8 MiB right", 120)
-            there.expect("8 MiB right", 120)
-            passes(there)
-            there.line("poweroff")
-            check(there.wait(60) == 0, there.tail())
+            goes_on(guest, there, lines)
 
 
 @needs_ferry
