@@ -513,6 +513,8 @@ void explore_lock(const void *mutex)
 {
 	struct place *place = place_of(mutex, true);
 
+	if (nr_watched && is_watched(mutex))
+		explore_point("locks");
 	while (place->owner)
 		explore_yield();
 	place->owner = self + 1;

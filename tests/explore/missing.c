@@ -1,4 +1,5 @@
 /* Page 0 is not here: faults that wait for it, and who brings it. */
+#include "mmu/missing_wait.h"
 #include "tests/explore/world.h"
 
 /* What the page was before it went missing, and what comes. */
@@ -39,6 +40,7 @@ void missing_setup(void)
 	explore_write(&data[0], 0); /* it is elsewhere */
 	slot = slots_find(&s2->slots, format->base, &hint);
 	explore_watch((const void *)(uintptr_t)slot->missing.words, sizeof(uint64_t));
+	explore_watch(missing_bucket(s2->missing, format->base), 1); /* its mutex */
 }
 
 static void wake(struct s2_page_waiter *waiter)

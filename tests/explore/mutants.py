@@ -1,15 +1,22 @@
 #!/usr/bin/env python3
-"""Plants mistakes into copies of mmu/ and demands that the exploration finds each: mutants.py [-j N] [NAME]...
+"""Plants mistakes into copies of mmu/ and demands that each is found, by the exploration or by unit tests:
+mutants.py [--again] [NAME]...
 
-A mutant is a file, what stands there, and what stands there instead; the scenario that must fail is found by
-running all of them. One that survives, or whose text is not there any more, fails the run.
+A mutant is a file, what stands there, and what stands there instead. One that survives, or whose text is not there any
+more, fails the run. What was found is kept in the build folder, and is not tried again while mmu/ and the exploration
+are the same. About ten seconds of one processor each, where the hint is right.
+--texts only looks if the texts are there.
 """
 import argparse
+import glob
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(TOP, os.environ.get("BUILD", "build"), "explore")
@@ -58,12 +65,137 @@ MUTANTS = {
     "comes-back-after-unmap": ("stage2_break.h", "		walk_replace(f, pt, w, format_frozen_gone(f, w->value));",
                                "		break;"),
     "break-is-not-undone": ("stage2_fault.h", "		stage2_break_undo(f, t, gpa, &brk);", "		(void)0;"),
+    "broken-comes-back-with-w": ("stage2_range.h", "		stage2_gone(f, &t->s2->pt, w);\n	}\n}", "	}\n}"),
+    "fault-keeps-what-it-flushed": ("stage2_fault.h", "		goto again;\n	}\n	if (f->break",
+                                    "		if (!brk.made)\n			goto again;\n	}\n	if (f->break"),
+    # entries of 4 bytes
+    "publish-relaxed-32": ("entry.h", "false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);",
+                           "false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE);"),
+    "load-relaxed-32": ("entry.h", "return __atomic_load_n((const uint32_t *)entry, __ATOMIC_ACQUIRE);",
+                        "return __atomic_load_n((const uint32_t *)entry, __ATOMIC_RELAXED);"),
+    # ageing
+    "age-without-flush": ("age.c", "	if (age.met && (flush", "	if (0 && (flush"),
+    # missing pages
+    "received-before-it-is-filled": ("missing.c", "		ret = fill(opaque,",
+                                     "		states_change(&slot->missing, &missing_rules, page, S2_PAGE_RECEIVED, "
+                                     "NULL);\n		ret = fill(opaque,"),
+    "fill-without-bucket": ("missing.c", "	pthread_mutex_lock(&bucket->mutex);\n	if (S2_PAGES", "	if (S2_PAGES",
+                            "	pthread_mutex_unlock(&bucket->mutex);\n	if (ret > 0)", "	if (ret > 0)"),
+    "fill-marked-too-early": ("missing.c", "		ret = fill(opaque,",
+                              "		if (slot->bitmap)\n			dirty_wrote(t, slot, gpa, size);\n"
+                              "		ret = fill(opaque,",
+                              "			if (slot->bitmap)\n				dirty_wrote(t, slot, gpa, size);\n"
+                              "			states", "			states"),
+    "asked-for-by-everybody": ("missing.c", "		return was == S2_PAGE_REQUESTED;\n",
+                               "		if (was != S2_PAGE_REQUESTED)\n			return false;\n"),
+    "marked-while-faults-map": ("missing_walk.c",
+                                "	brlock_write_lock(&s2->lock);\n	brlock_write_unlock(&s2->lock);\n", ""),
+    "marked-and-mapped": ("missing_walk.c", "	range_unmap(t, gpa + (m.first", "	(void)(gpa + (m.first",
+                          "(m.first << missing_shift(s2)),", "(m.first << missing_shift(s2))),"
+                          " (void)("),
+    "waits-for-what-has-come": ("missing_wait.c", "		pthread_mutex_lock(&bucket->mutex);\n		/* Whoever receives",
+                                "		unsigned was = states_get(&slot->missing, page);\n\n"
+                                "		pthread_mutex_lock(&bucket->mutex);\n		/* Whoever receives",
+                                "S2_PAGES_AWAITED >> states_get(&slot->missing, page)", "S2_PAGES_AWAITED >> was"),
+    "waits-for-a-slot-that-goes": ("second_stage.c", "	missing_slot_dying(t, &gone);\n", ""),
+    # dirty rings
+    "ring-head-first": ("dirty_ring.c",
+                        "	__atomic_store_n(&ring->entry[head & (ring->entries - 1)], page, __ATOMIC_RELAXED);\n"
+                        "	atomic_store_explicit(&ring->head, head + 1, memory_order_release);\n",
+                        "	atomic_store_explicit(&ring->head, head + 1, memory_order_release);\n"
+                        "	__atomic_store_n(&ring->entry[head & (ring->entries - 1)], page, __ATOMIC_RELAXED);\n"),
+    "ring-head-relaxed": ("dirty_ring.c", "&ring->head, head + 1, memory_order_release",
+                          "&ring->head, head + 1, memory_order_relaxed"),
+    "ring-freed-before-it-is-protected": ("dirty_ring.c",
+                                          "		brlock_read_lock(&t->s2->lock, &t->reader);\n		while (i != stop) {",
+                                          "		atomic_store_explicit(&ring->tail, stop, memory_order_release);\n"
+                                          "		brlock_read_lock(&t->s2->lock, &t->reader);\n"
+                                          "		while (i != stop) {"),
+    "ring-reset-without-flush": ("dirty_ring.c", "	if (n)\n		range_flush", "	if (0)\n		range_flush"),
+    "ring-again-after-harvest": ("dirty_ring.c", "atomic_load(&ring->harvested) < head;", "true;"),
+    "ring-lost-with-its-thread": ("thread.c", "	dirty_ring_spill(t);\n", ""),
+    "ring-full-loses": ("dirty_ring.c", "geometry_size(&t->s2->pt.geo, 1) && ring_put(&t->ring, gpa))\n		return;",
+                        "geometry_size(&t->s2->pt.geo, 1)) {\n		ring_put(&t->ring, gpa);\n		return;\n	}"),
+    # shadows
+    "shadow-is-not-rechecked": ("shadow_fault.c", "	if (atomic_load(&set->seq) == seq)\n", "	if (seq + 1)\n"),
+    "shadow-is-sampled-late": ("shadow_fault.c", "	/* Best effort: most faults need fewer tables, or none. */\n",
+                               "	seq = atomic_load(&set->seq);\n"),
+    "follow-is-not-counted": ("shadow_change.c", "			if (!c.set)\n				atomic_fetch_add(&set->seq, 1);\n", ""),
+    "forget-is-not-counted": ("shadow_change.c", "		atomic_fetch_add(&c->set->seq, 1);\n		more = ctx->made",
+                              "		more = ctx->made"),
+    "follow-says-nothing": ("shadow_change.c", "			say(&c);\n			if (!more) {", "			if (!more) {"),
+    "follow-says-it-late": ("shadow_change.c", "			say(&c);\n			if (!more) {", "			if (!more) {",
+                            "		brlock_write_unlock(&s2->lock);\n	} while (more);\n}\n\n/* Unlinks",
+                            "		brlock_write_unlock(&s2->lock);\n		if (set)\n			say(&c);\n	} while (more);\n}\n\n"
+                            "/* Unlinks"),
+    "follow-leaves-w": ("shadow_change.c", "		if (!(had & ~may))\n", "		if (1)\n"),
+    "forget-does-not-wait": ("shadow_change.c", "	if (c->generation)\n		tlb_wait_tag(&c->set",
+                             "	if (0)\n		tlb_wait_tag(&c->set"),
+    "empty-without-grace-period": ("shadow_change.c", "		if (trees)\n			rcu_synchronize();\n", ""),
+    "range-does-not-look-for-shadows": ("range.c", "		shadow_follow(t, start, end);", "		(void)0;"),
 }
 
+# Where a mutant is looked for first, with two preemptions and a stale load: a format, the beginning of a scenario.
+HINTS = {
+    "publish-relaxed": ("ept4", "read, read"),
+    "load-relaxed": ("ept4", "read, read"),
+    "bit-before-write": ("ept4", "write, harvest"),
+    "no-bit": ("ept4", "write, harvest"),
+    "harvest-without-flush": ("ept4", "write, harvest"),
+    "harvest-keeps-w": ("ept4", "write twice, harvest"),
+    "mark-does-nothing": ("ept4", "device, harvest"),
+    "unmap-does-not-wait": ("ept4", "read, unmap"),
+    "protect-without-flush": ("ept4", "write, protect"),
+    "protected-already-is-not-flushed": ("ept4", "write, protect, protect"),
+    "frozen-already-is-not-flushed": ("ept4", "read, unmap, unmap"),
+    "thaw-of-others": ("ept4", "unmap the table, twice"),
+    "no-grace-period": ("ept4", "read, unmap the table"),
+    "collapse-without-grace-period": ("ept4", "collapse, "),
+    "fault-maps-over-frozen": ("ept4", "read, unmap"),
+    "unmap-without-freezing": ("ept4", "read, unmap the table"),
+    "exchange-without-compare": ("ept4", "write, protect"),
+    "comes-back-after-unmap": ("ept4", "collapse, remove the slot"),
+    "break-is-not-undone": ("arm64, frozen", "split, unmap"),
+    "broken-comes-back-with-w": ("arm64, frozen", "start, split and write"),
+    "fault-keeps-what-it-flushed": ("arm64, in place", "split, unmap"),
+    "publish-relaxed-32": ("sv32x4", "read, read"),
+    "load-relaxed-32": ("sv32x4", "read, read"),
+    "age-without-flush": ("ept4", "age, read"),
+    "received-before-it-is-filled": ("ept4", "missing: read, receive"),
+    "fill-without-bucket": ("ept4", "missing: receive, receive"),
+    "fill-marked-too-early": ("ept4", "missing: receive, harvest"),
+    "asked-for-by-everybody": ("ept4", "missing: read, write"),
+    "marked-while-faults-map": ("ept4", "missing: read, receive, mark again"),
+    "marked-and-mapped": ("ept4", "missing: read, mark again"),
+    "waits-for-what-has-come": ("ept4", "missing: read, receive"),
+    "waits-for-a-slot-that-goes": ("ept4", "missing: read, remove"),
+    "ring-head-first": ("ept4", "ring: write, harvest"),
+    "ring-head-relaxed": ("ept4", "ring: write, harvest"),
+    "ring-freed-before-it-is-protected": ("ept4", "ring of one: write both"),
+    "ring-reset-without-flush": ("ept4", "ring: write, harvest"),
+    "ring-again-after-harvest": ("ept4", "ring: device twice"),
+    "ring-lost-with-its-thread": ("ept4", "ring: write and leave"),
+    "ring-full-loses": ("ept4", "ring of one: write both"),
+    "shadow-is-not-rechecked": ("ept4", "nested: read, unmap"),
+    "shadow-is-sampled-late": ("ept4", "nested: read, unmap"),
+    "follow-is-not-counted": ("ept4", "nested: read, unmap"),
+    "forget-is-not-counted": ("ept4", "nested: write, guest"),
+    "follow-says-nothing": ("ept4", "nested: hold, unmap"),
+    "follow-says-it-late": ("ept4", "nested: hold, unmap, unmap"),
+    "follow-leaves-w": ("ept4", "nested: write, "),
+    "forget-does-not-wait": ("ept4", "nested: hold, guest"),
+    "empty-without-grace-period": ("ept4", "nested: write, drop"),
+    "range-does-not-look-for-shadows": ("ept4", "nested: hold, unmap"),
+}
 
-def build(source, changed):
-    """The exploration with what `changed` (a file of mmu/) goes into compiled anew from `source`."""
-    flags = "-std=gnu17 -O1 -w -D_GNU_SOURCE -pthread".split()
+# Found by unit tests that have delays compiled in, or by none of the scenarios: these are tried next.
+UNIT = ["test_mmu_range", "test_mmu_missing", "test_mmu_shadow_ops", "test_mmu_stress", "test_mmu_shadow_stress"]
+
+
+def build(source, changed, formats):
+    """The exploration with what `changed` (a file of mmu/) goes into compiled anew from `source`; formats: None, or
+    those of whose files alone matter."""
+    flags = "-std=gnu17 -O0 -w -D_GNU_SOURCE -pthread".split()
     objects = []
     for folder, _, files in os.walk(BUILD):
         for name in sorted(files):
@@ -73,57 +205,135 @@ def build(source, changed):
             unit = os.path.relpath(path, BUILD)[:-2]
             with open(path[:-2] + ".d") as f:
                 needs = f.read().split()
-            if "mmu/" + changed in needs:
+            if "mmu/" + changed in needs and unit not in ("stage2_npt", *(f"stage2_{n}" for n in formats)):
                 path = os.path.join(source, unit.replace("/", "_") + ".o")
                 subprocess.run(["gcc", *flags, f"-I{source}", "-I.", "-include", "tests/explore/instrument.h", "-c",
                                 "-o", path, os.path.join(source, "mmu", unit + ".c")], check=True, cwd=TOP)
             objects.append(path)
     program = os.path.join(source, "explore")
-    subprocess.run(["gcc", *flags, f"-I{source}", "-I.", "-o", program, "tests/explore/explore.c",
-                    "tests/explore/scenarios.c", *objects], check=True, cwd=TOP)
+    subprocess.run(["gcc", *flags, f"-I{source}", "-I.", "-o", program,
+                    *sorted(glob.glob(os.path.join(TOP, "tests", "explore", "*.c"))), *objects], check=True, cwd=TOP)
     return program
 
 
-def try_mutant(name, file, *texts):
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        shutil.copytree(os.path.join(TOP, "mmu"), os.path.join(folder, "mmu"))
-        path = os.path.join(folder, "mmu", file)
-        with open(path) as f:
-            text = f.read()
-        for old, new in zip(texts[0::2], texts[1::2]):
-            # The text may have moved, but is there once; what a mutant moves may be there twice for a moment.
-            if old not in text:
-                return f"FAILED {name}: mmu/{file} has changed, the mutant must, too"
-            at = text.rfind(old) if new == "" else text.find(old)
-            text = text[:at] + new + text[at + len(old):]
-        with open(path, "w") as f:
-            f.write(text)
-        program = build(folder, file)
-        # The bounds of make test find most; the larger ones follow.
-        for bounds in ("-p 1 -s 1", "-p 2 -s 0", "-p 2 -s 1"):
-            done = subprocess.run([program, *bounds.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                  errors="replace", timeout=600)
-            if done.returncode:
-                break
-    if done.returncode == 0:
-        return f"FAILED {name}: survives"
+def explored(program, *options):
+    """What it says of the first failure, or None."""
+    done = subprocess.run([program, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          errors="replace", timeout=1800)
+    if not done.returncode:
+        return None
     why = [line for line in done.stderr.splitlines() if line.startswith("failed ")]
     where = done.stdout.strip().replace("FAILED ", "") or f"signal {-done.returncode}"
-    return f"{name}: found with {bounds} in {where}" + (f" ({why[0][7:]})" if why else "")
+    return where + (f" ({why[0][7:]})" if why else "")
+
+
+def unit_tests(source):
+    flags = "-std=gnu17 -O0 -w -D_GNU_SOURCE -pthread".split()
+    units = [p for pattern in ("*.c", "format/*.c", "guest/*.c")
+             for p in sorted(glob.glob(os.path.join(source, "mmu", pattern)))]
+    subprocess.run(["gcc", *flags, f"-I{source}", "-c", *units], check=True, cwd=source)
+    libs = subprocess.run(["pkg-config", "--libs", "liburcu-memb"], check=True, stdout=subprocess.PIPE, text=True)
+    for test in UNIT:
+        program = os.path.join(source, test)
+        subprocess.run(["gcc", *flags, f"-I{source}", "-I.", "-o", program, f"tests/unit/{test}.c",
+                        *glob.glob(os.path.join(source, "*.o")), *libs.stdout.split()], check=True, cwd=TOP)
+        try:
+            done = subprocess.run([program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+        except subprocess.TimeoutExpired:
+            return f"{test}: does not end"
+        if done.returncode:
+            return test
+    return None
+
+
+def plant(folder, file, texts):
+    """False: the texts are not there."""
+    path = os.path.join(folder, file)
+    with open(path) as f:
+        text = f.read()
+    for old, new in zip(texts[0::2], texts[1::2]):
+        # The text may have moved, but is there once; what a mutant moves may be there twice for a moment.
+        if old not in text:
+            return False
+        at = text.rfind(old) if new == "" else text.find(old)
+        text = text[:at] + new + text[at + len(old):]
+    with open(path, "w") as f:
+        f.write(text)
+    return True
+
+
+def try_mutant(hint, file, texts):
+    """How it was found: {"found", "bounds"}; {}: it survives; None: its texts are not there."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        shutil.copytree(os.path.join(TOP, "mmu"), os.path.join(folder, "mmu"))
+        if not plant(os.path.join(folder, "mmu"), file, texts):
+            return None
+        if hint:
+            others = {"ept4": ("arm", "riscv"), "sv32x4": ("ept", "arm")}.get(hint[0], ("ept", "riscv"))
+            program = build(folder, file, others)
+            for bounds in ("-p 1 -s 1", "-p 2 -s 1"):
+                if found := explored(program, *bounds.split(), "-f", *hint):
+                    return {"found": found, "bounds": bounds}
+        program = build(folder, file, ())
+        # The bounds of make test find most; the larger ones follow.
+        for bounds in ("-p 1 -s 1", "-p 2 -s 0", "-p 2 -s 1"):
+            if found := explored(program, *bounds.split()):
+                return {"found": found, "bounds": bounds}
+        found = unit_tests(folder)
+        return {"found": found, "bounds": "unit tests"} if found else {}
+
+
+def fingerprint(mutant):
+    """Of all that a verdict depends on."""
+    digest = hashlib.sha256(repr(mutant).encode())
+    for pattern in ("mmu/**/*.[ch]", "tests/explore/*.[ch]"):
+        for path in sorted(glob.glob(os.path.join(TOP, pattern), recursive=True)):
+            with open(path, "rb") as f:
+                digest.update(f.read())
+    return digest.hexdigest()
+
+
+def texts_only():
+    bad = 0
+    for name, (file, *texts) in MUTANTS.items():
+        with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+            shutil.copytree(os.path.join(TOP, "mmu"), os.path.join(folder, "mmu"))
+            if not plant(os.path.join(folder, "mmu"), file, texts):
+                print(f"{name}: mmu/{file} has changed, the mutant must, too")
+                bad += 1
+    return bad
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", action="store_true", help="also those that were found")
+    parser.add_argument("--texts", action="store_true")
     parser.add_argument("name", nargs="*")
     args = parser.parse_args()
-    bad = 0
-    for name, mutant in MUTANTS.items():
-        if args.name and name not in args.name:
-            continue
-        verdict = try_mutant(name, *mutant)
-        bad += verdict.startswith("FAILED")
-        print(verdict, flush=True)
-    print(f"{len(MUTANTS)} mutants, {bad} not found")
+    if args.texts:
+        sys.exit(texts_only() != 0)
+    store = os.path.join(BUILD, "mutants.json")
+    known = {}
+    if os.path.exists(store):
+        with open(store) as f:
+            known = json.load(f)
+    bad, start = 0, time.monotonic()
+    names = args.name or list(MUTANTS)
+    for name in names:
+        file, *texts = MUTANTS[name]
+        last, now = known.get(name), fingerprint(MUTANTS[name])
+        if not (last and last["of"] == now and not args.again):
+            verdict = try_mutant(HINTS.get(name), file, texts)
+            if not verdict:
+                bad += 1
+                why = "survives" if verdict == {} else f"mmu/{file} has changed, the mutant must, too"
+                print(f"FAILED {name}: {why}", flush=True)
+                continue
+            last = known[name] = {**verdict, "of": now}
+            with open(store, "w") as f:
+                json.dump(known, f, indent=1)
+        print(f"{name:36} {last['bounds']:10} {last['found']}", flush=True)
+    print(f"{len(names)} mutants, {bad} not found; {time.monotonic() - start:.0f} s")
     sys.exit(bad != 0)
 
 

@@ -142,6 +142,7 @@ void nested_setup(void)
 	for (unsigned i = 0; i < guest_tables; i++)
 		s2_fault(main_thread, guest_table[i], S2_R, &x);
 	explore_watch(&shadows->seq, sizeof(shadows->seq));
+	explore_watch(&s2->tlb.mutex, 1);
 	if (comes_and_goes())
 		return;
 	if (s2_context_get(&context, main_thread, shadows, &root, NULL))
@@ -219,7 +220,7 @@ void nested_finish(void)
 
 /* ---- what threads do ---- */
 
-static void access_nested(struct s2_context *ctx, bool write)
+static void access_nested(struct s2_context *ctx, bool write, bool hold)
 {
 	uint32_t access = write ? S2_W : S2_R;
 	struct s2_registers regs;
@@ -258,6 +259,10 @@ static void access_nested(struct s2_context *ctx, bool write)
 			     (unsigned)page);
 	taken = take(format->base, (unsigned)page);
 	s2_context_registers(ctx, &regs);
+	if (hold) {
+		explore_point("holds");
+		acknowledge_others();
+	}
 	use(&taken, &regs, write);
 	acknowledge();
 }
@@ -265,22 +270,30 @@ static void access_nested(struct s2_context *ctx, bool write)
 void nested_reads(void *arg)
 {
 	(void)arg;
-	access_nested(context, false);
+	access_nested(context, false, false);
+	processor_ends();
+}
+
+/* Other invalidations than of nested translations leave it what it has. */
+void nested_holds(void *arg)
+{
+	(void)arg;
+	access_nested(context, false, true);
 	processor_ends();
 }
 
 void nested_writes(void *arg)
 {
 	(void)arg;
-	access_nested(context, true);
+	access_nested(context, true, false);
 	processor_ends();
 }
 
 void nested_writes_twice(void *arg)
 {
 	(void)arg;
-	access_nested(context, true);
-	access_nested(context, true);
+	access_nested(context, true, false);
+	access_nested(context, true, false);
 	processor_ends();
 }
 
@@ -348,7 +361,7 @@ static void visit(const struct s2_guest_root *which)
 	}
 	if (err)
 		explore_fail("context: %d", err);
-	access_nested(ctx, true);
+	access_nested(ctx, true, false);
 	s2_context_put(ctx);
 	processor_ends();
 }

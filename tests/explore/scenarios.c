@@ -155,6 +155,9 @@ static const struct scenario scenarios[] = {
 	{"nested: read, remove the slot", SMALL | NESTED, {nested_reads, removes}},
 	{"nested: unmap, guest remaps", SMALL | NESTED, {unmaps, guest_remaps}},
 	{"nested: drop, unmap", SMALL | NESTED, {drops_context, unmaps}},
+	{"nested: hold, unmap", SMALL | NESTED, {nested_holds, unmaps}},
+	{"nested: hold, guest remaps", SMALL | NESTED, {nested_holds, guest_remaps}},
+	{"nested: hold, unmap, unmap", SMALL | NESTED, {nested_holds, unmaps, unmaps}},
 	{"nested: come and go", SMALL | NESTED, {visits, visits_other}},
 	{"nested: come and go, unmap", SMALL | NESTED, {visits, unmaps}},
 };
@@ -203,6 +206,7 @@ static bool is_processor(thread_fn *what)
 						nested_reads,
 						nested_writes,
 						nested_writes_twice,
+						nested_holds,
 						visits,
 						visits_other};
 

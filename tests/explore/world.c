@@ -13,8 +13,8 @@ bool seen_used[PAGES];
 unsigned begun[OPERATIONS][PAGES], done[OPERATIONS][PAGES];
 
 static struct s2_tlb_client client[EXPLORE_THREADS];
-static uint64_t pending[EXPLORE_THREADS]; /* generation to acknowledge */
-static bool is_client[EXPLORE_THREADS];
+static uint64_t pending[EXPLORE_THREADS];			 /* generation to acknowledge */
+static bool is_client[EXPLORE_THREADS], tagged[EXPLORE_THREADS]; /* of nested ones */
 
 /* ---- memory of tables ---- */
 
@@ -71,8 +71,18 @@ void acknowledge(void)
 		uint64_t generation = pending[i];
 
 		pending[i] = 0;
+		tagged[i] = false;
 		s2_tlb_ack(&client[i], generation);
 	}
+}
+
+void acknowledge_others(void)
+{
+	unsigned i = explore_self();
+
+	explore_sync(&pending[i], false);
+	if (!tagged[i])
+		acknowledge();
 }
 
 static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
@@ -88,6 +98,7 @@ static void invalidate_tag(void *opaque, uint32_t tag, uint64_t start, uint64_t 
 			   uint64_t generation)
 {
 	(void)tag;
+	tagged[(uintptr_t)opaque] = true;
 	invalidate(opaque, start, end, generation);
 }
 
@@ -263,6 +274,7 @@ void world_setup(bool (*processor)(thread_fn *what))
 	memset(begun, 0, sizeof(begun));
 	memset(done, 0, sizeof(done));
 	memset(pending, 0, sizeof(pending));
+	memset(tagged, 0, sizeof(tagged));
 	memset(seen_used, 0, sizeof(seen_used));
 	ages_running = busy = 0;
 	tracking = removing = ageing = false;
