@@ -20,7 +20,7 @@ struct migrate_config {
 	char *name, *to;
 	char *downtime, *timeout, *postcopy_after, *recover, *spool;
 	uint64_t bandwidth;
-	bool json, postcopy, insecure;
+	bool json, postcopy, insecure, verify;
 	struct tls_config tls;
 	uint32_t on_timeout;
 };
@@ -209,6 +209,8 @@ static json_t *arguments(const struct migrate_config *config)
 				    json_integer(parse_time(config->postcopy_after)));
 	if (config->bandwidth)
 		json_object_set_new(args, "bandwidth", json_integer((json_int_t)config->bandwidth));
+	if (config->verify)
+		json_object_set_new(args, "verify", json_true());
 	add_path(args, "tls-certs", config->tls.certs);
 	add_path(args, "tls-psk", config->tls.psk);
 	if (config->tls.name)
@@ -342,6 +344,9 @@ static const struct config_field fields[] = {
 	      .help = "file for the pages that the guest lacks there when its link stays dead"),
 	FIELD("bandwidth", CONFIG_SIZE, bandwidth, .min = 4096, .max = 1ull << 46,
 	      .help = "bytes per second that may be sent; a plain number is MiB"),
+	FIELD("verify", CONFIG_BOOL, verify,
+	      .help = "the destination checks every page and the devices' state against digests "
+		      "made here"),
 	TLS_CONFIG_FIELDS(FIELD),
 	FIELD("insecure", CONFIG_BOOL, insecure,
 	      .help = "do not warn of a connection without protection"),
@@ -358,6 +363,7 @@ static const struct option options[] = {
 	OPTION("postcopy-after", 0, "N|TIME", "postcopy-after"),
 	OPTION("spool", 0, "FILE", "spool", .completion = COMPLETE_FILES),
 	OPTION("recover-timeout", 0, "TIME", "recover-timeout"),
+	OPTION("verify", 0, NULL, "verify"),
 	OPTION("json", 'j', NULL, "json"),
 	TLS_OPTIONS,
 	OPTION("insecure", 0, NULL, "insecure"),

@@ -82,6 +82,50 @@ static void take_page(struct arrival *a, uint64_t page, uint64_t place, const ui
 	*known = round + 1;
 }
 
+/* ---- what they must be ---- */
+
+static int on_digests(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
+{
+	struct stream_digests digests;
+	int ret = stream_digests_read(f, &a->memory, &digests, err);
+
+	if (ret)
+		return ret;
+	if (digests.kind == STREAM_DIGEST_STATE) {
+		a->state_digest = stream_digest(&digests, 0);
+		a->state_said = true;
+		return 0;
+	}
+	if (digests.kind != STREAM_DIGEST_PAGES || f->channel > 1)
+		return stream_fail(err, f, -EPROTO, "it may not come here");
+	a->digests[f->channel].count = digests.count;
+	for (uint32_t i = 0; i < digests.count; i++)
+		a->digests[f->channel].value[i] = stream_digest(&digests, i);
+	return 0;
+}
+
+/* Before anything of the frame is used. The runs are read from a copy of `pages`. */
+static int check_digests(struct arrival *a, const struct stream_frame *f, struct stream_pages pages,
+			 struct stream_error *err)
+{
+	struct arrival_digests *d = &a->digests[f->channel > 1 ? 0 : f->channel];
+	struct stream_pages_run run;
+	uint32_t at = 0;
+
+	if (f->channel > 1 || d->count != pages.contents)
+		return stream_fail(err, f, -EPROTO, "it was not said what its pages must be");
+	d->count = 0;
+	while (stream_pages_next(&pages, &run)) {
+		for (uint32_t i = 0; run.data && i < run.count; i++, at++)
+			if (stream_digest_of(run.data + (size_t)i * STREAM_PAGE, STREAM_PAGE) !=
+			    d->value[at])
+				return stream_fail(err, f, -EBADMSG,
+						   "page 0x%" PRIx64 " is not what was sent",
+						   run.first + i);
+	}
+	return 0;
+}
+
 static int on_pages(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
 {
 	struct stream_pages pages;
@@ -91,6 +135,10 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 
 	if (!ret)
 		ret = stream_pages_read(f, &a->memory, &pages, err);
+	if (ret)
+		return ret;
+	if (a->verify)
+		ret = check_digests(a, f, pages, err);
 	if (ret)
 		return ret;
 	if (a->split && !a->live)
@@ -226,6 +274,10 @@ static int on_device(struct arrival *a, const struct stream_frame *f, struct str
 	if (a->state.whole)
 		stream_blob_free(&a->state);
 	ret = stream_blob_take(&a->state, f, ARRIVE_STATE_MAX, err);
+	if (ret > 0 && a->verify &&
+	    (!a->state_said ||
+	     stream_digest_of(a->state.bytes.data, a->state.bytes.len) != a->state_digest))
+		return stream_fail(err, f, -EBADMSG, "the device state is not what was sent");
 	return ret > 0 ? 0 : ret;
 }
 
@@ -258,6 +310,10 @@ int arrival_take(struct arrival *a, const struct stream_frame *f, struct stream_
 		if (a->step != ARRIVE_PAGES)
 			break;
 		return on_pages(a, f, err);
+	case STREAM_DIGESTS:
+		if (a->step != ARRIVE_PAGES || !a->verify)
+			break;
+		return on_digests(a, f, err);
 	case STREAM_RECEIVED:
 		if (a->step != ARRIVE_PAGES)
 			break;

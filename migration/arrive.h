@@ -21,11 +21,19 @@ struct arrival {
 	struct stream_blob image, state; /* state.whole: all of it is here */
 	/* By place in memory: the round of the newest contents + 1; 0: never came. */
 	uint32_t *rounds;
-	uint64_t received;	 /* pages that are here */
-	bool postcopy;		 /* the guest may run before all are: agreed with the source */
-	bool split;		 /* RECEIVED has said which ones it will lack */
-	bool missed;		 /* some: the sink knows of them */
-	bool live;		 /* it runs: what comes is brought, and only what is missing */
+	uint64_t received; /* pages that are here */
+	bool postcopy;	   /* the guest may run before all are: agreed with the source */
+	bool split;	   /* RECEIVED has said which ones it will lack */
+	bool missed;	   /* some: the sink knows of them */
+	bool live;	   /* it runs: what comes is brought, and only what is missing */
+	/* Pages and state must be what DIGESTS say of them: agreed with the source. */
+	bool verify;
+	struct arrival_digests {
+		uint32_t count;
+		uint64_t value[STREAM_PAGES_MAX];
+	} digests[2]; /* of the frame that follows on channel 0 and 1 */
+	bool state_said;
+	uint64_t state_digest;
 	uint64_t contents, zero; /* pages that came, with repetitions */
 	struct arrival_channel {
 		uint32_t round;	   /* the newest seen */

@@ -49,7 +49,7 @@ int destination_greet(struct destination *d, struct link *link, const struct str
 
 	stream_hello_init(&mine);
 	mine.role = STREAM_DESTINATION;
-	mine.offers = STREAM_CAN_RECONNECT;
+	mine.offers = STREAM_CAN_RECONNECT | STREAM_CAN_VERIFY;
 	if (d->arrival.sink->miss)
 		mine.offers |= STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
 	mine.again = theirs->again;
@@ -171,6 +171,7 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 	ret = destination_greet(d, d->link, &d->hello, &d->agreement, err);
 	d->link->bell_fd = d->bells;
 	d->arrival.postcopy = !ret && (d->agreement.can & STREAM_CAN_POSTCOPY);
+	d->arrival.verify = !ret && (d->hello.needs & STREAM_CAN_VERIFY);
 	d->takes_lanes = d->arrival.postcopy && (d->agreement.can & STREAM_CAN_LANES);
 	if (!ret)
 		ret = take_frames(d, true, err);

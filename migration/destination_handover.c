@@ -148,6 +148,7 @@ static void on_frame(struct destination *d, const struct stream_frame *frame)
 	case STREAM_FAILURE: destination_step(d, EVENT_FAILURE); break;
 	case STREAM_END: destination_step(d, EVENT_END); break;
 	case STREAM_ROUND:
+	case STREAM_DIGESTS:
 	case STREAM_PAGES: destination_on_page(d, frame); break;
 	case STREAM_STATISTICS: break;
 	default: destination_lose(d); /* nothing else is said now */

@@ -86,7 +86,8 @@ int destination_lane_listen(struct destination *d)
 	if (!d->lane)
 		return 0;
 	while (d->lane && (ret = link_receive(d->lane, 0, &frame, &err)) > 0) {
-		if (frame.type == STREAM_PAGES && frame.channel == d->lane->w.channel &&
+		if ((frame.type == STREAM_PAGES || frame.type == STREAM_DIGESTS) &&
+		    frame.channel == d->lane->w.channel &&
 		    (d->state == DEST_NEEDS || d->state == DEST_RUNS))
 			destination_on_page(d, &frame);
 		else if (frame.type != STREAM_STATISTICS)

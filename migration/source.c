@@ -32,6 +32,7 @@ int source_init(struct source *s)
 	stream_hello_init(&s->hello);
 	s->hello.role = STREAM_SOURCE;
 	s->hello.offers = STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
+	s->hello.needs = s->params.verify ? STREAM_CAN_VERIFY : 0;
 	strncpy(s->hello.arch, s->m->arch, sizeof(s->hello.arch) - 1);
 	strncpy(s->hello.ferry, s->m->ferry, sizeof(s->hello.ferry) - 1);
 	if (getrandom(s->hello.session, sizeof(s->hello.session), 0) != sizeof(s->hello.session))
@@ -67,6 +68,7 @@ static int give_away(struct source *s, struct stream_error *err)
 	s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
 	if (!s->batch)
 		return stream_fail(err, NULL, -ENOMEM, "no memory");
+	stream_batch_verify(s->batch, s->params.verify);
 	ret = source_copy(s, err);
 	if (!ret)
 		ret = source_wait_ready(s, err);

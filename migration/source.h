@@ -21,6 +21,7 @@ struct migration_params {
 	/* Post-copy after so many rounds, or ns; 0: never. */
 	uint32_t postcopy_rounds;
 	uint64_t postcopy_time;
+	bool verify; /* every page and the state are checked there against what they were here */
 	/* Pages are here that the guest there lacks, and the link is dead for so long (ns, 0: for
 	 * ever): source.spool is called. */
 	uint64_t recover;

@@ -60,6 +60,8 @@ static void serve(struct source *s, struct link *link)
 	struct stream_error err;
 	int ret = batch ? 0 : -ENOMEM;
 
+	if (batch)
+		stream_batch_verify(batch, s->params.verify);
 	while (ret >= 0) {
 		ret = link_receive(link, TURN_MS, &frame, &err);
 		if (ret > 0 && frame.type == STREAM_REQUEST && s->serving)

@@ -274,6 +274,7 @@ static int begin(struct source *s)
 		s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
 	if (!s->batch)
 		return -ENOMEM;
+	stream_batch_verify(s->batch, s->params.verify);
 	link_bound(s->link);
 	source_lane_begin(s);
 	s->link->bell_fd = s->lane.started ? s->lane.bell_fd : -1;

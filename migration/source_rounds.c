@@ -272,8 +272,14 @@ static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct s
 		ret = s->m->ops->state(s->m->opaque, &state, err);
 	s->state_size = state.len;
 	if (!ret) {
-		ret = stream_blob_write(&s->link->w, STREAM_DEVICE, s->round, "machine", state.data,
-					state.len);
+		const uint64_t digest = stream_digest_of(state.data, state.len);
+
+		if (s->params.verify)
+			ret = stream_digests_write_of(&s->link->w, STREAM_DIGEST_STATE, 0, &digest,
+						      1);
+		if (!ret)
+			ret = stream_blob_write(&s->link->w, STREAM_DEVICE, s->round, "machine",
+						state.data, state.len);
 		if (ret && !source_listen(s, err))
 			stream_fail(err, NULL, ret, "%s", strerror(-ret));
 	}

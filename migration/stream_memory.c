@@ -1,3 +1,6 @@
+
+#include <lzma.h>
+
 #include "migration/stream_memory.h"
 
 #include <errno.h>
@@ -164,8 +167,19 @@ uint64_t stream_digest(const struct stream_digests *d, uint32_t i)
 	return get_le(d->values + (size_t)i * 8, 8);
 }
 
+uint64_t stream_digest_of(const void *data, size_t len)
+{
+	return lzma_crc64(data, len, 0);
+}
+
 int stream_digests_write(struct stream_writer *w, uint64_t first, const uint64_t *values,
 			 uint32_t count)
+{
+	return stream_digests_write_of(w, STREAM_DIGEST_CRC32C, first, values, count);
+}
+
+int stream_digests_write_of(struct stream_writer *w, enum stream_digest_kind kind, uint64_t first,
+			    const uint64_t *values, uint32_t count)
 {
 	uint8_t buf[16 + STREAM_DIGESTS_MAX * 8];
 
@@ -173,7 +187,7 @@ int stream_digests_write(struct stream_writer *w, uint64_t first, const uint64_t
 		return -EINVAL;
 	put_le(buf, first, 8);
 	put_le(buf + 8, count, 4);
-	put_le(buf + 12, STREAM_DIGEST_CRC32C, 4);
+	put_le(buf + 12, kind, 4);
 	for (uint32_t i = 0; i < count; i++)
 		put_le(buf + 16 + (size_t)i * 8, values[i], 8);
 	return stream_write_bytes(w, STREAM_DIGESTS, 0, buf, 16 + (size_t)count * 8);
@@ -188,9 +202,13 @@ int stream_digests_read(const struct stream_frame *f, const struct stream_memory
 	if (!span_get(&in, 8, &first) || !span_get(&in, 4, &count) || !span_get(&in, 4, &kind) ||
 	    count > STREAM_DIGESTS_MAX || in.left != count * 8)
 		return stream_fail(err, f, -EBADMSG, "the count and the length disagree");
-	if (kind != STREAM_DIGEST_CRC32C)
+	if (kind < STREAM_DIGEST_CRC32C || kind > STREAM_DIGEST_STATE)
 		return stream_fail(err, f, -ENOTSUP,
 				   "digests of kind %" PRIu64 " are not known here", kind);
 	*d = (struct stream_digests){first, (uint32_t)count, (uint32_t)kind, in.p};
+	if (kind == STREAM_DIGEST_STATE || kind == STREAM_DIGEST_PAGES)
+		return count && count <= (kind == STREAM_DIGEST_STATE ? 1 : STREAM_PAGES_MAX)
+			       ? 0
+			       : stream_fail(err, f, -EBADMSG, "%" PRIu64 " digests", count);
 	return check_pages(f, m, first, count, err);
 }

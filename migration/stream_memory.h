@@ -72,6 +72,8 @@ int stream_batch_round(struct stream_batch *b, uint32_t round);
 int stream_batch_add(struct stream_batch *b, uint64_t page, const void *data, bool live);
 /* Adds pages that are known to be zero. */
 int stream_batch_add_zero(struct stream_batch *b, uint64_t first, uint32_t count);
+/* Says before each frame what its pages must be (DIGESTS). */
+void stream_batch_verify(struct stream_batch *b, bool verify);
 int stream_batch_flush(struct stream_batch *b);
 bool stream_page_is_zero(const void *page);
 
@@ -102,7 +104,14 @@ int stream_received_read(const struct stream_frame *frame, const struct stream_m
 
 /* ---- DIGESTS: u64 first, u32 count, u32 kind, count * u64 ---- */
 
-enum { STREAM_DIGEST_CRC32C = 1 }; /* of the page */
+enum stream_digest_kind {
+	STREAM_DIGEST_CRC32C = 1, /* of each page from `first` on */
+	/* CRC-64 (ECMA-182, as xz has it) of the pages with contents of the PAGES frame that
+	 * follows on this connection, in its order; `first` is the first page of that. */
+	STREAM_DIGEST_PAGES = 2,
+	STREAM_DIGEST_STATE = 3, /* CRC-64 of the device state that follows; one */
+};
+uint64_t stream_digest_of(const void *data, size_t len); /* CRC-64 */
 struct stream_digests {
 	uint64_t first;
 	uint32_t count, kind;
@@ -111,6 +120,8 @@ struct stream_digests {
 uint64_t stream_digest(const struct stream_digests *digests, uint32_t i);
 int stream_digests_write(struct stream_writer *w, uint64_t first, const uint64_t *values,
 			 uint32_t count);
+int stream_digests_write_of(struct stream_writer *w, enum stream_digest_kind kind, uint64_t first,
+			    const uint64_t *values, uint32_t count);
 int stream_digests_read(const struct stream_frame *frame, const struct stream_memory *memory,
 			struct stream_digests *digests, struct stream_error *err);
 

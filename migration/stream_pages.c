@@ -84,6 +84,8 @@ struct stream_batch {
 	uint8_t head[HEAD + STREAM_RUNS_MAX * RUN];
 	struct iovec iov[1 + STREAM_PAGES_MAX]; /* head, then contents */
 	uint8_t *copies;			/* limit pages */
+	bool verify;
+	uint64_t digest[STREAM_PAGES_MAX]; /* of those with contents */
 };
 
 struct stream_batch *stream_batch_new(struct stream_writer *w, unsigned limit)
@@ -121,9 +123,15 @@ bool stream_page_is_zero(const void *page)
 	return true;
 }
 
+void stream_batch_verify(struct stream_batch *b, bool verify)
+{
+	b->verify = verify;
+}
+
 int stream_batch_flush(struct stream_batch *b)
 {
 	unsigned runs = b->runs, pieces = b->pieces;
+	int ret = 0;
 
 	if (!runs)
 		return 0;
@@ -137,8 +145,11 @@ int stream_batch_flush(struct stream_batch *b)
 		put_le(p + 12, b->run[i].data ? CONTENTS : ZERO, 4);
 	}
 	b->iov[0] = (struct iovec){b->head, HEAD + runs * RUN};
+	if (b->verify && b->contents)
+		ret = stream_digests_write_of(b->w, STREAM_DIGEST_PAGES, b->run[0].first, b->digest,
+					      b->contents);
 	b->runs = b->contents = b->pieces = 0;
-	return stream_write(b->w, STREAM_PAGES, b->round, b->iov, 1 + pieces);
+	return ret ? ret : stream_write(b->w, STREAM_PAGES, b->round, b->iov, 1 + pieces);
 }
 
 int stream_batch_round(struct stream_batch *b, uint32_t round)
@@ -177,6 +188,8 @@ static void add_piece(struct stream_batch *b, const uint8_t *data)
 		last->iov_len += STREAM_PAGE;
 	else
 		b->iov[++b->pieces] = (struct iovec){(void *)(uintptr_t)data, STREAM_PAGE};
+	if (b->verify)
+		b->digest[b->contents] = stream_digest_of(data, STREAM_PAGE);
 	b->contents++;
 }
 

@@ -34,6 +34,7 @@ const struct control_arg control_migrate_args[] = {
 	{.name = "postcopy-ms", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
 	{.name = "recover-ms", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
 	{.name = "spool", .type = CONTROL_STRING, .optional = true},
+	{.name = "verify", .type = CONTROL_BOOL, .optional = true},
 	{.name = "tls-certs", .type = CONTROL_STRING, .optional = true},
 	{.name = "tls-psk", .type = CONTROL_STRING, .optional = true},
 	{.name = "tls-name", .type = CONTROL_STRING, .optional = true},
@@ -88,6 +89,7 @@ COMMAND(control_migrate)
 		.postcopy_ms = number(args, "postcopy-ms", 0),
 		.recover_ms = number(args, "recover-ms", 0),
 		.spool = text(args, "spool"),
+		.verify = json_is_true(json_object_get(args, "verify")),
 		.tls = {.certs = tls_word(args, "tls-certs"),
 			.psk = tls_word(args, "tls-psk"),
 			.name = tls_word(args, "tls-name")}};

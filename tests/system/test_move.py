@@ -476,7 +476,8 @@ def test_tls(how):
             check(code == 22 and "missing" in err, f"{code} {err}")
             ticks(guest, 1)
             check("turned away" in there.stderr(), there.stderr())
-            lines = migrate(guest.env, "test", there.address, *options, "--postcopy-after", "100ms", "--bandwidth", "24M")
+            lines = migrate(guest.env, "test", there.address, *options, "--verify", "--postcopy-after", "100ms", "--bandwidth",
+                            "24M")
             check(lines[-1]["status"] == "moved", lines[-1])
             check(guest.wait(30) == 0, guest.tail())
             passes(there)

@@ -19,6 +19,7 @@
 
 #include "migration/address.h"
 #include "migration/bytes.h"
+#include "migration/crc32c.h"
 #include "migration/destination.h"
 #include "migration/source.h"
 #include "migration/stream_blob.h"
@@ -311,7 +312,8 @@ static const struct migration_sink_ops fake_sink_ops = {
 
 /* ---- the relay ---- */
 
-enum spoil { SPOIL_NOTHING, SPOIL_CUT, SPOIL_CUT_INSIDE, SPOIL_BYTE };
+/* The last: contents of pages, with checksums that are right: what no link does by itself. */
+enum spoil { SPOIL_NOTHING, SPOIL_CUT, SPOIL_CUT_INSIDE, SPOIL_BYTE, SPOIL_PAGE };
 struct relay {
 	const char *address;
 	enum spoil spoil;
@@ -324,8 +326,16 @@ struct relay {
 	bool one;	       /* connects only once */
 	pthread_t thread[8];
 	int fd[8][2];
+	atomic_uint bulk;
 	unsigned count;
 };
+
+static inline void relay_spoil_page(uint8_t *frame, size_t len)
+{
+	frame[len - 1] ^= 1;
+	put_le(frame + 24, crc32c(0, frame + STREAM_HEADER, len - STREAM_HEADER), 4);
+	put_le(frame + 28, crc32c(0, frame, 28), 4);
+}
 
 struct flow {
 	uint8_t buf[STREAM_HEADER + STREAM_PAYLOAD_MAX];
@@ -345,6 +355,14 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 		alive = f->buf[4] == STREAM_ALIVE;
 		number = atomic_fetch_add(&r->frames[direction], !alive);
 		atomic_fetch_add(&r->lane, !alive && f->buf[6]);
+		/* Of the frames that have contents of pages, or the state. */
+		if (r->spoil == SPOIL_PAGE && !direction) {
+			if ((f->buf[4] == STREAM_PAGES && whole > STREAM_PAGE) ||
+			    f->buf[4] == STREAM_DEVICE)
+				number = atomic_fetch_add(&r->bulk, 1);
+			else
+				number = UINT32_MAX;
+		}
 		this = r->spoil && direction == r->direction && !alive && number == r->frame &&
 		       !atomic_exchange(&r->spoiled, true);
 		if (this) {
@@ -354,7 +372,10 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 				(void)!send(to, f->buf, whole / 2, MSG_NOSIGNAL);
 				return false;
 			}
-			f->buf[whole / 2] ^= 1;
+			if (r->spoil == SPOIL_PAGE)
+				relay_spoil_page(f->buf, whole);
+			else
+				f->buf[whole / 2] ^= 1;
 		}
 		for (size_t at = 0; at < whole;) {
 			ssize_t n = send(to, f->buf + at, whole - at, MSG_NOSIGNAL);

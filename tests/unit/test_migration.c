@@ -8,6 +8,8 @@
 #include "migration_util.h"
 
 static char address[128];
+static bool verify;
+static char said[256]; /* by the destination, of its end */
 
 struct destination_thread {
 	pthread_t thread;
@@ -61,13 +63,14 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 		.wake_fd = wake[1], .arch = "x86_64", .ferry = "test", .patience = 500000000};
 	if (door_open(&dest.d.door, address, false, NULL, &err))
 		return "the door does not open";
-	source = (struct source){.m = &fake.m,
-				 /* With post-copy the first round is broken off. */
-				 .params = {.downtime = 300000000, .postcopy_time = postcopy},
-				 .dial = relay_dial,
-				 .opaque = relay,
-				 .wake_fd = wake[0],
-				 .retry_max = 20000000};
+	source = (struct source){
+		.m = &fake.m,
+		/* With post-copy the first round is broken off. */
+		.params = {.downtime = 300000000, .postcopy_time = postcopy, .verify = verify},
+		.dial = relay_dial,
+		.opaque = relay,
+		.wake_fd = wake[0],
+		.retry_max = 20000000};
 	relay->address = address;
 	pthread_create(&dest.thread, NULL, destination_main, &dest);
 	if (source_init(&source))
@@ -79,6 +82,7 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 	wait_for(&dest, wake[1]);
 	door_close(dest.d.door); /* and with it who was not let in yet */
 	relay_end(relay);
+	snprintf(said, sizeof(said), "%s", dest.code ? dest.err.text : "");
 	*moved = !ret;
 	if (sink.both)
 		wrong = "it was started there before it was given away";
@@ -165,11 +169,54 @@ static int all(bool postcopy, unsigned *cases, unsigned *moves)
 	return 0;
 }
 
+/* Contents that change between what was said of them and the wire: found in each frame, before the
+ * guest sees them; and not at all by those who don't look. */
+static int verified(bool postcopy)
+{
+	unsigned kept = 0, went = 0;
+	bool moved, spoiled = true;
+	struct relay relay;
+	const char *wrong = NULL;
+	char text[300];
+
+	verify = false;
+	/* Some are sent again. */
+	for (unsigned frame = 0; spoiled && !wrong && frame < 40; frame++) {
+		relay = (struct relay){.spoil = SPOIL_PAGE, .frame = frame};
+		wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
+		spoiled = relay.spoiled;
+		printf("not verified, frame %u: %s\n", frame, wrong ? wrong : text);
+	}
+	if (!wrong) {
+		puts("WRONG: what was changed was found without looking for it");
+		return 1;
+	}
+	spoiled = true;
+	verify = true;
+	for (unsigned frame = 0; spoiled && frame < (postcopy ? 12 : 40); frame++) {
+		relay = (struct relay){.spoil = SPOIL_PAGE, .frame = frame};
+		wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
+		spoiled = relay.spoiled;
+		printf("verified, frame %u: %s %s\n", frame, moved ? "moved" : "kept", said);
+		if (wrong || (!moved && !strstr(said, "not what was sent")) ||
+		    (spoiled && moved && !postcopy)) {
+			printf("WRONG: %s\n", wrong ? wrong : "not found");
+			return 1;
+		}
+		kept += !moved;
+		went += spoiled && moved;
+	}
+	verify = false;
+	return !kept || postcopy != !!went;
+}
+
 int main(void)
 {
 	unsigned cases = 0, moves = 0;
 
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-migration-%d", (int)getpid());
+	if (verified(false) || verified(true))
+		return 1;
 	for (int postcopy = 0; postcopy < 2; postcopy++)
 		if (all(postcopy, &cases, &moves))
 			return 1;
