@@ -162,6 +162,12 @@ static const uint8_t *source_page(void *opaque, uint64_t page)
 	return memory_page(&o->vm->memory, page);
 }
 
+/* Write-protection as it comes, for what an emulator is: it takes a fault for the first write to a
+ * page in every mode. Splitting before (S2_DIRTY_EAGER) saves half a microsecond for each 2 MiB
+ * that are written, once. Dirty bits save no fault, and each harvest looks at every leaf.
+ * Protecting piece by piece before each is copied (S2_DIRTY_MANUAL) takes a flush of all TLBs, and
+ * a wait for each vCPU, for each piece and not for each round; of a guest that rewrites 64 MiB it
+ * left 13,700 dirty pages a round, in pieces of 16 MiB, where this leaves 14,700. */
 static int source_track(void *opaque, bool on, struct stream_error *err)
 {
 	struct outgoing *o = opaque;
