@@ -317,10 +317,11 @@ uint64_t explore_load(const void *at, unsigned bytes, int order)
 	explore_point("load");
 	check_block(at);
 	value = peek(at, bytes);
-	/* What was there before the owner filled it, in an earlier life of the memory. */
+	/* What was there before the owner filled it, in an earlier life of the memory: in every
+	 * format a leaf that grants much and has been used. */
 	if (block >= 0 && !(my_view()->blocks >> block & 1) && stale < config->stale && choose(2)) {
 		stale++;
-		value = UINT64_C(0xa7a7a7a7a7a7a7a7) >> (64 - 8 * bytes);
+		value = UINT64_C(0xe7e7e7e7e7e7e7e7) >> (64 - 8 * bytes);
 		trace("loads garbage", at, value);
 		return value;
 	}
