@@ -264,10 +264,11 @@ static int put_plain(struct link *l, const struct iovec *iov, unsigned count)
 	size_t done = 0; /* of iov[at] */
 
 	while (at < count) {
-		size_t parts = 0;
+		size_t parts = 1;
 		ssize_t n;
 
-		for (unsigned i = at; i < count && parts < IOVS; i++)
+		part[0] = iov[at];
+		for (unsigned i = at + 1; i < count && parts < IOVS; i++)
 			part[parts++] = iov[i];
 		part[0].iov_base = (uint8_t *)part[0].iov_base + done;
 		part[0].iov_len -= done;

@@ -207,12 +207,14 @@ static int use_certificates(struct tls *tls, struct certificate_files *f, struct
 static int load_certificates(struct tls *tls, const char *folder, struct stream_error *err)
 {
 	struct certificate_files *f = calloc(1, sizeof(*f));
-	int ret = f ? take_certificates(tls, f, folder, err)
-		    : stream_fail(err, NULL, -ENOMEM, "no memory");
+	int ret;
 
+	if (!f)
+		return stream_fail(err, NULL, -ENOMEM, "no memory");
+	ret = take_certificates(tls, f, folder, err);
 	if (!ret)
 		ret = use_certificates(tls, f, err);
-	for (int i = 0; f && i < 4; i++)
+	for (int i = 0; i < 4; i++)
 		drop(&f->data[i]);
 	free(f);
 	return ret;
@@ -299,12 +301,14 @@ static int load_keys(struct tls *tls, const char *path, struct stream_error *err
 	gnutls_datum_t data = {NULL, 0}, first;
 	int ret = take_file(path, true, "psktool -u NAME -p FILE makes it", &data, err);
 
-	if (ret)
+	if (ret || !data.data)
 		return ret;
 	tls->key = calloc(TLS_KEYS_MAX, sizeof(*tls->key));
-	ret = tls->key ? parse_keys(tls, path, (char *)data.data, err)
-		       : stream_fail(err, NULL, -ENOMEM, "no memory");
+	if (tls->key)
+		ret = parse_keys(tls, path, (char *)data.data, err);
 	drop(&data);
+	if (!tls->key)
+		return stream_fail(err, NULL, -ENOMEM, "no memory");
 	if (ret)
 		return ret;
 	if (tls->side == TLS_SERVER) {
