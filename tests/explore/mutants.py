@@ -49,6 +49,10 @@ MUTANTS = {
                                          "		if (it.at.kind == ENTRY_FROZEN)\n"),
     "frozen-already-is-not-flushed": ("stage2_range.h", "				met = true; /* another's work",
                                       "				(void)0; /* another's work"),
+    # ageing
+    "age-without-flush": ("age.c", "	if (age.met && (flush", "	if (0 && (flush"),
+    "aged-already-is-not-flushed": ("stage2_age.h", "		if (it.at.kind == ENTRY_LEAF || it.at.kind == ENTRY_FROZEN) {",
+                                    "		if (used) {"),
     # frozen entries and the life of tables
     "thaw-of-others": ("stage2_range.h", "if (it.at.kind != ENTRY_FROZEN || format_frozen_owner(f, it.at.value) != t->owner)",
                        "if (it.at.kind != ENTRY_FROZEN)"),
