@@ -122,9 +122,11 @@ def _die_with_parent():
 class Process:
     """A programme on a terminal of its own (tty=True) or on pipes; a thread collects what it prints."""
 
+    Text = bytearray  # what keeps its output
+
     def __init__(self, command, terminal=True, env=None, cwd=None):
         self.command = command
-        self.text = bytearray()
+        self.text = self.Text()
         self.errors = bytearray()
         self.cursor = 0
         self.changed = threading.Condition()
