@@ -109,6 +109,7 @@ int vm_restore(const struct incoming_config *how, const struct vm_observer *obse
 		return ret;
 	}
 	incoming_init(in, how);
+	in->fresh = true;
 	in->arrival.begin = restore_begin;
 	in->arrival.finish = restore_finish;
 	sink.complete = nothing;

@@ -20,6 +20,7 @@ struct incoming {
 	struct loop_call call;
 	pthread_t thread;
 	bool started;
+	bool fresh; /* out of a file: what it lacks was never written to here, and is zero */
 	int wake_fd;
 	/* Pages that come after the start. */
 	struct s2_thread *s2; /* of the thread that brings them */

@@ -52,6 +52,9 @@ int incoming_miss(struct incoming *in, uint64_t first, uint64_t pages, const uin
 
 int64_t incoming_bring(struct incoming *in, uint64_t first, uint32_t count, const void *data)
 {
+	if (!data && in->fresh)
+		return memory_bring_untouched(&in->vm->memory, in->s2, first * STREAM_PAGE,
+					      (uint64_t)count * STREAM_PAGE);
 	return memory_bring(&in->vm->memory, in->s2, first * STREAM_PAGE, data,
 			    (uint64_t)count * STREAM_PAGE);
 }

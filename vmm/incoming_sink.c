@@ -47,7 +47,7 @@ static int sink_image(void *opaque, const char *name, const void *data, size_t l
 
 	if (strcmp(name, "boot") != 0 || in->arrival.image)
 		return stream_fail(err, NULL, -EPROTO, "a boot image %s is not expected", name);
-	ret = boot_adopt(&in->arrival.image, data, len, &why);
+	ret = boot_adopt(&in->arrival.image, data, len, !in->fresh, &why);
 	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
 }
 

@@ -85,6 +85,9 @@ int memory_missing_stop(struct guest_memory *mem);
  * brought; -EINVAL: not whole pages of RAM. */
 int64_t memory_bring(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, const void *data,
 		     uint64_t len);
+/* Zero pages that nobody has written to since memory was made: the host gives none for them. */
+int64_t memory_bring_untouched(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa,
+			       uint64_t len);
 /* Devices whose page is here by now look again. Main thread. */
 void memory_arrived(struct guest_memory *mem);
 

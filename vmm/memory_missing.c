@@ -131,6 +131,23 @@ static int fill(void *opaque, uint64_t gpa, uint64_t hpa, uint64_t bytes)
 	return 0;
 }
 
+static int leave(void *opaque, uint64_t gpa, uint64_t hpa, uint64_t bytes)
+{
+	(void)opaque;
+	(void)gpa;
+	(void)hpa;
+	(void)bytes;
+	return 0;
+}
+
+int64_t memory_bring_untouched(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa,
+			       uint64_t len)
+{
+	const uint64_t page = s2_level_size(mem->s2, 1);
+
+	return len % page ? -EINVAL : s2_receive(t, gpa, len / page, leave, NULL);
+}
+
 int64_t memory_bring(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, const void *data,
 		     uint64_t len)
 {

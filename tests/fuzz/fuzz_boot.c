@@ -97,7 +97,7 @@ static void image(const uint8_t *data, size_t len)
 	memcpy(bytes_at(&b, 0, 4096), data, head);
 	memcpy(b.data, "ferryimg\1\0\0\0", 12);
 	bytes_put(&b, data + head, len - head);
-	if (!boot_adopt(&img, b.data, b.len, &err))
+	if (!boot_adopt(&img, b.data, b.len, true, &err))
 		load(img);
 	boot_close(img);
 	bytes_free(&b);

@@ -65,7 +65,7 @@ static int adopt(const uint8_t *data, size_t len)
 	int ret;
 
 	err = (struct error){""};
-	ret = boot_adopt(&img, data, len, &err);
+	ret = boot_adopt(&img, data, len, true, &err);
 	boot_close(img);
 	return ret;
 }
@@ -112,7 +112,7 @@ int main(void)
 	sealed(img);
 	same_start(img, img);
 	boot_bytes(img, &data, &len);
-	CHECK(!boot_adopt(&twin, data, len, &err), "%s", err.text);
+	CHECK(!boot_adopt(&twin, data, len, true, &err), "%s", err.text);
 	if (twin) {
 		sealed(twin);
 		CHECK(!strcmp(boot_describe(img), boot_describe(twin)), "%s", boot_describe(twin));

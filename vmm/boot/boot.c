@@ -1,5 +1,6 @@
 #include "vmm/boot/boot.h"
 
+#include <stdio.h>
 #include <errno.h>
 #include <string.h>
 
@@ -67,7 +68,7 @@ int boot_open(struct boot_image **out, const struct boot_request *req, struct er
 	return 0;
 }
 
-int boot_adopt(struct boot_image **out, const void *data, size_t len, struct error *err)
+int boot_adopt(struct boot_image **out, const void *data, size_t len, bool look, struct error *err)
 {
 	struct error why = {""};
 	int ret;
@@ -76,7 +77,11 @@ int boot_adopt(struct boot_image **out, const void *data, size_t len, struct err
 	ret = image_adopt(out, data, len, err);
 	if (ret)
 		return ret;
+	snprintf((*out)->what, sizeof((*out)->what), "a kernel that has started before");
+	if (!look)
+		return 0;
 	ret = kernel_open(*out, &why);
+	kernel_close(*out);
 	if (ret) {
 		boot_close(*out);
 		*out = NULL;

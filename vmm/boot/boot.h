@@ -53,8 +53,9 @@ int boot_open(struct boot_image **out, const struct boot_request *req, struct er
 /* The image as bytes, to be sent; valid until boot_close. */
 void boot_bytes(const struct boot_image *img, const void **data, size_t *len);
 /* The reverse: an image from bytes that came from a peer. They are copied, and trusted as little
- * as a kernel file is. */
-int boot_adopt(struct boot_image **out, const void *data, size_t len, struct error *err);
+ * as a kernel file is. The guest runs already. look: its kernel is unpacked once to see that it can
+ * be; otherwise that is found out when it is needed, at a reset: who restores is in a hurry. */
+int boot_adopt(struct boot_image **out, const void *data, size_t len, bool look, struct error *err);
 
 void boot_close(struct boot_image *img); /* NULL is fine */
 
