@@ -58,7 +58,7 @@ static bool is_rounds(const char *text)
 
 static int check_after(const char *text, struct error *err)
 {
-	if (is_rounds(text) ? strlen(text) < 7 && atoi(text) > 0 : parse_time(text) > 0)
+	if (is_rounds(text) ? strlen(text) < 7 && strtol(text, NULL, 10) > 0 : parse_time(text) > 0)
 		return 0;
 	return error_set(err, -EINVAL, "rounds (3), or a time (500ms, 2s)");
 }
@@ -203,7 +203,7 @@ static json_t *arguments(const struct migrate_config *config)
 		json_object_set_new(args, "postcopy-rounds", json_integer(1));
 	else if (config->postcopy_after && is_rounds(config->postcopy_after))
 		json_object_set_new(args, "postcopy-rounds",
-				    json_integer(atoi(config->postcopy_after)));
+				    json_integer(strtol(config->postcopy_after, NULL, 10)));
 	else if (config->postcopy_after)
 		json_object_set_new(args, "postcopy-ms",
 				    json_integer(parse_time(config->postcopy_after)));

@@ -50,7 +50,6 @@ static int make_sockets(int *listen_fd, int *client_fd)
 struct child {
 	const char *program;
 	char *argv[16];
-	char *image_options; /* owned */
 	char **env;
 	char pid_text[32]; /* "LISTEN_PID=123", by the child itself */
 	int listen_fd, messages_fd;
@@ -152,23 +151,22 @@ static char *look_options(const struct block_open *how)
 	return text;
 }
 
-static int make_argv(struct child *c, const struct block_open *how, char (*text)[64])
+/* options: of an image that is only looked at, else NULL. */
+static void make_argv(char **argv, const struct block_open *how, char *options, char (*text)[64])
 {
 	static const char *const caches[] = {[BLOCK_CACHE_WRITEBACK] = "writeback",
 					     [BLOCK_CACHE_WRITETHROUGH] = "writeback",
 					     [BLOCK_CACHE_NONE] = "none",
 					     [BLOCK_CACHE_UNSAFE] = "unsafe"};
-	char **argv = c->argv;
 	unsigned n = 0;
 
 	argv[n++] = (char *)(uintptr_t)PROGRAM;
-	if (how->unlocked) {
-		c->image_options = look_options(how);
+	if (options) {
 		argv[n++] = (char *)(uintptr_t) "--read-only";
 		argv[n++] = (char *)(uintptr_t) "--image-opts";
 		argv[n++] = (char *)(uintptr_t) "--";
-		argv[n] = c->image_options;
-		return c->image_options ? 0 : -ENOMEM;
+		argv[n] = options;
+		return;
 	}
 	snprintf(text[0], sizeof(text[0]), "--format=%s", format_name(how->format));
 	snprintf(text[1], sizeof(text[1]), "--cache=%s", caches[how->cache]);
@@ -179,7 +177,6 @@ static int make_argv(struct child *c, const struct block_open *how, char (*text)
 		argv[n++] = (char *)(uintptr_t) "--read-only";
 	argv[n++] = (char *)(uintptr_t) "--";
 	argv[n] = (char *)(uintptr_t)how->path;
-	return 0;
 }
 
 /* Above all that the child puts in its place. */
@@ -222,7 +219,7 @@ static int spawn(struct nbd_server *s, struct child *c)
 int nbd_server_start(struct nbd_server *s, const struct block_open *how, char *why, size_t why_len)
 {
 	struct child c = {.listen_fd = -1, .messages_fd = -1};
-	char program[512], text[2][64];
+	char program[512], text[2][64], *options;
 	int client = -1, ret;
 
 	*s = (struct nbd_server){.messages_fd = -1};
@@ -234,14 +231,16 @@ int nbd_server_start(struct nbd_server *s, const struct block_open *how, char *w
 		return -ENOENT;
 	}
 	c.program = program;
-	ret = make_argv(&c, how, text);
+	options = how->unlocked ? look_options(how) : NULL;
+	make_argv(c.argv, how, options, text);
+	ret = how->unlocked && !options ? -ENOMEM : 0;
 	if (!ret)
 		ret = make_sockets(&c.listen_fd, &client);
 	if (!ret)
 		ret = spawn(s, &c);
 	else if (c.listen_fd >= 0)
 		close(c.listen_fd);
-	free(c.image_options);
+	free(options);
 	if (!ret)
 		return client;
 	if (client >= 0)
