@@ -4,8 +4,8 @@
  * both, and is checked as a whole before it is written again, so that a lost, stale, mixed or
  * swapped page is seen in the next pass. Beside that each keeps floating point state (rounding,
  * x87 and SSE registers) and looks at the clock and the TSC, which must never go back, whatever
- * processor they were read on. Prints "move: tick N pass P gap G": the largest gap between two looks at the clock
- * since the last line, in ms. "move: WRONG ..." and exit code 1.
+ * processor they were read on. Prints "move: tick N pass P gap G": the largest gap between two
+ * looks at the clock since the last line, in ms. "move: WRONG ..." and exit code 1.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,7 +29,7 @@ struct worker {
 
 static _Atomic uint64_t newest; /* any thread's look at the clock */
 static _Atomic uint64_t newest_tsc;
-static _Atomic uint64_t gap;	/* of the first worker */
+static _Atomic uint64_t gap; /* of the first worker */
 
 static uint64_t word_of(uint64_t number, uint64_t pass, unsigned i)
 {
