@@ -186,8 +186,7 @@ static void tracked(bool eager)
 	/* W was given, and its bit is set: it may come back as long as that is not taken */
 	CHECK(fault(base + page, S2_W) == 7, "%s: W", tc->name);
 	CHECK(age(4, 0) > 0, "aged");
-	CHECK(s2_dirty_harvest(t, base, 64, bits) == (int64_t)(page >> 12),
-	      "%s: dirty", tc->name);
+	CHECK(s2_dirty_harvest(t, base, 64, bits) == (int64_t)(page >> 12), "%s: dirty", tc->name);
 	CHECK(fault(base + page, S2_R) == (S2_R | S2_X), "%s: harvested", tc->name);
 	CHECK(s2_dirty_harvest(t, base, 64, bits) == 0, "clean");
 	CHECK(fault(base + page, S2_W) == 7 &&
