@@ -259,10 +259,10 @@ while True:
 """
 DISK = """
 import hashlib, os
-os.makedirs("/root/disk", exist_ok=True)
+os.makedirs("/var/disk", exist_ok=True)
 n, there = 0, {}
 while True:
-    path = f"/root/disk/{n % 7}"
+    path = f"/var/disk/{n % 7}"
     if n % 7 in there:
         fd = os.open(path, os.O_RDONLY)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -302,10 +302,10 @@ def begin_work(guest):
     guest.ssh("cat >/etc/systemd/network/00-tap.network && networkctl reload", 300, SETTING)
     guest.ssh("for n in $(seq 100); do ping -c 1 -W 1 10.9.0.1 && break; sleep 0.2; done", 300)
     with open(guest_program("movecheck"), "rb") as f:
-        guest.ssh("base64 -d >movecheck && chmod +x movecheck", 300, base64.b64encode(f.read()).decode())
+        guest.ssh("base64 -d >/var/movecheck && chmod +x /var/movecheck", 300, base64.b64encode(f.read()).decode())
     for name, text in (("tcp", TCP), ("disk", DISK), ("out", OUT)):
-        guest.ssh(f"cat >{name}.py && systemd-run --unit=check-{name} python3 /root/{name}.py", 300, text)
-    guest.ssh("systemd-run --unit=check-clock /root/movecheck 4", 300)
+        guest.ssh(f"cat >/var/{name}.py && systemd-run --unit=check-{name} python3 /var/{name}.py", 300, text)
+    guest.ssh("systemd-run --unit=check-clock /var/movecheck 4", 300)
 
 
 def all_work(guest, through, port, out):
