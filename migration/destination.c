@@ -65,10 +65,15 @@ int destination_greet(struct destination *d, struct link *link, const struct str
 	return stream_agree(&mine, theirs, agreement, err);
 }
 
-void destination_turn_away(struct link *link, const char *text)
+void destination_turn_away(struct destination *d, struct link *link,
+			   const struct stream_hello *theirs, const char *text)
 {
 	struct stream_failure failure = {.kind = STREAM_REFUSED};
+	struct stream_agreement agreement;
+	struct stream_error err;
 
+	/* Without HELLO it would be no stream, and nobody would read why. */
+	(void)destination_greet(d, link, theirs, &agreement, &err);
 	snprintf(failure.text, sizeof(failure.text), "%.199s", text);
 	(void)stream_control_write(&link->w, STREAM_FAILURE, 0, &failure);
 	link_finish(link);
@@ -162,7 +167,8 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 		if (ret < 0)
 			return stream_fail(err, NULL, ret, "called off");
 		if (ret && (d->hello.again || d->hello.lane != STREAM_LANE_MAIN)) {
-			destination_turn_away(d->link, "no such migration is known here");
+			destination_turn_away(d, d->link, &d->hello,
+					      "no such migration is known here");
 			d->link = NULL;
 		} else if (ret) {
 			break;

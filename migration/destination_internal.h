@@ -16,7 +16,8 @@ void destination_fail(struct destination *d, uint8_t kind, const char *text);
 /* HELLO is answered: on a connection of this migration. */
 int destination_greet(struct destination *d, struct link *link, const struct stream_hello *theirs,
 		      struct stream_agreement *agreement, struct stream_error *err);
-void destination_turn_away(struct link *link, const char *text);
+void destination_turn_away(struct destination *d, struct link *link,
+			   const struct stream_hello *theirs, const char *text);
 
 /* ---- destination_handover.c ---- */
 int destination_say_ready(struct destination *d, struct stream_error *err);

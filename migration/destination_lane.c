@@ -37,7 +37,7 @@ static void take_lane(struct destination *d, struct link *link, const struct str
 
 	if (!d->takes_lanes || !d->link || d->lane || hello->again ||
 	    hello->channel != ARRIVE_CHANNELS - 1) {
-		destination_turn_away(link, "no such connection is expected");
+		destination_turn_away(d, link, hello, "no such connection is expected");
 		return;
 	}
 	if (destination_greet(d, link, hello, &agreement, &err)) {
@@ -60,7 +60,7 @@ void destination_on_caller(struct destination *d, struct link *link,
 	}
 	/* While pages are copied a source whose connection breaks keeps its guest. */
 	if (!known || !hello->again || hello->lane != STREAM_LANE_MAIN || d->state == DEST_COPY) {
-		destination_turn_away(link, "another guest is on its way to here");
+		destination_turn_away(d, link, hello, "another guest is on its way to here");
 		return;
 	}
 	/* The old connection is dead for him: so it is for us. */

@@ -7,7 +7,13 @@
 #include "migration/stream_index.h"
 
 static const uint64_t second = 1000000000;
-enum { READY_MS = 30000, TURN_MS = 200, GOODBYE_MS = 2000 };
+enum {
+	FIRST_WAIT = 200000000 /* ns */,
+	CANCEL_TRIES = 5,
+	READY_MS = 30000,
+	TURN_MS = 200,
+	GOODBYE_MS = 2000
+};
 
 int source_wait_ready(struct source *s, struct stream_error *err)
 {
@@ -142,20 +148,25 @@ void source_say_end(struct source *s)
 }
 
 /* The guest is ours: the destination need not wait for it. If the connection is gone, a new one is
- * tried once, for a destination that waits in READY, whether READY has come or not. */
+ * tried for a moment, for a destination that waits in READY, whether READY has come or not. */
 void source_say_cancel(struct source *s, const char *why)
 {
 	struct stream_resume resume = {.stage = STREAM_STAGE_COPY, .ticket = s->ticket};
 	struct stream_cancel cancel = {0};
 	struct stream_error err;
+	uint64_t delay = s->retry_max && s->retry_max < FIRST_WAIT ? s->retry_max : FIRST_WAIT;
 
 	snprintf(cancel.text, sizeof(cancel.text), "%.199s", why);
 	if (s->link && s->link->broken == -ECANCELED)
 		s->link->broken = 0;
 	if (s->link && s->link->broken)
 		source_drop_link(s);
-	if (!s->link && s->stopped && !source_connect(s, true, -1, &err))
-		(void)stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
+	for (int i = 0; !s->link && s->stopped && i < CANCEL_TRIES && !source_abandoned(s); i++) {
+		if (i)
+			source_wait_retry(s, &delay);
+		if (!source_connect(s, true, -1, &err))
+			(void)stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
+	}
 	if (!s->link)
 		return;
 	s->link->wake_fd = -1;

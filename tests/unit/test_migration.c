@@ -27,6 +27,8 @@ static void *destination_main(void *arg)
 	if (!t->code)
 		t->code = destination_run(&t->d, &t->err);
 	destination_end(&t->d);
+	/* As its process ends; and with it who was not let in yet. */
+	door_close(t->d.door);
 	return NULL;
 }
 
@@ -80,7 +82,6 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 	/* A source that has closed its connections is gone for the destination. */
 	source_exit(&source);
 	wait_for(&dest, wake[1]);
-	door_close(dest.d.door); /* and with it who was not let in yet */
 	relay_end(relay);
 	snprintf(said, sizeof(said), "%s", dest.code ? dest.err.text : "");
 	*moved = !ret;
