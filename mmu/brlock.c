@@ -1,10 +1,20 @@
 #include "mmu/brlock.h"
 
+#include <linux/membarrier.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static long membarrier(int command)
+{
+	return syscall(__NR_membarrier, command, 0, 0);
+}
 
 void brlock_init(struct brlock *lock)
 {
-	atomic_init(&lock->writer, false);
+	/* Registered once per process; again is harmless. */
+	atomic_init(&lock->state,
+		    membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) ? BRLOCK_FENCED : 0);
 	pthread_mutex_init(&lock->mutex, NULL);
 	lock->slots = NULL;
 }
@@ -34,10 +44,13 @@ void brlock_slot_remove(struct brlock *lock, struct brlock_slot *slot)
 	pthread_mutex_unlock(&lock->mutex);
 }
 
-void brlock_write_lock(struct brlock *lock)
+/* With the mutex held. What was done before is seen by who comes in from now on; then nobody is
+ * left of those who came before. */
+static void wait_readers(struct brlock *lock)
 {
-	pthread_mutex_lock(&lock->mutex);
-	atomic_store(&lock->writer, true);
+	/* Cannot fail once the process is registered. */
+	if (!(atomic_load_explicit(&lock->state, memory_order_relaxed) & BRLOCK_FENCED))
+		membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 	for (struct brlock_slot *slot = lock->slots; slot; slot = slot->next) {
 		/* A reader is inside for microseconds, unless the host has taken its processor. */
 		for (unsigned spins = 0; atomic_load(&slot->inside); spins++) {
@@ -47,14 +60,37 @@ void brlock_write_lock(struct brlock *lock)
 	}
 }
 
-void brlock_write_unlock(struct brlock *lock)
+void brlock_write_lock(struct brlock *lock)
 {
-	atomic_store_explicit(&lock->writer, false, memory_order_release);
+	pthread_mutex_lock(&lock->mutex);
+	atomic_fetch_add(&lock->state, BRLOCK_WRITER);
+	wait_readers(lock);
+}
+
+void brlock_synchronize(struct brlock *lock)
+{
+	pthread_mutex_lock(&lock->mutex);
+	atomic_fetch_add(&lock->state, 0); /* a full barrier, where there is no membarrier */
+	wait_readers(lock);
 	pthread_mutex_unlock(&lock->mutex);
 }
 
-void brlock_wait_writer(struct brlock *lock)
+void brlock_write_unlock(struct brlock *lock)
 {
-	pthread_mutex_lock(&lock->mutex);
+	atomic_fetch_sub(&lock->state, BRLOCK_WRITER);
 	pthread_mutex_unlock(&lock->mutex);
+}
+
+void brlock_read_slow(struct brlock *lock, struct brlock_slot *slot)
+{
+	for (;;) {
+		/* Sequentially consistent, as the writer's store and load are: at least one of the
+		 * two sees the other, also without membarrier. */
+		atomic_store(&slot->inside, true);
+		if (!(atomic_load(&lock->state) & BRLOCK_WRITER))
+			return;
+		atomic_store_explicit(&slot->inside, false, memory_order_release);
+		pthread_mutex_lock(&lock->mutex);
+		pthread_mutex_unlock(&lock->mutex);
+	}
 }

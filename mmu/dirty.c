@@ -33,16 +33,6 @@ void dirty_free(struct slot *slot, const struct s2_env *env)
 	slot->bitmap = slot->summary = NULL;
 }
 
-static void summary_set(const struct slot *slot, uint64_t index)
-{
-	uint64_t *word = &slot->summary[index / 64], bit = UINT64_C(1) << (index % 64);
-
-	/* The bit of the page was set before, and the harvest clears this one before it looks
-	 * there; all four in one order, so either we see it cleared, or it sees the page. */
-	if (!(__atomic_load_n(word, __ATOMIC_SEQ_CST) & bit))
-		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
-}
-
 void dirty_set(const struct slot *slot, uint64_t gpa, uint64_t len)
 {
 	uint64_t last = slot->s.gpa + (slot->s.size - 1);
@@ -54,13 +44,8 @@ void dirty_set(const struct slot *slot, uint64_t gpa, uint64_t len)
 		unsigned first_bit = (gpa >> DIRTY_SHIFT) & 63;
 		unsigned last_bit = (word_last < last ? word_last : last) >> DIRTY_SHIFT & 63;
 		uint64_t bits = (UINT64_MAX >> (63 - (last_bit - first_bit))) << first_bit;
-		uint64_t index = dirty_index(slot, gpa);
 
-		/* Release: whoever fetches the bit sees the data that was written before. Not
-		 * skipped when the bits look set: without a barrier the look may be older than a
-		 * harvest that has just cleared them. */
-		__atomic_fetch_or(&slot->bitmap[index], bits, __ATOMIC_SEQ_CST);
-		summary_set(slot, index);
+		dirty_set_word(slot, dirty_index(slot, gpa), bits);
 		if (word_last >= last)
 			return;
 		gpa = word_last + 1;
@@ -93,6 +78,6 @@ uint64_t dirty_fetch(const struct slot *slot, uint64_t index, uint64_t mask)
 	if (bits & mask)
 		bits = __atomic_fetch_and(word, ~mask, __ATOMIC_SEQ_CST);
 	if (bits & ~mask)
-		summary_set(slot, index);
+		dirty_set_summary(slot, index);
 	return bits & mask;
 }

@@ -29,6 +29,25 @@ static inline uint64_t dirty_index(const struct slot *slot, uint64_t gpa)
 int dirty_alloc(struct slot *slot, const struct s2_env *env);
 /* Gives both back, if they are there. */
 void dirty_free(struct slot *slot, const struct s2_env *env);
+static inline void dirty_set_summary(const struct slot *slot, uint64_t index)
+{
+	uint64_t *word = &slot->summary[index / 64], bit = UINT64_C(1) << (index % 64);
+
+	/* The bit of the page was set before, and the harvest clears this one before it looks
+	 * there; all four in one order, so either we see it cleared, or it sees the page. */
+	if (!(__atomic_load_n(word, __ATOMIC_SEQ_CST) & bit))
+		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+}
+
+static inline void dirty_set_word(const struct slot *slot, uint64_t index, uint64_t bits)
+{
+	/* Release: whoever fetches the bit sees the data that was written before. Not skipped when
+	 * the bits look set: without a barrier the look may be older than a harvest that has just
+	 * cleared them. */
+	__atomic_fetch_or(&slot->bitmap[index], bits, __ATOMIC_SEQ_CST);
+	dirty_set_summary(slot, index);
+}
+
 /* Sets the bits of every page that [gpa, gpa + len) touches, clipped to the slot. */
 void dirty_set(const struct slot *slot, uint64_t gpa, uint64_t len);
 /* The words from `index` to `last` that may hold bits, among those that share a word of the summary

@@ -179,8 +179,8 @@ void s2_dirty_mark(struct s2_thread *t, uint64_t gpa, uint64_t len)
 
 	if (!len || last < gpa)
 		return;
-	/* The lock is a full barrier between the caller's data and the look at the bitmap: a
-	 * tracking that starts later copies the data. */
+	/* A tracking whose bitmap this does not see yet starts later: it takes the lock's write
+	 * side after this, and copies the data. */
 	brlock_read_lock(&s2->lock, &t->reader);
 	for (size_t i = slots_first(&s2->slots, gpa); i < s2->slots.count; i++) {
 		const struct slot *slot = &s2->slots.slot[i];

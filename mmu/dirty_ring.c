@@ -21,17 +21,13 @@ static bool ring_put(struct dirty_ring *ring, uint64_t page)
 
 void dirty_note(struct s2_thread *t, const struct slot *slot, uint64_t gpa, uint64_t size)
 {
-	count(&t->stats.dirtied, size >> DIRTY_SHIFT);
-	if (stage2_dbit(t->ops->format, t->s2))
-		return; /* the leaf has D */
-	if (t->ring.entry && size == geometry_size(&t->s2->pt.geo, 1) && ring_put(&t->ring, gpa))
-		return;
-	dirty_set(slot, gpa, size);
+	if (!t->ring.entry || size != geometry_size(&t->s2->pt.geo, 1) || !ring_put(&t->ring, gpa))
+		dirty_set(slot, gpa, size);
 }
 
 /* The last page put in, if it has not been harvested: who harvests it later copies what has been
- * written until now. (The lock, taken after the write, is a full barrier, and the harvest stores
- * its count before it takes the lock to protect, and then copies.) */
+ * written until now. (Both change the same word: if this is before the harvest's change, what was
+ * written before this is seen after that.) */
 static bool ring_again(struct dirty_ring *ring, uint64_t page)
 {
 	uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
@@ -39,7 +35,7 @@ static bool ring_again(struct dirty_ring *ring, uint64_t page)
 	return head &&
 	       __atomic_load_n(&ring->entry[(head - 1) & (ring->entries - 1)], __ATOMIC_RELAXED) ==
 		       page &&
-	       atomic_load(&ring->harvested) < head;
+	       atomic_fetch_add(&ring->harvested, 0) < head;
 }
 
 void dirty_wrote(struct s2_thread *t, const struct slot *slot, uint64_t gpa, uint64_t len)
@@ -141,7 +137,7 @@ static size_t ring_harvest(struct dirty_ring *ring, uint64_t *gpa, size_t max)
 		n = max;
 	for (uint64_t i = 0; i < n; i++, at++)
 		gpa[i] = __atomic_load_n(&ring->entry[at & (ring->entries - 1)], __ATOMIC_RELAXED);
-	atomic_store(&ring->harvested, at);
+	atomic_fetch_add(&ring->harvested, n);
 	return n;
 }
 

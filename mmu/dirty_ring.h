@@ -29,8 +29,8 @@ struct dirty_ring {
 	_Atomic uint64_t tail;			 /* reset, of those before harvested */
 };
 
-/* A thread has made [gpa, gpa + size) writable because it writes there: the page goes into its
- * ring, or the bitmap. size: a smallest page, or more if a larger leaf can be written. */
+/* A thread makes [gpa, gpa + size) dirty: the page goes into its ring, or the bitmap. size: a
+ * smallest page, or more if a larger leaf can be written. */
 void dirty_note(struct s2_thread *t, const struct slot *slot, uint64_t gpa, uint64_t size);
 /* The same for [gpa, gpa + len) of a slot that has been written already. */
 void dirty_wrote(struct s2_thread *t, const struct slot *slot, uint64_t gpa, uint64_t len);

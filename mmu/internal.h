@@ -17,6 +17,7 @@
 #include "mmu/fields.h"
 #include "mmu/missing.h"
 #include "mmu/nx.h"
+#include "mmu/rcu.h"
 #include "mmu/roots.h"
 #include "mmu/second_stage.h"
 #include "mmu/slots.h"
@@ -29,10 +30,15 @@
 /* The policy, specialised for one format (stage2_NAME.c). One indirect call per operation. */
 struct stage2_ops {
 	const struct format *format;
+	/* Where table addresses are pointers; and anywhere. */
 	bool (*translate)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
 			  struct s2_xlat *out);
+	bool (*translate_other)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
+				struct s2_xlat *out);
 	enum s2_result (*fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
 				struct s2_xlat *out);
+	enum s2_result (*fault_other)(struct s2_thread *t, uint64_t gpa, uint32_t access,
+				      struct s2_xlat *out);
 	/* Change tables; true: something was, or was being, mapped there: flush [*start, *end),
 	 * which is widened to the whole of the leaves met. *tables grows by the trees frozen. */
 	bool (*freeze)(struct s2_thread *t, uint64_t *start, uint64_t *end, uint64_t *tables);
@@ -102,6 +108,11 @@ struct s2 {
 struct s2_thread {
 	struct s2 *s2;
 	const struct stage2_ops *ops;
+	/* One of its two. */
+	bool (*translate)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
+			  struct s2_xlat *out);
+	enum s2_result (*fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
+				struct s2_xlat *out);
 	size_t slot_hint;
 	unsigned owner; /* of the entries this thread freezes */
 	struct table_pool pool;
@@ -113,6 +124,14 @@ struct s2_thread {
 	const char *name;
 	struct s2_thread *next;
 };
+
+/* Waits until whoever may have seen a table that is unlinked now has left: walks without the lock
+ * (RCU), and the lock's readers. Outside both. */
+static inline void s2_synchronize(struct s2 *s2)
+{
+	rcu_synchronize();
+	brlock_synchronize(&s2->lock);
+}
 
 /* Dirty bits of hardware track. */
 mmu_inline bool stage2_dbit(const struct format *f, const struct s2 *s2)

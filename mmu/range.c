@@ -58,7 +58,7 @@ static void unmap_ranges(struct s2_thread *t, struct s2_range *range, size_t n)
 	tlb_wait(&t->s2->tlb, generation);
 	/* Tables that were frozen as a whole are unreachable now; whoever was inside leaves. */
 	if (tables)
-		rcu_synchronize();
+		s2_synchronize(t->s2);
 	for (size_t i = 0; i < n; i++) {
 		if (range[i].start != range[i].end)
 			t->ops->thaw(t, range[i].start, range[i].end);

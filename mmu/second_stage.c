@@ -233,7 +233,7 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 
 bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)
 {
-	return t->ops->translate(&t->s2->pt, gpa, access, out);
+	return t->translate(&t->s2->pt, gpa, access, out);
 }
 
 uint64_t s2_level_size(const struct s2 *s2, uint32_t level)
@@ -243,11 +243,7 @@ uint64_t s2_level_size(const struct s2 *s2, uint32_t level)
 
 enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)
 {
-	enum s2_result result = t->ops->fault(t, gpa, access, out);
-
-	if (__builtin_expect(result == S2_MISSING, 0))
-		missing_demand(t, gpa);
-	return result;
+	return t->fault(t, gpa, access, out);
 }
 
 void s2_tlb_client_add(struct s2_thread *t, struct s2_tlb_client *client)

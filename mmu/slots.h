@@ -19,7 +19,7 @@
 #define SLOT_STATES  (SLOT_MISSING | SLOT_SHARING)
 
 struct slot {
-	struct s2_slot s;
+	_Alignas(64) struct s2_slot s;
 	uint8_t top; /* the largest level of its leaves: page_size, congruence */
 	bool dying;  /* being removed: faults find no memory, its range stays taken */
 	/* Dirty bits while S2_SLOT_LOG, else NULL, and a bit per word of them; see dirty.h. */
@@ -35,13 +35,22 @@ struct slots {
 	size_t count, room;
 };
 
+/* The slot of this index (any value), if it holds gpa; else NULL. */
+static inline struct slot *slots_hinted(const struct slots *slots, uint64_t gpa, size_t hint)
+{
+	struct slot *slot = &slots->slot[hint];
+
+	return hint < slots->count && gpa - slot->s.gpa < slot->s.size ? slot : NULL;
+}
+
 /* The slot that holds gpa, or NULL. *hint: index of the last one found, any value at first. */
 static inline struct slot *slots_find(const struct slots *slots, uint64_t gpa, size_t *hint)
 {
+	struct slot *hinted = slots_hinted(slots, gpa, *hint);
 	size_t low = 0, high = slots->count;
 
-	if (*hint < slots->count && gpa - slots->slot[*hint].s.gpa < slots->slot[*hint].s.size)
-		return &slots->slot[*hint];
+	if (hinted)
+		return hinted;
 	while (low < high) {
 		size_t mid = (low + high) / 2;
 

@@ -130,7 +130,7 @@ mmu_inline int64_t stage2_collapse_level(const struct format *f, struct s2_threa
 		if (!n)
 			continue;
 		range_flush(t, gpa[0], gpa[n - 1] + geometry_size(&g, level));
-		rcu_synchronize();
+		s2_synchronize(t->s2);
 		for (unsigned i = 0; i < n; i++)
 			made += stage2_collapse_frozen(f, t, gpa[i], level);
 	}

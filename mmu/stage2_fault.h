@@ -34,7 +34,7 @@ mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *p
 	uint32_t perm;
 	bool hit;
 
-	if (gpa > geometry_max(&pt->geo))
+	if (gpa > pt->max)
 		return false;
 	if (usual)
 		rcu_enter_again();
@@ -105,26 +105,48 @@ mmu_inline void stage2_count_install(const struct geometry *g, struct counters *
 		count(&c->splits, 1);
 	}
 	count(&c->leaves[goal], 1);
-	count(&c->tables, from - goal);
+	if (from > goal)
+		count(&c->tables, from - goal);
+}
+
+/* The leaf of `level` around gpa is about to be written. page (a constant): there is no ring. */
+mmu_inline void stage2_dirtied(const struct format *f, const struct geometry *g,
+			       struct s2_thread *t, const struct slot *slot, uint64_t gpa,
+			       unsigned level, bool page)
+{
+	uint64_t size = geometry_size(g, level), base = gpa & ~(size - 1), n = size >> DIRTY_SHIFT;
+
+	count(&t->stats.dirtied, n);
+	if (stage2_dbit(f, t->s2))
+		return; /* the leaf has D */
+	if (page)
+		dirty_set_word(slot, dirty_index(slot, base),
+			       ((UINT64_C(1) << n) - 1) << (base >> DIRTY_SHIFT & 63));
+	else
+		dirty_note(t, slot, base, size);
 }
 
 /* Under the lock's read side and inside a read section. w is the entry that was found, and on
  * FIXED and SPURIOUS the leaf that is there now. On RETRY with something to flush in *brk: a second
- * round after it. */
+ * round after it.
+ * page (a constant): w is of level 1, the slot's pages have no states and the thread has no ring.
+ * Then the leaf's level is known, nothing is split or installed, and the compiler leaves out all
+ * that is about it. */
 mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t,
 				     const struct slot *slot, uint64_t gpa, uint32_t access,
-				     struct walk_entry *w, struct stage2_break *brk)
+				     struct walk_entry *w, struct stage2_break *brk, bool page)
 {
 	const struct pgtable *pt = &t->s2->pt;
 	const struct geometry g = format_fold(f, &pt->geo);
 	const struct s2_slot *s = &slot->s;
-	unsigned from = w->level, whole = stage2_goal(&g, slot, gpa), goal = whole;
+	unsigned from = page ? 1 : w->level, whole = page ? 1 : stage2_goal(&g, slot, gpa);
+	unsigned goal = whole;
 	uint32_t grant = stage2_grant(s, access, stage2_dbit(f, t->s2));
 	bool split = w->kind == ENTRY_LEAF;
 	uint64_t leaf, young, old = w->value;
 	int err;
 
-	if (__builtin_expect(s->flags & SLOT_STATES, 0))
+	if (!page && __builtin_expect(s->flags & SLOT_STATES, 0))
 		goal = stage2_states_goal(&g, slot, gpa, goal);
 	if (f->break_before_make && brk->old) {
 		if (w->value != brk->expect || from != brk->level)
@@ -168,7 +190,7 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	}
 	if (!leaf)
 		return S2_EMULATE; /* cannot be: s2_slot_add has checked the addresses */
-	if (__builtin_expect(s->flags & SLOT_SHARING, 0))
+	if (!page && __builtin_expect(s->flags & SLOT_SHARING, 0))
 		leaf = sharing_leaf(f, t->s2, slot, gpa, leaf);
 	if (t->s2->use_ad) {
 		uint32_t ad = FORMAT_A | (access & S2_W ? FORMAT_D : 0);
@@ -196,12 +218,66 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	/* W first, then the bit: a harvest between the two leaves W, and the next one finds the
 	 * bit. The other way round it would take the bit and W would follow: a lost write. */
 	if (slot->bitmap && access & S2_W)
-		dirty_note(t, slot, gpa & ~(geometry_size(&g, goal) - 1), geometry_size(&g, goal));
+		stage2_dirtied(f, &g, t, slot, gpa, goal, page);
 	brk->made = true;
 	if (t->s2->nx_huge && access & S2_X && goal < from)
 		brk->nx_level = whole < from && !split ? whole : from;
-	*w = (struct walk_entry){.value = leaf, .level = goal, .kind = ENTRY_LEAF};
+	w->value = leaf;
+	w->level = goal;
+	w->kind = ENTRY_LEAF;
 	return S2_FIXED;
+}
+
+/* What every fault ends with. w: what is there now; permission: there was a leaf. */
+mmu_inline void stage2_fault_end(const struct format *f, struct s2_thread *t, uint64_t gpa,
+				 uint32_t access, const struct walk_entry *w, bool permission,
+				 enum s2_result result, struct s2_xlat *out)
+{
+	const struct pgtable *pt = &t->s2->pt;
+
+	if (out && (result == S2_FIXED || result == S2_SPURIOUS))
+		stage2_xlat(f, pt, w, gpa, pgtable_perm(f, pt, w->value), out);
+	if (result == S2_RETRY)
+		count(&t->stats.retries, 1);
+	count_fault(&t->stats, access, permission, result);
+}
+
+/* No result of a fault: it is for another function, and nothing was done. */
+enum { STAGE2_OTHER = S2_NR_RESULTS };
+
+/* The usual fault: of a small page whose table is there, in the slot of the thread's last one,
+ * where table addresses are pointers. No
+ * function is called on the way, so that few registers are saved. The lock's read side keeps tables
+ * alive, as everywhere; a read section is not needed. */
+mmu_inline unsigned stage2_fault_page(const struct format *f, struct s2_thread *t, uint64_t gpa,
+				      uint32_t access, struct s2_xlat *out)
+{
+	struct s2 *s2 = t->s2;
+	struct stage2_break brk = {0};
+	unsigned result = STAGE2_OTHER;
+	struct walk_entry w;
+	struct slot *slot;
+	bool permission;
+
+	if (__builtin_expect(trace_on(&t->trace), 0) || !brlock_read_try(&s2->lock, &t->reader))
+		return STAGE2_OTHER;
+	slot = slots_hinted(&s2->slots, gpa, t->slot_hint);
+	if (__builtin_expect(!slot || slot->dying || t->ring.entry ||
+				     slot->s.flags & (SLOT_STATES | S2_SLOT_READONLY),
+			     0))
+		goto out;
+	w = walk_lookup_pointers(f, &s2->pt, gpa);
+	if (__builtin_expect(w.level != 1 || w.kind == ENTRY_FROZEN, 0))
+		goto out;
+	w.level = 1;
+	permission = w.kind == ENTRY_LEAF;
+	result = stage2_fix(f, t, slot, gpa, access, &w, &brk, true);
+	brlock_read_unlock(&t->reader);
+	stage2_fault_end(f, t, gpa, access, &w, permission, result, out);
+	return result;
+out:
+	brlock_read_unlock(&t->reader);
+	return result;
 }
 
 mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread *t, uint64_t gpa,
@@ -216,7 +292,7 @@ mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread 
 	uint64_t found = 0;
 	struct slot *slot;
 
-	if (gpa > geometry_max(&pt->geo)) {
+	if (gpa > pt->max) {
 		count_fault(&t->stats, access, false, S2_INVALID);
 		trace_fault(&t->trace, gpa, 0, 0, 0, access, S2_INVALID);
 		return S2_INVALID;
@@ -246,7 +322,7 @@ again:
 			w = walk_lookup(f, pt, gpa);
 			permission |= w.kind == ENTRY_LEAF;
 			found = w.value;
-			result = stage2_fix(f, t, slot, gpa, access, &w, &brk);
+			result = stage2_fix(f, t, slot, gpa, access, &w, &brk, false);
 			rcu_exit();
 		}
 	}
@@ -269,13 +345,11 @@ again:
 		       brk.nx_level);
 
 out:
-	if (out && (result == S2_FIXED || result == S2_SPURIOUS))
-		stage2_xlat(f, pt, &w, gpa, pgtable_perm(f, pt, w.value), out);
-	if (result == S2_RETRY)
-		count(&t->stats.retries, 1);
-	count_fault(&t->stats, access, permission, result);
+	stage2_fault_end(f, t, gpa, access, &w, permission, result, out);
 	trace_fault(&t->trace, gpa, found, result == S2_FIXED ? w.value : found, w.level, access,
 		    result);
+	if (__builtin_expect(result == S2_MISSING, 0))
+		missing_demand(t, gpa);
 	return result;
 }
 

@@ -24,14 +24,23 @@
 	static bool fmt##_translate(const struct pgtable *pt, uint64_t gpa, uint32_t access,       \
 				    struct s2_xlat *out)                                           \
 	{                                                                                          \
-		if (__builtin_expect(pt->identity && rcu_registered, 1))                           \
+		if (__builtin_expect(rcu_registered, 1))                                           \
 			return stage2_translate(&fmt##_format, pt, gpa, access, out, true);        \
 		return fmt##_translate_other(pt, gpa, access, out);                                \
+	}                                                                                          \
+	static __attribute__((noinline)) enum s2_result fmt##_fault_other(                         \
+		struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)           \
+	{                                                                                          \
+		return stage2_fault(&fmt##_format, t, gpa, access, out);                           \
 	}                                                                                          \
 	static enum s2_result fmt##_fault(struct s2_thread *t, uint64_t gpa, uint32_t access,      \
 					  struct s2_xlat *out)                                     \
 	{                                                                                          \
-		return stage2_fault(&fmt##_format, t, gpa, access, out);                           \
+		unsigned result = stage2_fault_page(&fmt##_format, t, gpa, access, out);           \
+                                                                                                   \
+		if (__builtin_expect(result == STAGE2_OTHER, 0))                                   \
+			return fmt##_fault_other(t, gpa, access, out);                             \
+		return result;                                                                     \
 	}                                                                                          \
 	static bool fmt##_freeze_range(struct s2_thread *t, uint64_t *start, uint64_t *end,        \
 				       uint64_t *tables)                                           \
@@ -74,7 +83,9 @@
 	const struct stage2_ops symbol = {                                                         \
 		.format = &fmt##_format,                                                           \
 		.translate = fmt##_translate,                                                      \
+		.translate_other = fmt##_translate_other,                                          \
 		.fault = fmt##_fault,                                                              \
+		.fault_other = fmt##_fault_other,                                                  \
 		.freeze = fmt##_freeze_range,                                                      \
 		.protect = fmt##_protect,                                                          \
 		.thaw = fmt##_thaw,                                                                \

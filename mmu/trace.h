@@ -8,6 +8,8 @@
 #define MMU_TRACE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "mmu/inspect.h"
@@ -36,18 +38,23 @@ struct trace {
 void trace_add(struct trace *trace, enum s2_trace_event event, uint64_t gpa, uint64_t before,
 	       uint64_t after, unsigned level, unsigned access, unsigned outcome);
 
+static inline bool trace_on(const struct trace *trace)
+{
+	return atomic_load_explicit(&trace->on, memory_order_relaxed) != NULL;
+}
+
 /* before, after: of the entry; of a flush, the end of its range is `after`. */
 static inline void trace_event(struct trace *trace, enum s2_trace_event event, uint64_t gpa,
 			       uint64_t before, uint64_t after, unsigned level)
 {
-	if (__builtin_expect(atomic_load_explicit(&trace->on, memory_order_relaxed) != NULL, 0))
+	if (__builtin_expect(trace_on(trace), 0))
 		trace_add(trace, event, gpa, before, after, level, 0, S2_NR_RESULTS);
 }
 
 static inline void trace_fault(struct trace *trace, uint64_t gpa, uint64_t before, uint64_t after,
 			       unsigned level, uint32_t access, enum s2_result result)
 {
-	if (__builtin_expect(atomic_load_explicit(&trace->on, memory_order_relaxed) != NULL, 0))
+	if (__builtin_expect(trace_on(trace), 0))
 		trace_add(trace, S2_TRACE_FAULT, gpa, before, after, level, access, result);
 }
 

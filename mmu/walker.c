@@ -10,6 +10,7 @@ int pgtable_init(struct pgtable *pt, const struct geometry *geo, const struct s2
 			       .env = env,
 			       .root = root,
 			       .root_pa = env_to_pa(env, root),
+			       .max = geometry_max(geo),
 			       .identity = !env->from_pa};
 	return 0;
 }

@@ -27,6 +27,7 @@ struct pgtable {
 	const struct s2_env *env;
 	void *root;
 	uint64_t root_pa;
+	uint64_t max;  /* the last address that goes in */
 	bool identity; /* table addresses are pointers */
 	/* Of a leaf, for a software TLB: A, if A tells what is used, and D while D tells what is
 	 * written. */
@@ -73,19 +74,31 @@ typedef int walk_load_fn(void *opaque, uint64_t table, size_t index, struct walk
 mmu_inline int walk_down(const struct format *f, const struct geometry *g, uint64_t root,
 			 uint64_t addr, walk_load_fn load, void *opaque, struct walk_entry *w)
 {
-	uint64_t table = root;
+	int err;
 
-	for (w->level = g->levels;; w->level--) {
-		int err = load(opaque, table, geometry_index(g, w->level, addr), w);
+	w->level = g->levels;
+	err = load(opaque, root, geometry_index(g, g->levels, addr), w);
+	if (err)
+		return err;
+	w->kind = format_kind(f, w->value, w->level);
+	/* Unrolled, so that every level below the root is a constant. */
+#pragma GCC unroll 8
+	for (unsigned level = MMU_MAX_LEVELS - 1; level; level--) {
+		size_t index = (size_t)(addr >> geometry_shift(g, level)) &
+			       (((size_t)1 << g->index_bits) - 1);
 
+		if (level >= g->levels)
+			continue;
+		if (w->kind != ENTRY_TABLE)
+			break;
+		MMU_RACE_POINT();
+		w->level = level;
+		err = load(opaque, format_addr(f, g, w->value), index, w);
 		if (err)
 			return err;
-		w->kind = format_kind(f, w->value, w->level);
-		if (w->kind != ENTRY_TABLE)
-			return 0;
-		MMU_RACE_POINT();
-		table = format_addr(f, g, w->value);
+		w->kind = format_kind(f, w->value, level);
 	}
+	return 0;
 }
 
 struct walk_source {
@@ -236,12 +249,13 @@ mmu_inline bool walk_replace(const struct format *f, const struct pgtable *pt, s
 			     uint64_t value)
 {
 	const struct geometry g = format_fold(f, &pt->geo);
+	/* Of its own: what has its address taken for the exchange is kept in memory. */
+	uint64_t now = w->value;
 	bool done;
 
 	MMU_RACE_POINT();
-	done = entry_cas(&g, w->entry, &w->value, value);
-	if (done)
-		w->value = value;
+	done = entry_cas(&g, w->entry, &now, value);
+	w->value = done ? value : now;
 	w->kind = format_kind(f, w->value, w->level);
 	return done;
 }

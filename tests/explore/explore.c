@@ -298,6 +298,7 @@ uint64_t explore_and(void *at, uint64_t bits, int order);
 void explore_sync(const volatile void *at, unsigned how);
 void explore_lock(const void *mutex);
 void explore_unlock(const void *mutex);
+long explore_membarrier(void);
 int rcu_init(void);
 void rcu_enter(void);
 void rcu_exit(void);
@@ -530,6 +531,15 @@ void explore_unlock(const void *mutex)
 		explore_fail("unlocks what it does not hold");
 	place->owner = 0;
 	join(&place->view, my_view());
+}
+
+long explore_membarrier(void)
+{
+	for (unsigned i = 0; i < nr_threads; i++)
+		join(my_view(), &threads[i].view);
+	for (unsigned i = 0; i < nr_threads; i++)
+		join(&threads[i].view, my_view());
+	return 0;
 }
 
 int rcu_init(void)

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
+#include <unistd.h>
 
 uint64_t explore_load(const void *at, unsigned bytes, int order);
 void explore_store(void *at, unsigned bytes, uint64_t value, int order);
@@ -23,6 +24,8 @@ void explore_sync(const volatile void *at, unsigned how);
 void explore_yield(void);
 void explore_lock(const void *mutex);
 void explore_unlock(const void *mutex);
+/* A full barrier in every thread: what any has done before is seen by all after it. 0. */
+long explore_membarrier(void);
 
 /* Entries and dirty bits. */
 #define __atomic_load_n(p, order)     ((__typeof__(*(p) + 0))explore_load((p), sizeof(*(p)), order))
@@ -93,6 +96,8 @@ void explore_unlock(const void *mutex);
 #define pthread_mutex_unlock(m) explore_unlock(m)
 #define sched_yield()		explore_yield()
 #define nanosleep(a, b)		explore_yield()
+/* membarrier: brlock.c calls no other. */
+#define syscall(number, command, ...) ((void)(command), explore_membarrier())
 
 /* Instead of mmu/rcu.h. */
 #define MMU_RCU_H

@@ -22,7 +22,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 BUILD = os.path.join(TOP, os.environ.get("BUILD", "build"), "explore")
 
 SET_BIT = """	if (slot->bitmap && access & S2_W)
-		dirty_note(t, slot, gpa & ~(geometry_size(&g, goal) - 1), geometry_size(&g, goal));
+		stage2_dirtied(f, &g, t, slot, gpa, goal, page);
 """
 SWITCH_BASE = "	if (f->break_before_make && split && goal < from && !brk->old) {\n"
 MUTANTS = {
@@ -56,8 +56,8 @@ MUTANTS = {
     # frozen entries and the life of tables
     "thaw-of-others": ("stage2_range.h", "if (it.at.kind != ENTRY_FROZEN || format_frozen_owner(f, it.at.value) != t->owner)",
                        "if (it.at.kind != ENTRY_FROZEN)"),
-    "no-grace-period": ("range.c", "	if (tables)\n		rcu_synchronize();", ""),
-    "collapse-without-grace-period": ("stage2_collapse.h", "		rcu_synchronize();\n		for", "		for"),
+    "no-grace-period": ("range.c", "	if (tables)\n		s2_synchronize(t->s2);", ""),
+    "collapse-without-grace-period": ("stage2_collapse.h", "		s2_synchronize(t->s2);\n		for", "		for"),
     "fault-maps-over-frozen": ("stage2_fault.h", "	} else if (w->kind == ENTRY_FROZEN) {\n		return S2_RETRY;\n",
                                "	} else if (0) {\n		return S2_RETRY;\n"),
     "unmap-without-freezing": ("walker.h", "	return walk_replace(f, pt, w, format_freeze(f, &g, w->value, w->level, owner));",
@@ -116,10 +116,10 @@ MUTANTS = {
                                           "		brlock_read_lock(&t->s2->lock, &t->reader);\n"
                                           "		while (i != stop) {"),
     "ring-reset-without-flush": ("dirty_ring.c", "	if (n)\n		range_flush", "	if (0)\n		range_flush"),
-    "ring-again-after-harvest": ("dirty_ring.c", "atomic_load(&ring->harvested) < head;", "true;"),
+    "ring-again-after-harvest": ("dirty_ring.c", "atomic_fetch_add(&ring->harvested, 0) < head;", "true;"),
     "ring-lost-with-its-thread": ("thread.c", "	dirty_ring_spill(t);\n", ""),
-    "ring-full-loses": ("dirty_ring.c", "geometry_size(&t->s2->pt.geo, 1) && ring_put(&t->ring, gpa))\n		return;",
-                        "geometry_size(&t->s2->pt.geo, 1)) {\n		ring_put(&t->ring, gpa);\n		return;\n	}"),
+    "ring-full-loses": ("dirty_ring.c", "if (!t->ring.entry || size != geometry_size(&t->s2->pt.geo, 1) || !ring_put(&t->ring, gpa))",
+                        "if (!t->ring.entry || size != geometry_size(&t->s2->pt.geo, 1))\n		(void)0;\n	else\n		ring_put(&t->ring, gpa);\n	if (!t->ring.entry)"),
     # shadows
     "shadow-is-not-rechecked": ("shadow_fault.c", "	if (atomic_load(&set->seq) == seq)\n", "	if (seq + 1)\n"),
     "shadow-is-sampled-late": ("shadow_fault.c", "	/* Best effort: most faults need fewer tables, or none. */\n",

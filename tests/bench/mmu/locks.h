@@ -84,6 +84,17 @@ static inline void brlock_read_lock(struct brlock *lock, struct brlock_slot *slo
 	LOCK_READ(lock);
 }
 
+static inline bool brlock_read_try(struct brlock *lock, struct brlock_slot *slot)
+{
+	brlock_read_lock(lock, slot);
+	return true;
+}
+
+static inline void brlock_synchronize(struct brlock *lock)
+{
+	(void)lock;
+}
+
 static inline void brlock_read_unlock(struct brlock_slot *slot)
 {
 	LOCK_UNLOCK(slot->lock);
