@@ -180,6 +180,7 @@ mmu_inline void walk_begin(struct walk_iter *it, const struct pgtable *pt, uint6
 		it->last = geometry_max(&pt->geo);
 	it->min_level = min_level;
 	it->fresh = true;
+	it->at = (struct walk_entry){0}; /* compilers at -O1 do not see that `fresh` says so */
 }
 
 /* The tables may have changed or gone: the present entry is looked up again, from the root. */
