@@ -189,6 +189,13 @@ static void add_path(json_t *args, const char *key, const char *file)
 	free(path);
 }
 
+static const char *timeout_word(unsigned i)
+{
+	static const char *const words[] = {"cancel", "postcopy", "throttle"};
+
+	return i < sizeof(words) / sizeof(words[0]) ? words[i] : NULL;
+}
+
 static json_t *arguments(const struct migrate_config *config)
 {
 	json_t *args = json_pack("{s:s}", "to", config->to);
@@ -197,8 +204,7 @@ static json_t *arguments(const struct migrate_config *config)
 		json_object_set_new(args, "downtime", json_integer(parse_time(config->downtime)));
 	if (config->timeout)
 		json_object_set_new(args, "timeout", json_integer(parse_time(config->timeout)));
-	if (config->on_timeout)
-		json_object_set_new(args, "timeout-postcopy", json_true());
+	json_object_set_new(args, "on-timeout", json_string(timeout_word(config->on_timeout)));
 	if (config->postcopy)
 		json_object_set_new(args, "postcopy-rounds", json_integer(1));
 	else if (config->postcopy_after && is_rounds(config->postcopy_after))
@@ -314,13 +320,6 @@ static int run_migrate(void *opaque)
 
 /* ---- the tables ------------------------------------------------------------------------- */
 
-static const char *timeout_word(unsigned i)
-{
-	static const char *const words[] = {"cancel", "postcopy"};
-
-	return i < sizeof(words) / sizeof(words[0]) ? words[i] : NULL;
-}
-
 #define FIELD(n, t, m, ...)                                                                        \
 	{                                                                                          \
 		.name = n, .type = t, .offset = offsetof(struct migrate_config, m), __VA_ARGS__    \
@@ -331,9 +330,9 @@ static const struct config_field fields[] = {
 	FIELD("downtime", CONFIG_STRING, downtime, .check = check_time, .initial = "300ms",
 	      .help = "the guest may stand still for this long, at most"),
 	FIELD("timeout", CONFIG_STRING, timeout, .check = check_time,
-	      .help = "call it off when it has not come to an end by then"),
+	      .help = "so long it may take; without an end, what --on-timeout says is done"),
 	FIELD("on-timeout", CONFIG_CHOICE, on_timeout, .word = timeout_word, .initial = "cancel",
-	      .help = "what is done then"),
+	      .help = "what is done then; the last two also when what is left does not get less"),
 	FIELD("postcopy", CONFIG_BOOL, postcopy,
 	      .help = "after the first round the guest goes, its other pages follow it"),
 	FIELD("postcopy-after", CONFIG_STRING, postcopy_after, .check = check_after,

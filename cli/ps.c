@@ -41,8 +41,9 @@ static const struct option options[] = {
 };
 
 /* What a machine says of itself; one that does not answer is listed all the same. */
-static json_t *ask(const char *name, long pid)
+static json_t *ask(const struct runtime_entry *entry)
 {
+	const char *name = entry->name;
 	struct client client;
 	struct error err;
 	json_t *info = NULL;
@@ -59,7 +60,11 @@ static json_t *ask(const char *name, long pid)
 	/* Not yet listening, or gone since it was listed: not stuck. */
 	if (ret == -ESRCH || ret == -EPIPE)
 		return NULL;
-	return json_pack("{s:s, s:I, s:s}", "name", name, "pid", (json_int_t)pid, "state",
+	if (entry->note[0])
+		return json_pack("{s:s, s:I, s:s, s:o}", "name", name, "pid",
+				 (json_int_t)entry->pid, "state", "waiting", "address",
+				 json_text(entry->note));
+	return json_pack("{s:s, s:I, s:s}", "name", name, "pid", (json_int_t)entry->pid, "state",
 			 ret == -ENOENT || ret == -ECONNREFUSED ? "starting" : "not answering");
 }
 
@@ -117,7 +122,8 @@ static void print_row(const json_t *m)
 	}
 	printf("%-20s %8lld  %-10s %8s %5lld %8s  %s\n", text(m, "name", "?"),
 	       json_integer_value(json_object_get(m, "pid")), state, up,
-	       json_integer_value(json_object_get(config, "cpus")), memory, text(m, "engine", "-"));
+	       json_integer_value(json_object_get(config, "cpus")), memory,
+	       text(m, "engine", text(m, "address", "-")));
 }
 
 static void print_table(const json_t *all)
@@ -155,8 +161,7 @@ static int run(void *opaque)
 		if (config->names)
 			puts(entries[i].name);
 		else
-			one = entries[i].pid ? ask(entries[i].name, entries[i].pid)
-					     : ended(&runtime, entries[i].name);
+			one = entries[i].pid ? ask(&entries[i]) : ended(&runtime, entries[i].name);
 		if (one)
 			json_array_append_new(all, one);
 	}

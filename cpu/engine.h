@@ -102,6 +102,8 @@ struct engine_ops {
 	/* Somebody else than a vCPU has written guest memory [hpa, hpa+len). May wait for vCPUs to
 	 * reach a block boundary: call it without a lock. */
 	void (*written)(struct engine *engine, uint64_t hpa, uint64_t len);
+	/* Pages that the vCPU has dirtied (mmu/second_stage.h, s2_dirtied()); any thread. */
+	uint64_t (*dirtied)(struct engine *engine, unsigned vcpu);
 	void (*counters)(struct engine *engine, unsigned vcpu, uint64_t counters[COUNT_NR]);
 };
 

@@ -186,12 +186,37 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 	return ret;
 }
 
+void destination_build(struct destination *d)
+{
+	pulse_start(&d->pulse, d->link);
+}
+
+/* The last words, whatever is wrong with what came. */
+static void say_failure(struct destination *d)
+{
+	if (d->link && link_may_speak(d->link) && !destination_say(d, STREAM_FAILURE, &d->failure))
+		link_goodbye(d->link);
+	destination_step(d, EVENT_CALL_OFF);
+}
+
 void destination_refuse(struct destination *d, const char *text)
 {
+	pulse_stop(&d->pulse);
+	if (migration_over(d->state))
+		return;
 	destination_fail(d, STREAM_REFUSED, text);
-	if (d->link && !destination_say(d, STREAM_FAILURE, &d->failure))
-		link_finish(d->link);
-	destination_step(d, EVENT_CALL_OFF);
+	say_failure(d);
+}
+
+static int load(struct destination *d, struct stream_error *err)
+{
+	const struct stream_blob *state = &d->arrival.state;
+	int ret;
+
+	pulse_start(&d->pulse, d->link);
+	ret = d->arrival.sink->load(d->arrival.opaque, state->bytes.data, state->bytes.len, err);
+	pulse_stop(&d->pulse);
+	return ret;
 }
 
 /* ---- the rest --------------------------------------------------------------------------- */
@@ -199,23 +224,22 @@ void destination_refuse(struct destination *d, const char *text)
 int destination_run(struct destination *d, struct stream_error *err)
 {
 	struct stream_accept accept = {.lanes = d->takes_lanes};
-	const struct stream_blob *state = &d->arrival.state;
-	int ret = destination_say(d, STREAM_ACCEPT, &accept);
+	int ret;
+
+	pulse_stop(&d->pulse);
+	ret = destination_say(d, STREAM_ACCEPT, &accept);
 
 	if (ret)
 		ret = stream_fail(err, NULL, -ECONNRESET, "the connection is lost");
 	if (!ret)
 		ret = take_frames(d, false, err);
 	if (!ret)
-		ret = d->arrival.sink->load(d->arrival.opaque, state->bytes.data, state->bytes.len,
-					    err);
+		ret = load(d, err);
 	if (!ret)
 		ret = destination_say_ready(d, err);
 	if (ret) {
 		destination_fail(d, STREAM_FAILED, err->text);
-		if (d->link && !d->link->broken)
-			(void)destination_say(d, STREAM_FAILURE, &d->failure);
-		destination_step(d, EVENT_CALL_OFF);
+		say_failure(d);
 		return ret;
 	}
 	return destination_hand_over(d, err);
@@ -223,6 +247,7 @@ int destination_run(struct destination *d, struct stream_error *err)
 
 void destination_end(struct destination *d)
 {
+	pulse_stop(&d->pulse);
 	destination_close_file(d);
 	pthread_mutex_destroy(&d->lock);
 	destination_lane_end(d);

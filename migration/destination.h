@@ -10,6 +10,7 @@
 
 #include "migration/arrive.h"
 #include "migration/door.h"
+#include "migration/pulse.h"
 #include "migration/state.h"
 
 enum { DESTINATION_DEMANDS = 64 /* that are timed at once; others are not */ };
@@ -42,7 +43,8 @@ struct destination {
 	struct stream_agreement agreement;
 	enum migration_state state;
 	uint64_t ticket, received;
-	bool asking; /* this connection knows what is here: pages may be asked for on it */
+	struct pulse pulse; /* while the machine is built */
+	bool asking;	    /* this connection knows what is here: pages may be asked for on it */
 	struct stream_failure failure; /* why it was refused */
 	/* Pages that were asked for and have not come; and how long those that have took, ns. */
 	struct destination_demand {
@@ -60,6 +62,8 @@ struct destination {
  */
 int destination_begin(struct destination *d, const struct migration_sink_ops *sink, void *opaque,
 		      struct stream_error *err);
+/* The machine is being built: until one of the next three, the source hears that we live. */
+void destination_build(struct destination *d);
 /* The machine cannot be built here: the source is told, and goes on. */
 void destination_refuse(struct destination *d, const char *text);
 /* The rest. 0: the guest runs here; -errno with a text: it has not run here and will not. */

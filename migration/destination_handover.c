@@ -45,6 +45,16 @@ static void say_ack(struct destination *d)
 		destination_lose(d);
 }
 
+static int start(struct destination *d, const struct stream_run *run, struct stream_error *why)
+{
+	int ret;
+
+	pulse_start(&d->pulse, d->link);
+	ret = d->arrival.sink->start(d->arrival.opaque, run, why);
+	pulse_stop(&d->pulse);
+	return ret;
+}
+
 static void on_run(struct destination *d, const struct stream_run *run)
 {
 	const struct migration_sink_ops *sink = d->arrival.sink;
@@ -54,7 +64,7 @@ static void on_run(struct destination *d, const struct stream_run *run)
 		return; /* of another attempt */
 	destination_step(d, EVENT_RUN);
 	if (d->state == DEST_STARTING) {
-		if (d->arrival.sink->start(d->arrival.opaque, run, &why)) {
+		if (start(d, run, &why)) {
 			destination_fail(d, STREAM_FAILED, why.text);
 			destination_step(d, EVENT_START_FAILED);
 		} else {
@@ -186,7 +196,8 @@ static int turn(struct destination *d, struct stream_error *err)
 		return stream_fail(err, NULL, ret, "called off");
 	if (ret > 0)
 		on_frame(d, &frame);
-	else if (ret < 0)
+	/* A source that sends without an end hears of us too. */
+	if (ret < 0 || (d->link && link_alive(d->link)))
 		destination_lose(d);
 	return 0;
 }

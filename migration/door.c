@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "migration/address.h"
+#include "migration/stream_control.h"
 
 enum { CALLERS = 8, WAITING = 4, PATIENCE_MS = 10000, TURN_MS = 500, GOODBYE_MS = 1000 };
 
@@ -63,6 +64,7 @@ static bool is_late(const struct caller *c, unsigned ms)
 
 static void turn_away(struct door *d, struct caller *c, const struct stream_error *why)
 {
+	struct stream_failure failure = {.kind = STREAM_REFUSED};
 	const uint64_t now = link_now();
 
 	pthread_mutex_lock(&d->lock);
@@ -72,6 +74,11 @@ static void turn_away(struct door *d, struct caller *c, const struct stream_erro
 		d->watch(d->opaque, why->text);
 	}
 	pthread_mutex_unlock(&d->lock);
+	/* What came was damaged, or is too new: he is told. */
+	if (c->link->broken && link_may_speak(c->link)) {
+		snprintf(failure.text, sizeof(failure.text), "%.199s", why->text);
+		(void)stream_control_write(&c->link->w, STREAM_FAILURE, 0, &failure);
+	}
 	link_finish(c->link);
 	c->leaves = true;
 	c->since = now;
@@ -96,8 +103,8 @@ static bool see_off(struct caller *c)
 /* True: he is no caller any more. */
 static bool listen_to(struct door *d, struct caller *c)
 {
-	struct stream_frame frame;
 	struct stream_error err;
+	struct stream_frame frame;
 	int ret;
 
 	if (c->leaves)

@@ -15,8 +15,15 @@
 
 #include "migration/link_internal.h"
 
-static const uint64_t second = 1000000000, alive_every = 2000000000, silence_default = 10000000000;
+static const uint64_t second = 1000000000;
+static uint64_t silence_default = 10000000000, alive_every = 2000000000;
 static const uint64_t handshake_time = 10000000000;
+
+void link_set_silence(uint64_t ns)
+{
+	silence_default = ns;
+	alive_every = ns / 5;
+}
 
 uint64_t link_now(void)
 {
@@ -72,7 +79,7 @@ int link_pace(struct link *l)
 			return got;
 		if (got & POLLIN && link_take_in(l) == -ENODATA)
 			return link_fail(l, -EPIPE);
-		if (link_alive(l))
+		if (link_check_time(l) || link_alive(l))
 			return l->broken;
 		now = link_now();
 	}
@@ -112,6 +119,32 @@ void link_finish(struct link *l)
 	(void)shutdown(l->fd, SHUT_WR);
 }
 
+void link_goodbye(struct link *l)
+{
+	const uint64_t end = link_now() + 2 * second;
+	char waste[4096];
+
+	link_finish(l);
+	for (;;) {
+		struct pollfd pfd = {.fd = l->fd, .events = POLLIN};
+		const uint64_t now = link_now();
+		ssize_t n;
+
+		if (now >= end || poll(&pfd, 1, (int)((end - now) / 1000000) + 1) <= 0)
+			return;
+		n = recv(l->fd, waste, sizeof(waste), MSG_DONTWAIT);
+		if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+			return;
+	}
+}
+
+bool link_may_speak(struct link *l)
+{
+	if (l->broken == -EBADMSG || l->broken == -EPROTO || l->broken == -ENOTSUP)
+		l->broken = 0;
+	return !l->broken;
+}
+
 /* ---- in --------------------------------------------------------------------------------- */
 
 static int parse(struct link *l, struct stream_frame *frame, struct stream_error *err)
@@ -144,6 +177,9 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 
 		if (ret)
 			return ret;
+		/* Who has hung up while we spoke may have said why. */
+		if ((l->broken == -EPIPE || l->broken == -ECONNRESET) && link_take_in(l) > 0)
+			continue;
 		if (l->broken)
 			return explain(l, err);
 		/* There was no room for it before. */

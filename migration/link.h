@@ -34,6 +34,8 @@ struct link {
 };
 
 uint64_t link_now(void); /* CLOCK_MONOTONIC, ns */
+/* For tests, before there is a link: another silence than 10 s, and ALIVE as often within it. */
+void link_set_silence(uint64_t ns);
 
 /* fd is the link's from now on, also on failure. tls: NULL: none; it must stay. -ENOMEM. */
 int link_open(struct link **out, int fd, uint16_t channel, int wake_fd, const struct tls *tls);
@@ -58,5 +60,11 @@ uint64_t link_unsent(const struct link *l);
 void link_bound(struct link *l);
 /* Everything was said: the other side reads an end. */
 void link_finish(struct link *l);
+/* The same, and what still comes is taken and thrown away, until the other side hangs up too or for
+ * two seconds: who closes with something unread may undo what he has said last. */
+void link_goodbye(struct link *l);
+/* Whether one can still speak: what came was damaged, not what goes. Clears that: no more is read.
+ */
+bool link_may_speak(struct link *l);
 
 #endif

@@ -22,6 +22,9 @@ struct migration_source_ops {
 	/* Fetches and clears what was written since it was last asked (`first` is a multiple of 64;
 	 * bit n of the bitmap is page first + n): how many pages, or -errno. */
 	int64_t (*harvest)(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap);
+	/* Processors that dirty more than their share of so many bytes per second wait; 0: as they
+	 * like. NULL: that cannot be done. */
+	void (*throttle)(void *opaque, uint64_t rate);
 	/* The guest stands still, nothing of it is in flight. Idempotent. */
 	int (*stop)(void *opaque, struct stream_error *err);
 	/* Appends the device state of a guest that stands still. */

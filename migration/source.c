@@ -73,7 +73,7 @@ static int give_away(struct source *s, struct stream_error *err)
 	if (!ret)
 		ret = source_wait_ready(s, err);
 	if (!ret)
-		ret = s->m->ops->release(s->m->opaque, err);
+		ret = source_busy(s, s->m->ops->release, err);
 	stream_batch_free(s->batch);
 	s->batch = NULL;
 	if (ret)
@@ -116,6 +116,7 @@ int source_run(struct source *s, struct stream_error *err)
 
 	s->begun = link_now();
 	ret = give_away(s, err);
+	source_throttle_off(s);
 	if (s->state == SOURCE_MOVED) {
 		sum_up(s, "completed");
 		source_say_end(s);

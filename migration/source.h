@@ -14,10 +14,16 @@
 #include "migration/stream_hello.h"
 
 struct migration_params {
-	uint64_t downtime;     /* ns, at most */
-	uint64_t bandwidth;    /* bytes per second, 0: what there is */
-	uint64_t timeout;      /* ns, 0: none: then it is called off */
-	bool timeout_postcopy; /* or the guest goes at once, its pages after it */
+	uint64_t downtime;  /* ns, at most */
+	uint64_t bandwidth; /* bytes per second, 0: what there is */
+	uint64_t timeout;   /* ns, 0: none */
+	/* What is done then; all but CANCEL also before, at a moment when as little is left as ever
+	 * and it does not get less. */
+	enum migration_policy {
+		MIGRATION_CANCEL,
+		MIGRATION_POSTCOPY, /* the guest goes at once, its pages after it */
+		MIGRATION_THROTTLE, /* processors that write faster than the link carries wait */
+	} on_timeout;
 	/* Post-copy after so many rounds, or ns; 0: never. */
 	uint32_t postcopy_rounds;
 	uint64_t postcopy_time;
@@ -39,6 +45,7 @@ struct migration_progress {
 	uint64_t faults;		/* pages that somebody there waited for */
 	uint64_t fault_mean, fault_max; /* for so long, as the destination says; ns */
 	uint64_t rate, dirty_rate;	/* bytes per second */
+	uint64_t throttle;		/* that processors may write; 0: as they like */
 	uint64_t downtime_expected, downtime, elapsed; /* ns */
 	double done;				       /* 0 to 1 */
 	char trouble[200]; /* while paused: why the other side is not found */
@@ -100,7 +107,14 @@ struct source {
 	uint64_t begun, stopped, state_size;
 	uint64_t wire; /* bytes of connections that are gone */
 	uint64_t spent, since,
-		paced;	    /* ns of rounds; of this one: its begin, and what the limit took */
+		paced; /* ns of rounds; of this one: its begin, and what the limit took */
+	struct source_sample {
+		uint64_t arrived, active; /* bytes, ns */
+	} sample[2];			  /* of this connection: one and two windows ago */
+	/* What was left after each round: the least, rounds that have not undercut it. */
+	uint64_t least;
+	unsigned stalls;
+	uint64_t throttled;
 	uint64_t harvested; /* when the bitmap was fetched last */
 	uint64_t ticket;
 	bool refused;		      /* by the destination, before anything was paused */

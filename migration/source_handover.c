@@ -159,7 +159,8 @@ void source_say_cancel(struct source *s, const char *why)
 	snprintf(cancel.text, sizeof(cancel.text), "%.199s", why);
 	if (s->link && s->link->broken == -ECANCELED)
 		s->link->broken = 0;
-	if (s->link && s->link->broken)
+	/* What came was damaged: they hear of that, too. */
+	if (s->link && !link_may_speak(s->link))
 		source_drop_link(s);
 	for (int i = 0; !s->link && s->stopped && i < CANCEL_TRIES && !source_abandoned(s); i++) {
 		if (i)

@@ -29,6 +29,9 @@ int source_greet(struct link *link, const struct stream_hello *hello,
 		 struct stream_error *err);
 /* Asked for, or enough time for another attempt; *delay grows. */
 void source_wait_retry(struct source *s, uint64_t *delay);
+/* A call of the machine's that may take long: the other side hears that we live. */
+int source_busy(struct source *s, int (*op)(void *opaque, struct stream_error *err),
+		struct stream_error *err);
 /* What the other side says while we speak: 0: nothing that matters. */
 int source_listen(struct source *s, struct stream_error *err);
 /* A frame that was not asked for: FAILURE, or an error. */
@@ -45,11 +48,25 @@ void source_say_end(struct source *s);
 /* The guest is ours: the destination need not wait for it. */
 void source_say_cancel(struct source *s, const char *why);
 
+/* ---- source_policy.c ---- */
+/* Bytes per second of late, at least 1; of the connection that there is. */
+uint64_t source_rate(struct source *s);
+/* ns that the guest would stand still for so many pages. */
+uint64_t source_expect_downtime(struct source *s, uint64_t pages);
+void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero);
+/* The guest goes now, whatever is left. */
+bool source_switch_now(struct source *s);
+/* In a round: the time-out, if nothing is gained by waiting for the round's end. */
+int source_look_at_time(struct source *s, struct stream_error *err);
+/* After each round that has left too much: goes on (0), with processors throttled perhaps;
+ * *postcopy: goes at once; -ETIME. */
+int source_decide(struct source *s, bool *postcopy, struct stream_error *err);
+void source_throttle_off(struct source *s);
+
 /* ---- source_rounds.c ---- */
 /* Description, then rounds until what is left fits into the downtime, then the last one and the
  * device state, with the guest stopped. */
 int source_copy(struct source *s, struct stream_error *err);
-void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero);
 
 /* ---- source_pages.c: post-copy ---- */
 /* Says which pages the destination has; the others come after the guest. */

@@ -1,8 +1,10 @@
 /* The connections of the side that a guest leaves. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "migration/pulse.h"
 #include "migration/source_internal.h"
 
 static const uint64_t second = 1000000000;
@@ -47,6 +49,18 @@ int source_listen(struct source *s, struct stream_error *err)
 	return ret > 0 ? source_said(s, &frame, err) : ret;
 }
 
+int source_busy(struct source *s, int (*op)(void *opaque, struct stream_error *err),
+		struct stream_error *err)
+{
+	struct pulse pulse;
+	int ret;
+
+	pulse_start(&pulse, s->link);
+	ret = op(s->m->opaque, err);
+	pulse_stop(&pulse);
+	return ret;
+}
+
 int source_greet(struct link *link, const struct stream_hello *hello,
 		 struct stream_agreement *agreement, struct stream_frame *other,
 		 struct stream_error *err)
@@ -63,6 +77,17 @@ int source_greet(struct link *link, const struct stream_hello *hello,
 		return 1;
 	ret = stream_hello_read(other, &theirs, err);
 	return ret ? ret : stream_agree(hello, &theirs, agreement, err);
+}
+
+/* The last words on a connection that is of no use: what they say there is damaged, or too new. */
+static void say_why(struct source *s, const char *text)
+{
+	struct stream_failure failure = {.kind = STREAM_REFUSED};
+
+	snprintf(failure.text, sizeof(failure.text), "%.199s", text);
+	if (link_may_speak(s->link) &&
+	    !stream_control_write(&s->link->w, STREAM_FAILURE, 0, &failure))
+		link_finish(s->link);
 }
 
 /* wake_fd -1: not to be stopped. */
@@ -83,8 +108,10 @@ int source_connect(struct source *s, bool again, int wake_fd, struct stream_erro
 		ret = frame.type == STREAM_FAILURE
 			      ? source_said(s, &frame, err)
 			      : stream_fail(err, &frame, -EPROTO, "HELLO must be the first");
-	if (ret)
+	if (ret) {
+		say_why(s, err->text);
 		source_drop_link(s);
+	}
 	return ret;
 }
 

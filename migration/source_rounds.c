@@ -8,8 +8,6 @@
 #include "migration/stream_blob.h"
 
 static const uint64_t second = 1000000000;
-/* Stopping, loading and starting again cost time beside the bytes. */
-static const uint64_t overhead = 30000000;
 enum {
 	HARVEST = 1 << 17, /* pages at once */
 	SLICE = 64,	   /* pages between two looks around */
@@ -20,50 +18,6 @@ enum {
 static uint64_t words(uint64_t pages)
 {
 	return (pages + 63) / 64;
-}
-
-/* ---- estimates -------------------------------------------------------------------------- */
-
-/* Bytes per second that have arrived, as fast as this side reads and that one takes them: what a
- * limit made us wait is no fault of theirs. */
-static uint64_t rate_of(const struct source *s)
-{
-	const uint64_t unsent = link_unsent(s->link), sent = s->link->sent;
-	const uint64_t arrived = sent > unsent ? sent - unsent : 0;
-	const uint64_t now = s->since ? link_now() - s->since - s->paced : 0;
-	const uint64_t time = s->spent + now ? s->spent + now : 1;
-	uint64_t rate = (uint64_t)((double)arrived * (double)second / (double)time);
-
-	if (s->link->limit && rate > s->link->limit)
-		rate = s->link->limit;
-	return rate ? rate : 1;
-}
-
-static uint64_t expect_downtime(const struct source *s, uint64_t pages)
-{
-	const uint64_t bytes = pages * STREAM_PAGE + s->state_size + link_unsent(s->link);
-
-	return overhead + (uint64_t)((double)bytes * (double)second / (double)rate_of(s));
-}
-
-void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero)
-{
-	struct migration_progress *p = &s->progress;
-	double done;
-
-	pthread_mutex_lock(&s->lock);
-	p->round = s->round;
-	p->remaining = remaining * STREAM_PAGE;
-	p->sent = source_sent(s);
-	p->pages += pages;
-	p->zero += zero;
-	p->rate = rate_of(s);
-	p->downtime_expected = expect_downtime(s, s->round > 1 ? s->dirty : remaining);
-	p->elapsed = link_now() - s->begun;
-	done = (double)(p->pages + p->zero) / (double)(p->pages + p->zero + remaining + 1);
-	if (done > p->done)
-		p->done = done;
-	pthread_mutex_unlock(&s->lock);
 }
 
 /* ---- what is dirty ---------------------------------------------------------------------- */
@@ -122,22 +76,6 @@ struct sending {
 	unsigned since;
 };
 
-/* The guest goes now, whatever is left. */
-static bool switch_now(struct source *s)
-{
-	const struct migration_params *p = &s->params;
-	const uint64_t time = link_now() - s->begun;
-	bool asked;
-
-	if (!(s->agreement.can & STREAM_CAN_POSTCOPY))
-		return false;
-	pthread_mutex_lock(&s->lock);
-	asked = s->postcopy;
-	pthread_mutex_unlock(&s->lock);
-	return asked || (p->postcopy_time && time > p->postcopy_time) ||
-	       (p->timeout && p->timeout_postcopy && time > p->timeout);
-}
-
 /* Between pages: how far it is, whether the other side has something to say, whether we may. */
 static int look_around(struct source *s, struct sending *n, struct stream_error *err)
 {
@@ -147,6 +85,8 @@ static int look_around(struct source *s, struct sending *n, struct stream_error 
 	n->pages = n->zero = 0;
 	n->since = 0;
 	ret = source_listen(s, err);
+	if (!ret && n->live)
+		ret = source_look_at_time(s, err);
 	if (!ret) {
 		uint64_t before = link_now();
 
@@ -163,9 +103,9 @@ static int send_page(struct source *s, struct sending *n, uint64_t page, struct 
 
 	if (ret < 0) {
 		/* A broken connection says more itself. */
-		if (source_listen(s, err))
-			return -ECONNRESET;
-		return stream_fail(err, NULL, ret, "%s", strerror(-ret));
+		int said = source_listen(s, err);
+
+		return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
 	}
 	n->zero += ret == 1;
 	n->pages += ret == 0;
@@ -188,7 +128,7 @@ static int send_region(struct source *s, struct sending *n, const struct stream_
 		/* What is written from now on comes with the next harvest. */
 		bits[i / 64] &= ~(1ull << (i % 64));
 		ret = send_page(s, n, region->first + i, err);
-		if (!ret && n->live && !n->since && switch_now(s))
+		if (!ret && n->live && !n->since && source_switch_now(s))
 			ret = 1;
 	}
 	return ret;
@@ -233,9 +173,11 @@ static int send_round(struct source *s, bool live, struct stream_error *err)
 	round.pages = count - n.left;
 	if (!ret)
 		ret = stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
-	if (ret)
-		return source_listen(s, err) ? -ECONNRESET
-					     : stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	if (ret) {
+		int said = source_listen(s, err);
+
+		return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	}
 	ret = look_around(s, &n, err);
 	s->spent += link_now() - s->since - s->paced;
 	s->since = 0;
@@ -248,7 +190,7 @@ static int send_round(struct source *s, bool live, struct stream_error *err)
 static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct stream_error *err)
 {
 	struct field_buf state = {0};
-	int ret = s->m->ops->stop(s->m->opaque, err);
+	int ret = source_busy(s, s->m->ops->stop, err);
 
 	*done = true;
 	if (ret)
@@ -259,9 +201,9 @@ static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct s
 	if (ret)
 		return ret;
 	if (!postcopy &&
-	    expect_downtime(s, s->dirty) > s->params.downtime + s->params.downtime / 2) {
+	    source_expect_downtime(s, s->dirty) + link_now() - s->stopped > s->params.downtime) {
 		*done = false;
-		ret = s->m->ops->take_back(s->m->opaque, err);
+		ret = source_busy(s, s->m->ops->take_back, err);
 		if (!ret)
 			source_step(s, EVENT_GO_ON);
 		return ret;
@@ -297,8 +239,8 @@ static int describe(struct source *s, struct stream_error *err)
 		if (ret)
 			stream_fail(err, NULL, ret, "%s", strerror(-ret));
 	}
-	/* It may take long to build a machine there, and a destination that refuses says why. */
-	s->link->silence = 60 * second;
+	/* A destination that refuses says why, and one that builds the machine says that it lives.
+	 */
 	for (;;) {
 		struct stream_accept accept;
 		int got = link_receive(s->link, ret ? 1000 : -1, &frame, err);
@@ -315,7 +257,6 @@ static int describe(struct source *s, struct stream_error *err)
 		}
 		break;
 	}
-	s->link->silence = 10 * second;
 	s->wire += s->link->sent;
 	s->link->sent = 0;
 	return ret;
@@ -343,7 +284,7 @@ static int one_more(struct source *s, struct stream_error *err)
 
 int source_copy(struct source *s, struct stream_error *err)
 {
-	bool done = false;
+	bool done = false, postcopy = false;
 	int ret = describe(s, err);
 
 	if (!ret)
@@ -355,7 +296,7 @@ int source_copy(struct source *s, struct stream_error *err)
 		ret = send_round(s, true, err);
 	}
 	while (!ret && !done) {
-		if (switch_now(s) || rounds_over(s)) {
+		if (postcopy || source_switch_now(s) || rounds_over(s)) {
 			source_lane_begin(s);
 			source_lane_wait(s, LANE_MS);
 			ret = stop_and_finish(s, true, &done, err);
@@ -364,14 +305,12 @@ int source_copy(struct source *s, struct stream_error *err)
 		ret = harvest(s, false, err);
 		if (ret)
 			break;
-		if (expect_downtime(s, s->dirty) <= s->params.downtime)
+		if (source_expect_downtime(s, s->dirty) <=
+		    s->params.downtime - s->params.downtime / 8)
 			ret = stop_and_finish(s, false, &done, err);
-		else if (s->params.timeout && link_now() - s->begun > s->params.timeout)
-			ret = stream_fail(err, NULL, -ETIME,
-					  "the guest writes faster than the link carries: what is "
-					  "left would stop it for %" PRIu64 " ms",
-					  expect_downtime(s, s->dirty) / 1000000);
-		if (!ret && !done)
+		else
+			ret = source_decide(s, &postcopy, err);
+		if (!ret && !done && !postcopy)
 			ret = one_more(s, err);
 	}
 	return ret;

@@ -50,6 +50,8 @@ static int write_pages(struct source *s, struct stream_batch *batch, struct stre
 
 int source_spool(struct source *s, int fd, struct stream_error *err)
 {
+	/* Behind all that may have come. */
+	const uint32_t number = s->serve_round + 1;
 	struct stream_round round = {.phase = STREAM_POSTCOPY};
 	struct stream_end end = {0};
 	struct stream_batch *batch;
@@ -58,17 +60,17 @@ int source_spool(struct source *s, int fd, struct stream_error *err)
 
 	stream_writer_init(&w, 0, migration_file_put, &fd);
 	batch = stream_batch_new(&w, 0);
-	ret = batch ? stream_batch_round(batch, ++s->round) : -ENOMEM;
+	ret = batch ? stream_batch_round(batch, number) : -ENOMEM;
 	if (!ret)
 		ret = write_head(s, &w);
 	if (!ret)
-		ret = stream_control_write(&w, STREAM_ROUND, s->round, &round);
+		ret = stream_control_write(&w, STREAM_ROUND, number, &round);
 	if (!ret)
 		ret = write_pages(s, batch, &end);
 	round.ends = true;
 	round.pages = end.pages + end.zero;
 	if (!ret)
-		ret = stream_control_write(&w, STREAM_ROUND, s->round, &round);
+		ret = stream_control_write(&w, STREAM_ROUND, number, &round);
 	if (!ret)
 		ret = stream_end_write(&w, &end);
 	if (!ret && fsync(fd) && errno != EINVAL && errno != EROFS)

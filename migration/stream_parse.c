@@ -138,6 +138,7 @@ static int check_header(struct stream_parser *p, struct stream_error *err)
 			"frame type %u is needed and not known here: the other side is a "
 			"newer ferry",
 			f->type);
+	/* Who turns somebody away need not introduce himself. */
 	if (p->first && f->type != STREAM_HELLO && f->type != STREAM_FAILURE)
 		return stream_fail(err, f, -EPROTO, "the first frame must be HELLO");
 	return check_lengths(p, err);

@@ -259,12 +259,30 @@ static int wait_for_source(struct incoming *in, struct error *err)
 	return ret;
 }
 
+/* So that it is seen, under its name or one that it has for so long, while it waits. */
+static int show_waiting(struct runtime_name *name, const struct incoming *in, struct error *err)
+{
+	struct runtime runtime;
+	int ret = runtime_open(&runtime, err);
+
+	*name = (struct runtime_name){.lock_fd = -1};
+	if (ret)
+		return ret;
+	ret = runtime_claim(name, &runtime, in->how->name, err);
+	if (!ret)
+		(void)runtime_note(name, door_address(in->from.door));
+	runtime_close(&runtime);
+	return ret;
+}
+
 static int receive(struct incoming *in, const struct vm_observer *observer,
-		   struct vm_result *result, struct error *err)
+		   struct runtime_name *name, struct vm_result *result, struct error *err)
 {
 	int ret = wait_for_source(in, err);
 
+	runtime_release(name, false);
 	if (!ret) {
+		destination_build(&in->from);
 		ret = vm_run_arrival(&in->config, &in->arrival, observer, result, err);
 		if (ret)
 			destination_refuse(&in->from, err->text);
@@ -284,6 +302,7 @@ int vm_receive(const struct incoming_config *how, const struct vm_observer *obse
 	       struct vm_result *result, struct error *err)
 {
 	struct incoming *in = malloc(sizeof(*in));
+	struct runtime_name name;
 	struct stream_error why;
 	struct tls *tls;
 	int ret;
@@ -303,16 +322,18 @@ int vm_receive(const struct incoming_config *how, const struct vm_observer *obse
 	in->from = (struct destination){
 		.ferry = FERRY_VERSION, .arch = "x86_64", .patience = patience};
 	ret = door_open(&in->from.door, how->from, how->insecure || tls, tls, &why);
-	if (ret) {
+	if (ret)
 		error_set(err, ret, "%s", why.text);
-	} else {
+	else
+		ret = show_waiting(&name, in, err);
+	if (!ret) {
 		if (!how->quiet && !how->detach)
 			message("waiting for a guest at %s", door_address(in->from.door));
 		door_watch(in->from.door, turned_away, in);
 		observer->listening(observer->opaque, door_address(in->from.door));
-		ret = receive(in, observer, result, err);
-		door_close(in->from.door);
+		ret = receive(in, observer, &name, result, err);
 	}
+	door_close(in->from.door);
 	tls_free(tls);
 	close(in->wake_fd);
 	incoming_exit(in);

@@ -23,10 +23,10 @@ int outgoing_save(struct vm *vm, const char *path, struct control_request *reque
 struct outgoing_params {
 	const char *to; /* address */
 	uint64_t downtime_ms, bandwidth, timeout_ms;
-	/* Post-copy: after so many rounds or milliseconds (0: never), at the time-out. */
+	/* Post-copy: after so many rounds or milliseconds (0: never). */
 	uint32_t postcopy_rounds;
 	uint64_t postcopy_ms;
-	bool timeout_postcopy;
+	const char *on_timeout; /* cancel (or NULL), postcopy, throttle */
 	/* Of a guest that runs there and lacks pages, when the link is dead for so long: they go
 	 * into that file (absolute). NULL: it is waited for. */
 	uint64_t recover_ms;

@@ -68,16 +68,29 @@ void outgoing_move_exit(struct outgoing *o)
 	close(o->wake_fd);
 }
 
+static int find_policy(const char *word)
+{
+	if (!word || !strcmp(word, "cancel"))
+		return MIGRATION_CANCEL;
+	if (!strcmp(word, "postcopy"))
+		return MIGRATION_POSTCOPY;
+	return strcmp(word, "throttle") ? -1 : MIGRATION_THROTTLE;
+}
+
 int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 		  struct control_request *request, struct error *err)
 {
 	struct stream_error why;
 	struct outgoing *o;
 	struct tls *tls;
-	int ret = address_check(params->to, &why);
+	int policy, ret = address_check(params->to, &why);
 
 	if (ret)
 		return error_set(err, ret, "%s", why.text);
+	policy = find_policy(params->on_timeout);
+	if (policy < 0)
+		return error_set(err, -EINVAL, "'%s' is none of cancel, postcopy, throttle",
+				 params->on_timeout);
 	ret = params->spool ? outgoing_file_check(params->spool, err) : 0;
 	if (!ret)
 		ret = tls_config_load(&params->tls, TLS_CLIENT, params->to, &tls, err);
@@ -97,7 +110,7 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 				  .params = {.downtime = params->downtime_ms * 1000000,
 					     .bandwidth = params->bandwidth,
 					     .timeout = params->timeout_ms * 1000000,
-					     .timeout_postcopy = params->timeout_postcopy,
+					     .on_timeout = policy,
 					     .postcopy_rounds = params->postcopy_rounds,
 					     .postcopy_time = params->postcopy_ms * 1000000,
 					     .verify = params->verify,
@@ -196,6 +209,8 @@ static json_t *progress_json(const struct migration_progress *p)
 
 	if (left != UINT64_MAX)
 		json_object_set_new(j, "eta-ms", json_integer(ms(left)));
+	if (p->throttle)
+		json_object_set_new(j, "throttle", json_integer((json_int_t)p->throttle));
 	if (p->trouble[0])
 		json_object_set_new(j, "trouble", json_text(p->trouble));
 	return j;

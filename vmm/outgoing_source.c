@@ -189,6 +189,13 @@ static int64_t source_harvest(void *opaque, uint64_t first, uint64_t pages, uint
 	return s2_dirty_harvest(o->s2, first * STREAM_PAGE, pages, bitmap);
 }
 
+static void source_throttle(void *opaque, uint64_t rate)
+{
+	struct outgoing *o = opaque;
+
+	vm_throttle(o->vm, rate / STREAM_PAGE);
+}
+
 /* Nothing of the machine moves: the thread may look at it. */
 static void state_now(void *arg)
 {
@@ -220,6 +227,7 @@ static const struct migration_source_ops source_ops = {
 	.page = source_page,
 	.track = source_track,
 	.harvest = source_harvest,
+	.throttle = source_throttle,
 	.stop = source_stop,
 	.state = source_state,
 	.release = source_release,

@@ -7,7 +7,8 @@
  *
  * Of a machine NAME there are
  *
- *   NAME.lock             held locked while it runs; its process id
+ *   NAME.lock             held locked while it runs; its process id, and a second line of one
+ *                         that waits for its guest: where
  *   NAME.sock             its control socket
  *   NAME.log, NAME+serial0.log ...  of a detached one: ferry's messages, its consoles' output
  *                         (NAME.log.1: the part before)
@@ -53,9 +54,13 @@ int runtime_claim(struct runtime_name *claim, const struct runtime *runtime, con
  * fine. */
 void runtime_release(struct runtime_name *claim, bool keep);
 
+/* Puts a line of words behind the process id. */
+int runtime_note(const struct runtime_name *claim, const char *text);
+
 struct runtime_entry {
 	char name[RUNTIME_NAME_MAX];
-	long pid; /* 0: it has ended */
+	long pid;	/* 0: it has ended */
+	char note[128]; /* runtime_note(); "": none */
 };
 /* Sweeps, then lists what runs and what has left its end, sorted by name. *out is the caller's to
  * free. Returns how many, or -errno. */

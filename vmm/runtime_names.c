@@ -23,6 +23,19 @@ static long read_pid(int fd)
 	return n > 0 && pid > 0 && (*end == '\n' || !*end) ? pid : 0;
 }
 
+/* The second line. */
+static void read_note(int fd, char *note, size_t len)
+{
+	char text[192] = "", *from, *to;
+
+	*note = 0;
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0 || !(from = strchr(text, '\n')))
+		return;
+	to = strchr(++from, '\n');
+	if (to)
+		snprintf(note, len, "%.*s", (int)(to - from), from);
+}
+
 static void lock_name(char *buf, size_t len, const char *name)
 {
 	snprintf(buf, len, "%s.lock", name);
@@ -268,9 +281,18 @@ void runtime_release(struct runtime_name *claim, bool keep)
 	claim->lock_fd = claim->dir_fd = -1;
 }
 
+int runtime_note(const struct runtime_name *claim, const char *text)
+{
+	char line[192];
+	int n = snprintf(line, sizeof(line), "%d\n%.120s\n", (int)getpid(), text);
+
+	return pwrite(claim->lock_fd, line, (size_t)n, 0) == n ? 0 : -EIO;
+}
+
 /* ---- what is there ---------------------------------------------------------------------- */
 
-long runtime_holder(const struct runtime *runtime, const char *name)
+/* note: NULL: not asked for. */
+static long holder_of(const struct runtime *runtime, const char *name, char *note, size_t len)
 {
 	char file[96];
 	long pid = 0;
@@ -285,8 +307,15 @@ long runtime_holder(const struct runtime *runtime, const char *name)
 	/* Shared, so that two who ask are not in each other's way. */
 	if (flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK)
 		pid = read_pid(fd);
+	if (note)
+		read_note(fd, note, len);
 	close(fd);
 	return pid;
+}
+
+long runtime_holder(const struct runtime *runtime, const char *name)
+{
+	return holder_of(runtime, name, NULL, 0);
 }
 
 static int by_name(const void *a, const void *b)
@@ -306,7 +335,7 @@ int runtime_list(const struct runtime *runtime, struct runtime_entry **out, stru
 	unsigned n = 0;
 
 	for (unsigned i = 0; list && i < held; i++) {
-		list[n].pid = runtime_holder(runtime, running[i]);
+		list[n].pid = holder_of(runtime, running[i], list[n].note, sizeof(list[n].note));
 		memcpy(list[n].name, running[i], RUNTIME_NAME_MAX);
 		n += list[n].pid != 0;
 	}

@@ -124,8 +124,16 @@ static bool wait_turn(struct vcpu *v)
 			vm->parked--;
 			continue;
 		}
-		if (v->state.run_state != X86_WAIT_SIPI || atomic_load(&v->requests))
-			break;
+		if (v->state.run_state != X86_WAIT_SIPI || atomic_load(&v->requests)) {
+			const uint64_t until = vm_throttled(vm, v->index);
+			const struct timespec time = {.tv_sec = (time_t)(until / 1000000000),
+						      .tv_nsec = (long)(until % 1000000000)};
+
+			if (!until)
+				break;
+			pthread_cond_clockwait(&vm->changed, &vm->lock, CLOCK_MONOTONIC, &time);
+			continue;
+		}
 		pthread_cond_wait(&vm->changed, &vm->lock);
 	}
 	go = !vm->quit;

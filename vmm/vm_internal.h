@@ -77,6 +77,7 @@ struct vm {
 	unsigned vcpu_count, parked;
 	_Atomic bool stop_wanted, quit;
 	struct vcpu vcpu[CPU_MAX];
+	struct throttle *throttle; /* NULL: vCPUs write as fast as they like */
 
 	/* What a device or a vCPU has asked for; the loop's thread acts on it. */
 	struct loop_work event_work;
@@ -124,6 +125,13 @@ void vcpus_resume(struct vm *vm);
 void vcpus_end(struct vm *vm); /* joins the threads */
 int vcpus_reset(struct vm *vm, const struct x86_state *bsp, struct error *err); /* parked */
 void vcpu_pins_init(struct vm *vm);						/* fills vm->pins */
+
+/* ---- throttle.c ---- */
+/* vCPUs that dirty more than their share of so many pages per second wait; 0: none does any more.
+ * One thread at a time, while the vCPUs' threads exist. */
+void vm_throttle(struct vm *vm, uint64_t pages);
+/* vm->lock is held: CLOCK_MONOTONIC in ns until which it shall wait; 0: it may run. */
+uint64_t vm_throttled(const struct vm *vm, unsigned vcpu);
 
 /* ---- dispatch.c ---- */
 void dispatch_init(struct vm *vm); /* fills bus, tsc, msr_ops, cpuid */

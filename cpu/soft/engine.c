@@ -303,6 +303,11 @@ static int soft_set_state(struct engine *e, unsigned vcpu, const struct x86_stat
 	return uc_x86_vcpu_set_state(e->vcpu[vcpu]->uc, &s) ? -EINVAL : 0;
 }
 
+static uint64_t soft_dirtied(struct engine *e, unsigned vcpu)
+{
+	return s2_dirtied(e->vcpu[vcpu]->s2);
+}
+
 static void soft_counters(struct engine *e, unsigned vcpu, uint64_t counters[COUNT_NR])
 {
 	for (int i = 0; i < COUNT_NR; i++)
@@ -324,5 +329,6 @@ const struct engine_ops engine_soft = {
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
 	.written = soft_written,
+	.dirtied = soft_dirtied,
 	.counters = soft_counters,
 };

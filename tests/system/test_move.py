@@ -291,6 +291,22 @@ def test_postcopy(cpus):
 
 @needs_ferry
 @limit(600)
+@each(policy=["throttle", "postcopy"])
+def test_stall(policy):
+    """A guest that writes faster than the link carries: it is seen, and what was chosen for that is done."""
+    with Folder() as folder, start(folder, 2, mib=8, memory=128) as guest:
+        with Receiver(folder, guest.env, "there", "--net", "user") as there:
+            lines = migrate(guest.env, "test", there.address, "--bandwidth", "16M", "--downtime", "200ms", "--on-timeout",
+                            policy)
+            check(guest.wait(30) == 0, guest.tail())
+            check(any(line.get("throttle") for line in lines) == (policy == "throttle"), lines[-5:])
+            check(any(line["phase"] == "postcopy" for line in lines) == (policy == "postcopy"), lines[-5:])
+            print(f"{lines[-1]['round']} rounds, {lines[-1]['downtime_ms']} ms of downtime")
+            passes(there)
+
+
+@needs_ferry
+@limit(600)
 def test_chain():
     """A, B, C and back to A: each hop sends what only the one before has written."""
     with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
@@ -413,6 +429,9 @@ def test_addresses():
         with Receiver(folder, env, "one") as there:
             code, _, err = ferry("receive", there.address, env=env)
             check(code == 1 and "in use" in err, f"{code} {err}")
+            code, out, _ = ferry("ps", "--json", env=env)
+            seen = [(m["name"], m["state"], m["address"]) for m in json.loads(out)]
+            check(code == 0 and seen == [("one", "waiting", there.address)], out)
             there.kill(15)
             check(there.wait(20) == 1, there.tail())
         check(not os.path.exists(folder.file("one.sock")), "the socket is left")

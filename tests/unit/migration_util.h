@@ -312,8 +312,9 @@ static const struct migration_sink_ops fake_sink_ops = {
 
 /* ---- the relay ---- */
 
-/* The last: contents of pages, with checksums that are right: what no link does by itself. */
-enum spoil { SPOIL_NOTHING, SPOIL_CUT, SPOIL_CUT_INSIDE, SPOIL_BYTE, SPOIL_PAGE };
+/* PAGE: contents of pages, with checksums that are right: what no link does by itself. SILENCE:
+ * nothing of that direction arrives on this connection any more. */
+enum spoil { SPOIL_NOTHING, SPOIL_CUT, SPOIL_CUT_INSIDE, SPOIL_BYTE, SPOIL_PAGE, SPOIL_SILENCE };
 struct relay {
 	const char *address;
 	enum spoil spoil;
@@ -340,6 +341,7 @@ static inline void relay_spoil_page(uint8_t *frame, size_t len)
 struct flow {
 	uint8_t buf[STREAM_HEADER + STREAM_PAYLOAD_MAX];
 	size_t len;
+	bool silent;
 };
 
 /* Sends the whole frames that are there; false: the connection is to end. */
@@ -368,16 +370,17 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 		if (this) {
 			if (r->spoil == SPOIL_CUT)
 				return false;
+			f->silent = r->spoil == SPOIL_SILENCE;
 			if (r->spoil == SPOIL_CUT_INSIDE) {
 				(void)!send(to, f->buf, whole / 2, MSG_NOSIGNAL);
 				return false;
 			}
 			if (r->spoil == SPOIL_PAGE)
 				relay_spoil_page(f->buf, whole);
-			else
+			else if (!f->silent)
 				f->buf[whole / 2] ^= 1;
 		}
-		for (size_t at = 0; at < whole;) {
+		for (size_t at = 0; at < whole && !f->silent;) {
 			ssize_t n = send(to, f->buf + at, whole - at, MSG_NOSIGNAL);
 
 			if (n <= 0)

@@ -1,0 +1,64 @@
+#include "migration/pulse.h"
+
+#include <signal.h>
+#include <time.h>
+
+enum { BEATS = 120, BEAT_MS = 500 };
+
+static void *pulse_main(void *arg)
+{
+	struct pulse *p = arg;
+	struct timespec until;
+
+	pthread_mutex_lock(&p->lock);
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	for (unsigned i = 0; i < BEATS && !p->stop; i++) {
+		until.tv_nsec += BEAT_MS * 1000000;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		while (!p->stop && !pthread_cond_timedwait(&p->changed, &p->lock, &until))
+			;
+		if (p->stop)
+			break;
+		pthread_mutex_unlock(&p->lock);
+		(void)link_alive(p->link);
+		pthread_mutex_lock(&p->lock);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+void pulse_start(struct pulse *p, struct link *link)
+{
+	pthread_condattr_t attr;
+	sigset_t all, old;
+
+	*p = (struct pulse){.link = link};
+	if (!link)
+		return;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&p->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	/* Without it, it may take us for dead. */
+	p->started = !pthread_create(&p->thread, NULL, pulse_main, p);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void pulse_stop(struct pulse *p)
+{
+	if (!p->link)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->stop = true;
+	pthread_cond_signal(&p->changed);
+	pthread_mutex_unlock(&p->lock);
+	if (p->started)
+		pthread_join(p->thread, NULL);
+	pthread_cond_destroy(&p->changed);
+	pthread_mutex_destroy(&p->lock);
+	*p = (struct pulse){0};
+}

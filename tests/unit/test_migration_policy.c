@@ -1,0 +1,155 @@
+/*
+ * A guest that writes faster than the link carries, and each thing that can be done about it: wait
+ * for ever and call it off in time, let it go without its pages, throttle it; and that a throttled
+ * guest is let go in each case.
+ */
+#include "migration_util.h"
+
+enum { WRITES = 300 /* pages between two looks, as fast as it likes */, BANDWIDTH = 8 << 20 };
+
+static char address[128];
+static struct migration_source_ops ops;
+
+struct guest {
+	struct fake_source fake; /* the first member */
+	uint64_t rate, looked;	 /* bytes per second that are allowed; when it was looked at */
+	unsigned squeezed, released;
+};
+
+static int64_t harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	struct guest *g = opaque;
+	const uint64_t now = link_now();
+	uint64_t writes = WRITES;
+
+	if (g->rate && g->rate * (now - g->looked) / 1000000000 / STREAM_PAGE < writes)
+		writes = g->rate * (now - g->looked) / 1000000000 / STREAM_PAGE;
+	g->looked = now;
+	g->fake.harvests++;
+	if (g->fake.running)
+		for (uint64_t i = 0; i < writes; i++)
+			fake_write(&g->fake, (unsigned)i, (uint8_t)(i + g->fake.harvests));
+	for (uint64_t i = 0; i < pages; i++)
+		if (g->fake.dirty[first + i])
+			bitmap[i / 64] |= 1ull << (i % 64);
+	memset(g->fake.dirty, 0, sizeof(g->fake.dirty));
+	return (int64_t)writes;
+}
+
+static void throttle(void *opaque, uint64_t rate)
+{
+	struct guest *g = opaque;
+
+	g->squeezed += rate != 0;
+	g->released += !rate;
+	g->rate = rate;
+}
+
+struct there {
+	pthread_t thread;
+	struct destination d;
+	struct fake_sink sink;
+	struct stream_error err;
+};
+
+static void *there_main(void *arg)
+{
+	struct there *t = arg;
+
+	if (!destination_begin(&t->d, &fake_sink_ops, &t->sink, &t->err))
+		(void)destination_run(&t->d, &t->err);
+	destination_end(&t->d);
+	/* As its process would end. */
+	door_close(t->d.door);
+	t->d.door = NULL;
+	return NULL;
+}
+
+static void *cancel_main(void *arg)
+{
+	const uint64_t one = 1;
+	struct guest *g = arg;
+
+	while (!*(volatile uint64_t *)&g->rate)
+		usleep(1000);
+	(void)!write(*(int *)((char *)arg + sizeof(*g)), &one, sizeof(one));
+	return NULL;
+}
+
+static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, int want,
+		   bool squeezed, bool postcopy)
+{
+	struct {
+		struct guest g;
+		int wake;
+	} here = {.wake = eventfd(0, EFD_NONBLOCK)};
+	struct guest *g = &here.g;
+	struct relay relay = {.address = address};
+	struct there there = {
+		.sink = {.memory = calloc(FAKE_PAGES, STREAM_PAGE), .other = &g->fake}};
+	struct stream_error err = {0};
+	struct source s;
+	pthread_t canceller;
+	int ret;
+
+	fake_source_init(&g->fake);
+	g->fake.m.ops = &ops;
+	g->looked = link_now();
+	there.d = (struct destination){
+		.wake_fd = -1, .arch = "x86_64", .ferry = "test", .patience = 500000000};
+	if (door_open(&there.d.door, address, false, NULL, &err))
+		return 1;
+	pthread_create(&there.thread, NULL, there_main, &there);
+	s = (struct source){.m = &g->fake.m,
+			    .params = {.downtime = 100000000,
+				       .bandwidth = BANDWIDTH,
+				       .timeout = timeout,
+				       .on_timeout = policy},
+			    .dial = relay_dial,
+			    .opaque = &relay,
+			    .wake_fd = here.wake,
+			    .retry_max = 20000000};
+	if (source_init(&s))
+		return 1;
+	if (cancel)
+		pthread_create(&canceller, NULL, cancel_main, &here);
+	ret = source_run(&s, &err);
+	if (cancel)
+		pthread_join(canceller, NULL);
+	printf("policy %d: %d %s: %u rounds, throttled %u times, downtime %u ms of 100 expected %u "
+	       "ms\n",
+	       policy, ret, err.text, s.round, g->squeezed,
+	       (unsigned)(s.progress.downtime / 1000000),
+	       (unsigned)(s.progress.downtime_expected / 1000000));
+	fflush(stdout);
+	source_exit(&s);
+	pthread_join(there.thread, NULL);
+	relay_end(&relay);
+	door_close(there.d.door);
+	close(here.wake);
+	if (ret != want || !ret == g->fake.running || !!g->squeezed != squeezed ||
+	    g->released != squeezed || g->rate || (there.sink.count > 0) != postcopy)
+		ret = 1;
+	else
+		ret = want ? 0
+			   : memcmp(there.sink.memory, g->fake.memory, FAKE_PAGES * STREAM_PAGE) !=
+				      0;
+	free(there.sink.memory);
+	free(g->fake.memory);
+	return ret;
+}
+
+int main(void)
+{
+	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-policy-%d", (int)getpid());
+	ops = fake_source_ops;
+	ops.harvest = harvest;
+	ops.throttle = throttle;
+	/* A time-out of 0: it is seen by itself that nothing comes of it. */
+	return migrate(MIGRATION_CANCEL, 600000000, false, -ETIME, false, false) ||
+	       migrate(MIGRATION_POSTCOPY, 0, false, 0, false, true) ||
+	       migrate(MIGRATION_POSTCOPY, 100000000, false, 0, false, true) ||
+	       migrate(MIGRATION_THROTTLE, 0, false, 0, true, false) ||
+	       migrate(MIGRATION_THROTTLE, 100000000, false, 0, true, false) ||
+	       migrate(MIGRATION_THROTTLE, 0, true, -ECANCELED, true, false);
+}
