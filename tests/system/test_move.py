@@ -222,7 +222,7 @@ class Receiver(Process):
     """A ferry receive that listens. through: a command that starts the command."""
 
     def __init__(self, folder, env, name, *options, address=None, through=()):
-        self.address = address or "unix:" + folder.file(name + ".sock")
+        self.address = address or "unix:" + folder.file(name + ".in")
         super().__init__([*through, FERRY, "receive", "--name", name, *options, self.address], env=env)
         self.env = env
         end = time.monotonic() + 60
@@ -434,7 +434,7 @@ def test_addresses():
             check(code == 0 and seen == [("one", "waiting", there.address)], out)
             there.kill(15)
             check(there.wait(20) == 1, there.tail())
-        check(not os.path.exists(folder.file("one.sock")), "the socket is left")
+        check(not os.path.exists(folder.file("one.in")), "the socket is left")
         with Receiver(folder, env, "open", "--insecure", address="tcp:0.0.0.0:0") as there:
             check(re.fullmatch(r"tcp:0.0.0.0:[1-9]\d+", there.address), there.address)
 
