@@ -81,7 +81,7 @@ int destination_lane_listen(struct destination *d)
 {
 	struct stream_frame frame;
 	struct stream_error err;
-	int ret;
+	int ret = 0;
 
 	if (!d->lane)
 		return 0;
