@@ -300,7 +300,8 @@ def test_stall(policy):
                             policy)
             check(guest.wait(30) == 0, guest.tail())
             check(any(line.get("throttle") for line in lines) == (policy == "throttle"), lines[-5:])
-            check(any(line["phase"] == "postcopy" for line in lines) == (policy == "postcopy"), lines[-5:])
+            # Not by the phase: between two looks at it all may be there.
+            check((lines[-1]["faults"] > 0) == (policy == "postcopy"), lines[-5:])
             print(f"{lines[-1]['round']} rounds, {lines[-1]['downtime_ms']} ms of downtime")
             passes(there)
 
