@@ -21,7 +21,7 @@ void age_used(struct age *age, uint64_t gpa, uint64_t last)
 	while (age->bitmap && n) {
 		uint64_t bit = first % 64, now = n < 64 - bit ? n : 64 - bit;
 
-		age->bitmap[first / 64] |= UINT64_MAX >> (64 - now) << bit;
+		age->bitmap[first / 64] |= ((UINT64_C(2) << (now - 1)) - 1) << bit;
 		first += now;
 		n -= now;
 	}

@@ -64,7 +64,7 @@ static double share(const struct throttle *t)
 static void tick(struct throttle *t)
 {
 	const uint64_t now = now_ns(), passed = now - t->last;
-	uint64_t pages[CPU_MAX];
+	uint64_t pages[CPU_MAX] = {0};
 	double each;
 
 	t->last = now;
