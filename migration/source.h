@@ -90,7 +90,7 @@ struct source {
 	struct stream_agreement agreement;
 	enum migration_state state;
 	uint64_t *bitmap; /* pages to be sent, by place in memory; regions begin at words */
-	uint64_t dirty;	  /* of them */
+	atomic_uint_least64_t dirty; /* of them; the lane changes it, too */
 	/* Post-copy: pages that nobody has said to be there: those, and what is on its way. */
 	uint64_t *unsure;
 	uint64_t missing; /* at RUN: pages that come after the guest */

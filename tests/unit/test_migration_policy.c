@@ -11,8 +11,9 @@ static char address[128];
 static struct migration_source_ops ops;
 
 struct guest {
-	struct fake_source fake; /* the first member */
-	uint64_t rate, looked;	 /* bytes per second that are allowed; when it was looked at */
+	struct fake_source fake;    /* the first member */
+	atomic_uint_least64_t rate; /* bytes per second that are allowed */
+	uint64_t looked;	    /* when it was looked at */
 	unsigned squeezed, released;
 };
 
@@ -70,7 +71,7 @@ static void *cancel_main(void *arg)
 	const uint64_t one = 1;
 	struct guest *g = arg;
 
-	while (!*(volatile uint64_t *)&g->rate)
+	while (!atomic_load(&g->rate))
 		usleep(1000);
 	(void)!write(*(int *)((char *)arg + sizeof(*g)), &one, sizeof(one));
 	return NULL;

@@ -53,12 +53,14 @@ static const struct form {
 
 enum { ROUNDS = 100000, SECONDS_NS = 300000000 };
 
+static atomic_bool enough;
+
 static void *cpu(void *opaque)
 {
 	struct vm *vm = opaque;
 	uc_vcpu_run_info info;
 
-	while (!vm->done)
+	while (!atomic_load(&enough))
 		CHECK(!uc_vcpu_run(vm->uc, &info) && info.reason == UC_VCPU_EXIT_KICK, "%s at %lx",
 		      reason_name(info.reason), (long)info.rip);
 	return NULL;
@@ -122,9 +124,10 @@ int main(void)
 		state = guest_state(CODE);
 		state.gpr[6] = ROUNDS;
 		vm_set(vm, &state);
+		atomic_store(&enough, false);
 		pthread_create(&thread, NULL, cpu, vm);
 		lost = host(&done);
-		vm->done = true;
+		atomic_store(&enough, true);
 		uc_vcpu_kick(vm->uc);
 		pthread_join(thread, NULL);
 		vm_free(vm);
