@@ -310,6 +310,49 @@ static const struct migration_sink_ops fake_sink_ops = {
 	.complete = sink_complete,
 };
 
+/* ---- a destination with a thread of its own ---- */
+
+struct fake_there {
+	pthread_t thread;
+	struct destination d;
+	struct fake_sink sink;
+	const struct migration_sink_ops *ops; /* NULL: fake_sink_ops */
+	uint64_t building;		      /* nanoseconds for its machine, if not 0 */
+	struct stream_error err;
+	int code;
+};
+
+static inline void *fake_there_main(void *arg)
+{
+	struct fake_there *t = arg;
+
+	t->code = destination_begin(&t->d, t->ops ? t->ops : &fake_sink_ops, &t->sink, &t->err);
+	if (!t->code && t->building) {
+		destination_build(&t->d);
+		usleep((useconds_t)(t->building / 1000));
+	}
+	if (!t->code)
+		t->code = destination_run(&t->d, &t->err);
+	destination_end(&t->d);
+	/* As its process ends; and with it who was not let in yet. */
+	door_close(t->d.door);
+	return NULL;
+}
+
+/* It waits at `address` for what comes from `other`. 0 or -errno. */
+static inline int fake_there_begin(struct fake_there *t, const char *address,
+				   struct fake_source *other, uint64_t patience, int wake_fd)
+{
+	int ret;
+
+	t->sink.memory = calloc(FAKE_PAGES, STREAM_PAGE);
+	t->sink.other = other;
+	t->d = (struct destination){
+		.wake_fd = wake_fd, .arch = "x86_64", .ferry = "test", .patience = patience};
+	ret = door_open(&t->d.door, address, false, NULL, &t->err);
+	return ret ? ret : -pthread_create(&t->thread, NULL, fake_there_main, t);
+}
+
 /* ---- the relay ---- */
 
 /* PAGE: contents of pages, with checksums that are right: what no link does by itself. SILENCE:

@@ -11,30 +11,8 @@ static char address[128];
 static bool verify;
 static char said[256]; /* by the destination, of its end */
 
-struct destination_thread {
-	pthread_t thread;
-	struct destination d;
-	struct fake_sink *sink;
-	struct stream_error err;
-	int code;
-};
-
-static void *destination_main(void *arg)
-{
-	struct destination_thread *t = arg;
-
-	t->code = destination_begin(&t->d, &fake_sink_ops, t->sink, &t->err);
-	if (!t->code)
-		t->code = destination_run(&t->d, &t->err);
-	destination_end(&t->d);
-	/* As its process ends; and with it who was not let in yet. */
-	door_close(t->d.door);
-	t->d.door = NULL;
-	return NULL;
-}
-
 /* One that has not met its source waits for ever: it is called off. */
-static void wait_for(struct destination_thread *t, int wake)
+static void wait_for(struct fake_there *t, int wake)
 {
 	struct timespec until;
 	const uint64_t one = 1;
@@ -52,19 +30,15 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 			   char *text, size_t text_len)
 {
 	struct fake_source fake;
-	struct fake_sink sink = {.memory = calloc(FAKE_PAGES, STREAM_PAGE),
-				 .fail_start = fail_start,
-				 .other = &fake};
-	struct destination_thread dest = {.sink = &sink};
+	struct fake_there there = {.sink = {.fail_start = fail_start}};
+	struct fake_sink *sink = &there.sink;
 	struct stream_error err = {0};
 	struct source source;
 	const char *wrong = NULL;
 	int wake[2] = {eventfd(0, EFD_NONBLOCK), eventfd(0, EFD_NONBLOCK)}, ret;
 
 	fake_source_init(&fake);
-	dest.d = (struct destination){
-		.wake_fd = wake[1], .arch = "x86_64", .ferry = "test", .patience = 500000000};
-	if (door_open(&dest.d.door, address, false, NULL, &err))
+	if (fake_there_begin(&there, address, &fake, 500000000, wake[1]))
 		return "the door does not open";
 	source = (struct source){
 		.m = &fake.m,
@@ -75,32 +49,31 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 		.wake_fd = wake[0],
 		.retry_max = 20000000};
 	relay->address = address;
-	pthread_create(&dest.thread, NULL, destination_main, &dest);
 	if (source_init(&source))
 		return "no memory";
 	ret = source_run(&source, &err);
 	snprintf(text, text_len, "%s", ret ? err.text : "");
 	/* A source that has closed its connections is gone for the destination. */
 	source_exit(&source);
-	wait_for(&dest, wake[1]);
+	wait_for(&there, wake[1]);
 	relay_end(relay);
-	snprintf(said, sizeof(said), "%s", dest.code ? dest.err.text : "");
+	snprintf(said, sizeof(said), "%s", there.code ? there.err.text : "");
 	*moved = !ret;
-	if (sink.both)
+	if (sink->both)
 		wrong = "it was started there before it was given away";
-	else if (!ret && (!sink.running || fake.running))
+	else if (!ret && (!sink->running || fake.running))
 		wrong = "moved, says the source, and it is not";
-	else if (ret && (sink.running || !fake.running || fake.released))
+	else if (ret && (sink->running || !fake.running || fake.released))
 		wrong = "kept, says the source, and it is not";
-	else if (!ret != !dest.code)
+	else if (!ret != !there.code)
 		wrong = "the two do not say the same";
-	else if (!ret && memcmp(sink.memory, fake.memory, FAKE_PAGES * STREAM_PAGE) != 0)
+	else if (!ret && memcmp(sink->memory, fake.memory, FAKE_PAGES * STREAM_PAGE) != 0)
 		wrong = "other memory";
-	else if (sink.wrong || (!ret && postcopy && (!sink.whole || sink.count < 300)))
+	else if (sink->wrong || (!ret && postcopy && (!sink->whole || sink->count < 300)))
 		wrong = "post-copy was none, or not right";
-	else if (!ret && !sink.loaded)
+	else if (!ret && !sink->loaded)
 		wrong = "no device state";
-	free(sink.memory);
+	free(sink->memory);
 	free(fake.memory);
 	close(wake[0]);
 	close(wake[1]);

@@ -46,26 +46,6 @@ static void throttle(void *opaque, uint64_t rate)
 	g->rate = rate;
 }
 
-struct there {
-	pthread_t thread;
-	struct destination d;
-	struct fake_sink sink;
-	struct stream_error err;
-};
-
-static void *there_main(void *arg)
-{
-	struct there *t = arg;
-
-	if (!destination_begin(&t->d, &fake_sink_ops, &t->sink, &t->err))
-		(void)destination_run(&t->d, &t->err);
-	destination_end(&t->d);
-	/* As its process would end. */
-	door_close(t->d.door);
-	t->d.door = NULL;
-	return NULL;
-}
-
 static void *cancel_main(void *arg)
 {
 	const uint64_t one = 1;
@@ -86,8 +66,7 @@ static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, 
 	} here = {.wake = eventfd(0, EFD_NONBLOCK)};
 	struct guest *g = &here.g;
 	struct relay relay = {.address = address};
-	struct there there = {
-		.sink = {.memory = calloc(FAKE_PAGES, STREAM_PAGE), .other = &g->fake}};
+	struct fake_there there = {0};
 	struct stream_error err = {0};
 	struct source s;
 	pthread_t canceller;
@@ -96,11 +75,8 @@ static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, 
 	fake_source_init(&g->fake);
 	g->fake.m.ops = &ops;
 	g->looked = link_now();
-	there.d = (struct destination){
-		.wake_fd = -1, .arch = "x86_64", .ferry = "test", .patience = 500000000};
-	if (door_open(&there.d.door, address, false, NULL, &err))
+	if (fake_there_begin(&there, address, &g->fake, 500000000, -1))
 		return 1;
-	pthread_create(&there.thread, NULL, there_main, &there);
 	s = (struct source){.m = &g->fake.m,
 			    .params = {.downtime = 100000000,
 				       .bandwidth = BANDWIDTH,
@@ -126,7 +102,6 @@ static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, 
 	source_exit(&s);
 	pthread_join(there.thread, NULL);
 	relay_end(&relay);
-	door_close(there.d.door);
 	close(here.wake);
 	if (ret != want || !ret == g->fake.running || !!g->squeezed != squeezed ||
 	    g->released != squeezed || g->rate || (there.sink.count > 0) != postcopy)

@@ -28,39 +28,11 @@ static int slow_release(void *opaque, struct stream_error *err)
 	return fake_source_ops.release(opaque, err);
 }
 
-struct there {
-	pthread_t thread;
-	struct destination d;
-	struct fake_sink sink;
-	struct stream_error err;
-	bool slow;
-	int code;
-};
-
-static void *there_main(void *arg)
-{
-	struct there *t = arg;
-
-	t->code = destination_begin(&t->d, t->slow ? &sink_ops : &fake_sink_ops, &t->sink, &t->err);
-	if (!t->code && t->slow) {
-		destination_build(&t->d);
-		usleep(slow / 1000);
-	}
-	if (!t->code)
-		t->code = destination_run(&t->d, &t->err);
-	destination_end(&t->d);
-	/* As its process would end. */
-	door_close(t->d.door);
-	t->d.door = NULL;
-	return NULL;
-}
-
 /* What is wrong, or NULL. */
 static const char *migrate(struct relay *relay, bool slowly, bool *moved)
 {
 	struct fake_source fake;
-	struct there there = {.slow = slowly,
-			      .sink = {.memory = calloc(FAKE_PAGES, STREAM_PAGE), .other = &fake}};
+	struct fake_there there = {.ops = slowly ? &sink_ops : NULL, .building = slowly ? slow : 0};
 	const uint64_t began = link_now();
 	const char *wrong = NULL;
 	struct stream_error err = {0};
@@ -70,12 +42,9 @@ static const char *migrate(struct relay *relay, bool slowly, bool *moved)
 	fake_source_init(&fake);
 	if (slowly)
 		fake.m.ops = &source_ops;
-	there.d = (struct destination){
-		.wake_fd = -1, .arch = "x86_64", .ferry = "test", .patience = 300000000};
-	if (door_open(&there.d.door, address, false, NULL, &err))
+	if (fake_there_begin(&there, address, &fake, 300000000, -1))
 		return "the door does not open";
 	relay->address = address;
-	pthread_create(&there.thread, NULL, there_main, &there);
 	s = (struct source){.m = &fake.m,
 			    .params = {.downtime = 300000000, .postcopy_time = slowly ? 0 : 1},
 			    .dial = relay_dial,
@@ -93,7 +62,6 @@ static const char *migrate(struct relay *relay, bool slowly, bool *moved)
 	source_exit(&s);
 	pthread_join(there.thread, NULL);
 	relay_end(relay);
-	door_close(there.d.door);
 	if (there.sink.both || fake.running == there.sink.running || !ret != there.sink.running ||
 	    !ret != !there.code)
 		wrong = "not exactly one has it";

@@ -10,31 +10,13 @@
 static char address[128];
 static int dead; /* no connection is made any more */
 
-struct side {
-	pthread_t thread;
-	struct destination d;
-	struct fake_sink sink;
-	struct stream_error err;
-	int code;
-};
-
 struct world {
 	struct fake_source fake;
 	struct source source;
 	struct relay relay;
-	struct side there;
+	struct fake_there there;
 	int spool, fails; /* how often it shall fail first */
 };
-
-static void *side_main(void *arg)
-{
-	struct side *t = arg;
-
-	t->code = destination_begin(&t->d, &fake_sink_ops, &t->sink, &t->err);
-	if (!t->code)
-		t->code = destination_run(&t->d, &t->err);
-	return NULL;
-}
 
 static int dial(void *opaque, int wake_fd, struct stream_error *err)
 {
@@ -101,16 +83,11 @@ static void begin(struct world *w, unsigned frame)
 	*w = (struct world){.relay = {.spoil = SPOIL_CUT, .frame = frame},
 			    .spool = memfd_create("spool", 0),
 			    .fails = 1};
-	w->there.sink =
-		(struct fake_sink){.memory = calloc(FAKE_PAGES, STREAM_PAGE), .other = &w->fake};
 	dead = 0;
 	fake_source_init(&w->fake);
-	w->there.d = (struct destination){
-		.wake_fd = -1, .arch = "x86_64", .ferry = "test", .patience = 500000000};
-	if (door_open(&w->there.d.door, address, false, NULL, &err))
+	if (fake_there_begin(&w->there, address, &w->fake, 500000000, -1))
 		exit(1);
 	w->relay.address = address;
-	pthread_create(&w->there.thread, NULL, side_main, &w->there);
 	w->source = (struct source){
 		.m = &w->fake.m,
 		.params = {.downtime = 300000000, .postcopy_time = 1, .recover = 50000000},
@@ -132,8 +109,6 @@ static void begin(struct world *w, unsigned frame)
 static int end(struct world *w)
 {
 	pthread_join(w->there.thread, NULL);
-	destination_end(&w->there.d);
-	door_close(w->there.d.door);
 	close(w->spool);
 	if (w->there.code || w->there.d.state != DEST_DONE || !w->there.sink.whole ||
 	    w->there.sink.wrong || w->fake.running ||
