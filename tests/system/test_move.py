@@ -11,10 +11,10 @@ import struct
 import subprocess
 import tempfile
 import termios
-import threading
 import time
 import tty
 
+from fault_link import Link
 from ferrytest import (FERRY, Guest, Process, Skip, check, each, ferry, initramfs, kernel, limit, needs_ferry)
 
 
@@ -505,62 +505,13 @@ def test_tls(how):
 
 # ---- links that break -------------------------------------------------------------------------------
 
-RUN, ACK, REQUEST, RESUME = 11, 12, 13, 14
-
-
-class Link:
-    """Between the two: passes frames on, and does something to one of a type: the first, or the first after `skip`."""
-
-    def __init__(self, folder, target, kind, action, skip=0):
-        self.target, self.kind, self.action, self.done, self.skip = target, kind, action, False, skip
-        self.address = "unix:" + folder.file("link.sock")
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.address[5:])
-        self.listener.listen(8)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self.listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            try:
-                far.connect(self.target[5:])
-            except OSError:
-                near.close()
-                continue
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
-
-    def _pass(self, a, b):
-        data = b""
-        try:
-            while piece := a.recv(1 << 20):
-                data += piece
-                while len(data) >= 32 and len(data) >= (size := 32 + int.from_bytes(data[20:24], "little")):
-                    self.skip -= data[4] == self.kind
-                    if data[4] == self.kind and not self.done and self.skip < 0:
-                        self.done = True
-                        self.action()
-                        raise OSError("cut")
-                    b.sendall(data[:size])
-                    data = data[size:]
-        except OSError:
-            pass
-        for line in (a, b):
-            try:
-                line.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def close(self):
-        try:
-            self.listener.shutdown(socket.SHUT_RDWR)  # or who waits in accept keeps it open
-        except OSError:
-            pass
-        self.listener.close()
+def cut_at(folder, there, way, name, first=lambda: None):
+    """A link that is cut instead of carrying that frame."""
+    def harm(link, _frame, _send):
+        first()
+        link.cut()
+        return True
+    return Link(folder.file("link"), there.address[5:], way, name, harm)
 
 
 @needs_ferry
@@ -570,7 +521,7 @@ def test_link_cut(frame):
     """The link is cut as the guest changes hands: both find out who has it, and it is one of them."""
     with Folder() as folder, start(folder, 1, mib=4, memory=128) as guest:
         with Receiver(folder, guest.env, "there") as there:
-            link = Link(folder, there.address, {"RUN": RUN, "ACK": ACK}[frame], lambda: None)
+            link = cut_at(folder, there, {"RUN": "there", "ACK": "back"}[frame], frame + " 0")
             lines = migrate(guest.env, "test", link.address)
             check(link.done, "nothing was cut")
             check(lines[-1]["status"] == "moved", lines[-1])
@@ -586,10 +537,9 @@ def test_link_cut(frame):
 @each(frame=["REQUEST 0", "REQUEST 9", "RESUME 0"])
 def test_postcopy_cut(frame):
     """The link breaks while the guest runs there and its pages are here: they find each other, and nothing is lost."""
-    kind, skip = frame.split()
     with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
         with Receiver(folder, guest.env, "there") as there:
-            link = Link(folder, there.address, {"REQUEST": REQUEST, "RESUME": RESUME}[kind], lambda: None, int(skip))
+            link = cut_at(folder, there, "back", frame)
             lines = migrate(guest.env, "test", link.address, "--postcopy-after", "100ms", "--bandwidth", "24M")
             check(link.done, "nothing was cut")
             check(lines[-1]["status"] == "moved" and lines[-1]["faults"] > 0, lines[-1])
@@ -606,7 +556,7 @@ def test_postcopy_spool():
     """The link dies for good while pages are missing there: they go into a file, and it completes that guest alone."""
     with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
         with Receiver(folder, guest.env, "there") as there, Receiver(folder, guest.env, "other") as other:
-            link = Link(folder, there.address, REQUEST, lambda: link.close(), 3)
+            link = cut_at(folder, there, "back", "REQUEST 3", lambda: link.close())
             spool = folder.file("spool")
             lines = migrate(guest.env, "test", link.address, "--postcopy-after", "100ms", "--bandwidth", "8M", "--spool",
                             spool, "--recover-timeout", "1s", code=28)
@@ -640,7 +590,7 @@ def test_link_doubt():
     """The destination dies with RUN on its way: nobody can know, so the guest stands still until its user decides."""
     with Folder() as folder, start(folder, 1, mib=4, memory=128) as guest:
         with Receiver(folder, guest.env, "there") as there:
-            link = Link(folder, there.address, RUN, there.kill)
+            link = cut_at(folder, there, "there", "RUN 0", there.kill)
             mover = Process([FERRY, "migrate", "--json", "test", link.address], env=guest.env, terminal=False)
             mover.expect(r'"phase":"paused"', 90)
             code, out, _ = ferry("info", "--json", "test", env=guest.env)
