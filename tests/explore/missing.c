@@ -1,4 +1,4 @@
-/* Page 0 is not here: faults that wait for it, and who brings it. */
+/* Page 0 is not here, or goes: faults that wait for it, and who brings it. */
 #include "mmu/missing_wait.h"
 #include "tests/explore/world.h"
 
@@ -8,6 +8,7 @@ enum { OLD = 500, COME = 1000 };
 static struct {
 	unsigned episodes, requests, filled;
 	bool filling, missed;
+	uint64_t gone;
 } page;
 
 struct waiting {
@@ -25,19 +26,32 @@ static void request(void *opaque, struct s2_thread *t, uint64_t gpa)
 	page.requests++;
 }
 
+/* What was there is elsewhere when nobody can use it any more. */
+static void page_goes(void)
+{
+	struct operating o = operation_begins(UNMAP, 1);
+
+	page.episodes++;
+	if (s2_missing_mark(me(), format->base, 1, NULL) != 1)
+		explore_fail("it does not go");
+	operation_ends(UNMAP, 1, &o);
+	written[0] = 0;
+	explore_write(&data[0], 0);
+}
+
 void missing_setup(void)
 {
 	const struct s2_missing_ops ops = {.request = request};
 	size_t hint = 0;
 	const struct slot *slot;
 
-	page = (__typeof__(page)){.episodes = 1};
+	page = (__typeof__(page)){0};
 	explore_write(&data[0], OLD);
 	explore_write(&data[1], OLD);
-	if (s2_missing_start(main_thread, &ops) ||
-	    s2_missing_mark(main_thread, format->base, 1, NULL) != 1)
+	if (s2_missing_start(main_thread, &ops))
 		explore_fail("setup: missing");
-	explore_write(&data[0], 0); /* it is elsewhere */
+	if (!(scenario->state & HERE))
+		page_goes();
 	slot = slots_find(&s2->slots, format->base, &hint);
 	explore_watch((const void *)(uintptr_t)slot->missing.words, sizeof(uint64_t));
 	explore_watch(missing_bucket(s2->missing, format->base), 1); /* its mutex */
@@ -91,22 +105,38 @@ void receives(void *arg)
 		explore_fail("receive: %lld", (long long)n);
 }
 
-/* A page that is here goes missing, and comes. */
+/* What is not here, or has come, does not go. */
 void marks_again(void *arg)
 {
-	struct operating o;
-	int64_t n;
+	if (s2_missing_mark(me(), format->base, 1, NULL))
+		explore_fail("it goes twice");
+	receives(arg);
+}
 
-	o = operation_begins(UNMAP, 1);
-	page.episodes++;
-	n = s2_missing_mark(me(), format->base, 1, NULL);
-	if (n == 1) {
-		operation_ends(UNMAP, 1, &o);
-		written[0] = 0;
-		explore_write(&data[0], 0);
-	} else {
-		page.episodes--;
+/* Another brings it. */
+void goes(void *arg)
+{
+	(void)arg;
+	page_goes();
+	explore_sync(&page.gone, true);
+	page.gone = true;
+}
+
+/* Nobody brings what has not gone: the old would overwrite it. */
+void comes(void *arg)
+{
+	for (;;) {
+		explore_sync(&page.gone, false);
+		if (page.gone)
+			break;
+		explore_yield();
 	}
+	receives(arg);
+}
+
+void goes_and_comes(void *arg)
+{
+	goes(arg);
 	receives(arg);
 }
 

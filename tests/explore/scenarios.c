@@ -121,7 +121,10 @@ static const struct scenario scenarios[] = {
 	{"missing: read, receive", SMALL | AWAITED, {reads, receives}},
 	{"missing: write, receive", SMALL | AWAITED, {writes, receives}},
 	{"missing: receive, receive", SMALL | AWAITED, {receives, receives}},
-	{"missing: read, mark again", SMALL | AWAITED, {reads, marks_again}},
+	{"missing: receive, mark again", SMALL | AWAITED, {receives, marks_again}},
+	{"missing: read, go", SMALL | LEAVING, {reads, goes_and_comes}},
+	{"missing: read, go, empty", LEAVING, {reads, goes_and_comes}},
+	{"missing: write, go", SMALL | LEAVING, {writes, goes_and_comes}},
 	{"missing: receive, unmap", SMALL | AWAITED, {receives, unmaps}},
 	{"missing: receive, ask", SMALL | AWAITED, {receives, asks}},
 	{"missing: read, stop", SMALL | AWAITED, {reads, stops_missing}},
@@ -133,6 +136,8 @@ static const struct scenario scenarios[] = {
 	{"missing: read, write, receive", SMALL | AWAITED, {reads, writes, receives}},
 	{"missing: write, receive, receive", SMALL | AWAITED, {writes, receives, receives}},
 	{"missing: read, receive, mark again", SMALL | AWAITED, {reads, receives, marks_again}},
+	{"missing: go, come, read", LEAVING, {goes, comes, reads}},
+	{"missing: go, come, write", SMALL | LEAVING, {goes, comes, writes}},
 	{"missing: write, receive, harvest", TRACKED | AWAITED, {writes, receives, harvests}},
 
 	/* Guests of the guest. */

@@ -41,6 +41,7 @@ enum state {
 	NARROW = 32,  /* rings hold one page */
 	AWAITED = 64, /* page 0 is missing */
 	NESTED = 128, /* there are contexts, and a guest's tables: nested.c */
+	HERE = 256,   /* with AWAITED: it is not missing yet */
 
 	SMALL = MAPPED,
 	LARGE = MAPPED | BIG,
@@ -49,6 +50,7 @@ enum state {
 	TRACKED_LARGE = MAPPED | BIG | TRACK,
 	RINGED = MAPPED | TRACK | RINGS,
 	RINGED_LARGE = MAPPED | BIG | TRACK | RINGS,
+	LEAVING = AWAITED | HERE,
 };
 
 typedef void thread_fn(void *arg);
@@ -120,7 +122,7 @@ thread_fn ages, reads, writes, writes_twice, writes_neighbour, reads_twice, unma
 	protects, removes, splits, splits_then_writes, collapses, collapses_then_writes, harvests,
 	starts_tracking, stops_tracking, device;
 thread_fn harvests_rings, writes_then_leaves, device_twice, writes_both;
-thread_fn receives, marks_again, stops_missing, asks, splits_and_marks;
+thread_fn receives, marks_again, goes, comes, goes_and_comes, stops_missing, asks;
 thread_fn nested_holds, nested_reads, nested_writes, nested_writes_twice, guest_remaps,
 	guest_remaps_quietly, guest_protects, guest_flushes, drops_context, visits, visits_other;
 
