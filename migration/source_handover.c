@@ -88,8 +88,8 @@ static void take_answer(struct source *s, const struct stream_frame *frame)
 			(void)source_say_run(s);
 		return;
 	case STREAM_FAILURE:
-		/* Only what belongs to this migration: a stranger at the same address refuses
-		 * without having said HELLO. */
+		/* Who refuses knows nothing of this migration: a destination that has another one
+		 * says HELLO, too. */
 		if (!stream_control_read(frame, &failure, sizeof(failure), &err) &&
 		    failure.kind == STREAM_FAILED) {
 			snprintf(s->reason, sizeof(s->reason), "%.*s", STREAM_TEXT, failure.text);

@@ -34,7 +34,11 @@ int source_busy(struct source *s, int (*op)(void *opaque, struct stream_error *e
 		struct stream_error *err);
 /* What the other side says while we speak: 0: nothing that matters. */
 int source_listen(struct source *s, struct stream_error *err);
-/* A frame that was not asked for: FAILURE, or an error. */
+/* FAILURE: what it says, as -ECONNREFUSED with a text; other errors: it is damaged. Nothing is
+ * decided by that. */
+int source_read_failure(const struct stream_frame *frame, struct stream_failure *failure,
+			struct stream_error *err);
+/* A frame that was not asked for, before RUN: FAILURE, which ends the migration, or an error. */
 int source_said(struct source *s, const struct stream_frame *frame, struct stream_error *err);
 
 /* ---- source_handover.c ---- */

@@ -23,6 +23,17 @@ uint64_t source_sent(const struct source *s)
 	return s->wire + (s->link ? s->link->sent : 0) + s->lane.sent;
 }
 
+int source_read_failure(const struct stream_frame *frame, struct stream_failure *failure,
+			struct stream_error *err)
+{
+	int ret = stream_control_read(frame, failure, sizeof(*failure), err);
+
+	return ret ? ret
+		   : stream_fail(err, NULL, -ECONNREFUSED, "the destination %s: %.*s",
+				 failure->kind == STREAM_REFUSED ? "refuses" : "has failed",
+				 STREAM_TEXT, failure->text);
+}
+
 int source_said(struct source *s, const struct stream_frame *frame, struct stream_error *err)
 {
 	struct stream_failure failure;
@@ -32,13 +43,12 @@ int source_said(struct source *s, const struct stream_frame *frame, struct strea
 		return 0;
 	if (frame->type != STREAM_FAILURE)
 		return stream_fail(err, frame, -EPROTO, "it may not come here");
-	ret = stream_control_read(frame, &failure, sizeof(failure), err);
-	if (ret)
+	ret = source_read_failure(frame, &failure, err);
+	if (ret != -ECONNREFUSED)
 		return ret;
 	s->refused = failure.kind == STREAM_REFUSED;
 	source_step(s, EVENT_FAILURE);
-	return stream_fail(err, NULL, -ECONNREFUSED, "the destination %s: %.*s",
-			   s->refused ? "refuses" : "has failed", STREAM_TEXT, failure.text);
+	return ret;
 }
 
 int source_listen(struct source *s, struct stream_error *err)
@@ -90,6 +100,19 @@ static void say_why(struct source *s, const char *text)
 		link_finish(s->link);
 }
 
+/* Something else came instead of HELLO. The first connection is the whole migration: a FAILURE ends
+ * it. On a later one it only says that this one is of no use: whoever has not said HELLO may be
+ * anybody, or the destination's door, which does not know where the guest is. */
+static int no_hello(struct source *s, bool again, const struct stream_frame *frame,
+		    struct stream_error *err)
+{
+	struct stream_failure failure;
+
+	if (frame->type != STREAM_FAILURE)
+		return stream_fail(err, frame, -EPROTO, "HELLO must be the first");
+	return again ? source_read_failure(frame, &failure, err) : source_said(s, frame, err);
+}
+
 /* wake_fd -1: not to be stopped. */
 int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err)
 {
@@ -105,9 +128,7 @@ int source_connect(struct source *s, bool again, int wake_fd, struct stream_erro
 	s->hello.again = again;
 	ret = source_greet(s->link, &s->hello, &s->agreement, &frame, err);
 	if (ret > 0)
-		ret = frame.type == STREAM_FAILURE
-			      ? source_said(s, &frame, err)
-			      : stream_fail(err, &frame, -EPROTO, "HELLO must be the first");
+		ret = no_hello(s, again, &frame, err);
 	if (ret) {
 		say_why(s, err->text);
 		source_drop_link(s);

@@ -21,6 +21,7 @@
 #include "migration/bytes.h"
 #include "migration/crc32c.h"
 #include "migration/destination.h"
+#include "migration/save.h"
 #include "migration/source.h"
 #include "migration/stream_blob.h"
 #include "migration/stream_items.h"
@@ -368,6 +369,9 @@ struct relay {
 	atomic_uint frames[2]; /* that were carried, per direction */
 	atomic_uint lane;      /* of them, on other channels than the main one */
 	bool one;	       /* connects only once */
+	/* What becomes of the first connections that are made when that is done: somebody else
+	 * refuses so many, who never says HELLO; of so many more HELLO arrives damaged. */
+	unsigned strangers, damaged;
 	pthread_t thread[8];
 	int fd[8][2];
 	atomic_uint bulk;
@@ -384,7 +388,7 @@ static inline void relay_spoil_page(uint8_t *frame, size_t len)
 struct flow {
 	uint8_t buf[STREAM_HEADER + STREAM_PAYLOAD_MAX];
 	size_t len;
-	bool silent;
+	bool silent, damage; /* nothing of it arrives; its next frame is damaged */
 };
 
 /* Sends the whole frames that are there; false: the connection is to end. */
@@ -397,6 +401,9 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 
 		if (!whole || f->len < whole)
 			return true;
+		if (f->damage)
+			f->buf[whole / 2] ^= 1;
+		f->damage = false;
 		alive = f->buf[4] == STREAM_ALIVE;
 		number = atomic_fetch_add(&r->frames[direction], !alive);
 		atomic_fetch_add(&r->lane, !alive && f->buf[6]);
@@ -438,6 +445,7 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 struct relay_job {
 	struct relay *relay;
 	int fd[2];
+	bool damage; /* its first frame from the source */
 };
 
 static inline void *relay_main(void *arg)
@@ -446,6 +454,7 @@ static inline void *relay_main(void *arg)
 	struct flow *flow = calloc(2, sizeof(*flow));
 	bool open[2] = {true, true};
 
+	flow[0].damage = job->damage;
 	while (open[0] || open[1]) {
 		struct pollfd pfd[2] = {{.fd = open[0] ? job->fd[0] : -1, .events = POLLIN},
 					{.fd = open[1] ? job->fd[1] : -1, .events = POLLIN}};
@@ -477,12 +486,35 @@ static inline void *relay_main(void *arg)
 	return NULL;
 }
 
+/* Whoever listens at that address now, or a door that has not understood: FAILURE, and no HELLO. */
+static inline int relay_stranger(void)
+{
+	struct stream_failure failure = {.kind = STREAM_FAILED, .text = "whoever you are"};
+	struct stream_writer w;
+	int pair[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -EMFILE;
+	stream_writer_init(&w, 0, migration_file_put, &pair[1]);
+	ret = stream_control_write(&w, STREAM_FAILURE, 0, &failure);
+	stream_writer_free(&w);
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	shutdown(pair[1], SHUT_WR);
+	close(pair[1]);
+	return ret ? ret : pair[0];
+}
+
 static inline int relay_dial(void *opaque, int wake_fd, struct stream_error *err)
 {
 	struct relay *r = opaque;
-	struct relay_job *job = malloc(sizeof(*job));
+	struct relay_job *job;
 	int pair[2], out = -ECONNREFUSED;
 
+	if (r->spoiled && r->strangers) {
+		r->strangers--;
+		return relay_stranger();
+	}
+	job = malloc(sizeof(*job));
 	if (!r->one || !r->count)
 		out = address_connect(r->address, 1000, wake_fd, err);
 	if (out < 0 || r->count == 8 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
@@ -492,7 +524,9 @@ static inline int relay_dial(void *opaque, int wake_fd, struct stream_error *err
 	/* The relay's ends block. */
 	fcntl(out, F_SETFL, 0);
 	fcntl(pair[0], F_SETFL, O_NONBLOCK);
-	*job = (struct relay_job){.relay = r, .fd = {pair[1], out}};
+	*job = (struct relay_job){
+		.relay = r, .fd = {pair[1], out}, .damage = r->spoiled && r->damaged};
+	r->damaged -= job->damage;
 	pthread_create(&r->thread[r->count++], NULL, relay_main, job);
 	return pair[0];
 }

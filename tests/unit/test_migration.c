@@ -67,6 +67,8 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 		wrong = "kept, says the source, and it is not";
 	else if (!ret != !there.code)
 		wrong = "the two do not say the same";
+	else if (!ret && source.refused)
+		wrong = "refused, says the source, and it is moved";
 	else if (!ret && memcmp(sink->memory, fake.memory, FAKE_PAGES * STREAM_PAGE) != 0)
 		wrong = "other memory";
 	else if (sink->wrong || (!ret && postcopy && (!sink->whole || sink->count < 300)))
@@ -148,6 +150,41 @@ static int all(bool postcopy, unsigned *cases, unsigned *moves)
 	return 0;
 }
 
+/* A link that breaks while the guest is handed over; then somebody refuses who has not said HELLO,
+ * twice: a stranger at that address, and the destination's own door, to which HELLO came damaged.
+ * Neither knows where the guest is. */
+static int refused_again(bool postcopy, unsigned *moves)
+{
+	struct relay relay = {0};
+	const char *wrong;
+	char text[300];
+	unsigned last[2];
+	bool moved;
+
+	wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
+	last[0] = postcopy ? EACH : relay.frames[0];
+	last[1] = 6;
+	for (int direction = 0; direction < 2 && !wrong; direction++) {
+		for (unsigned back = 1; back <= 6 && !wrong; back++) {
+			relay = (struct relay){.spoil = SPOIL_CUT,
+					       .direction = direction,
+					       .frame = last[direction] - back,
+					       .strangers = 1,
+					       .damaged = 1};
+			wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
+			printf("frame %u %s, then refused without HELLO: %s %s\n",
+			       last[direction] - back, direction ? "back" : "there",
+			       moved ? "moved" : "kept", text);
+			fflush(stdout);
+			/* Both have been met by those who do not know. */
+			*moves += moved && !relay.strangers && !relay.damaged;
+		}
+	}
+	if (wrong)
+		printf("WRONG: %s\n", wrong);
+	return !!wrong;
+}
+
 /* Contents that change between what was said of them and the wire: found in each frame, before the
  * guest sees them; and not at all by those who don't look. */
 static int verified(bool postcopy)
@@ -196,6 +233,16 @@ int main(void)
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-migration-%d", (int)getpid());
 	if (verified(false) || verified(true))
 		return 1;
+	for (int postcopy = 0; postcopy < 2; postcopy++) {
+		unsigned found = 0;
+
+		if (refused_again(postcopy, &found))
+			return 1;
+		if (!found) {
+			puts("nobody was refused while it was not known where the guest is");
+			return 1;
+		}
+	}
 	for (int postcopy = 0; postcopy < 2; postcopy++)
 		if (all(postcopy, &cases, &moves))
 			return 1;
