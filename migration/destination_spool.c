@@ -58,7 +58,8 @@ static int read_pages(struct destination *d, struct migration_file *f, struct st
 	/* Of an earlier attempt with it some may have come. */
 	d->arrival.channel[0].in_round = 0;
 	while (!(ret = migration_file_next(f, &frame, err)) && frame.type != STREAM_END) {
-		if (frame.type != STREAM_ROUND && frame.type != STREAM_PAGES)
+		if (frame.type != STREAM_ROUND && frame.type != STREAM_PAGES &&
+		    frame.type != STREAM_DIGESTS)
 			return stream_fail(err, &frame, -EPROTO, "it may not come here");
 		ret = arrival_take(&d->arrival, &frame, err);
 		if (ret)

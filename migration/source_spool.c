@@ -60,6 +60,8 @@ int source_spool(struct source *s, int fd, struct stream_error *err)
 
 	stream_writer_init(&w, 0, migration_file_put, &fd);
 	batch = stream_batch_new(&w, 0);
+	if (batch)
+		stream_batch_verify(batch, s->params.verify);
 	ret = batch ? stream_batch_round(batch, number) : -ENOMEM;
 	if (!ret)
 		ret = write_head(s, &w);
