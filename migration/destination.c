@@ -240,6 +240,7 @@ int destination_run(struct destination *d, struct stream_error *err)
 	if (ret) {
 		destination_fail(d, STREAM_FAILED, err->text);
 		say_failure(d);
+		destination_close_file(d);
 		return ret;
 	}
 	return destination_hand_over(d, err);

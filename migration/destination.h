@@ -70,8 +70,8 @@ void destination_refuse(struct destination *d, const char *text);
 int destination_run(struct destination *d, struct stream_error *err);
 void destination_end(struct destination *d);
 /* Any thread: takes what the guest lacks out of that file, and nothing for any other guest. 0:
- * done() is called later, in every case; -EBUSY: another file is being read; -EALREADY: nothing is
- * missing. */
+ * done() is called later, in every case, before destination_run() returns; -EBUSY: another file is
+ * being read; -EALREADY: nothing is missing. */
 int destination_complete(struct destination *d, const struct destination_file *file);
 
 #endif

@@ -185,6 +185,67 @@ static unsigned move(bool verify)
 	return files;
 }
 
+/* ---- a file that comes while pages are copied ---- */
+
+static struct destination *early;
+
+static void *run_source(void *arg)
+{
+	struct stream_error err;
+
+	(void)source_run(arg, &err);
+	return NULL;
+}
+
+/* The migration's thread, as a user's request could come at any time. */
+static int early_image(void *opaque, const char *name, const void *data, size_t len,
+		       struct stream_error *err)
+{
+	const struct destination_file file = {.fd = -1, .done = done};
+
+	answered = destination_complete(early, &file);
+	return sink_image(opaque, name, data, len, err);
+}
+
+/* Who has handed it in is answered before its machine goes. */
+static bool answered_at_end(void)
+{
+	struct migration_sink_ops ops = fake_sink_ops;
+	struct fake_source fake;
+	struct source source;
+	struct relay relay = {.address = address, .spoil = SPOIL_CUT, .frame = 6, .one = true};
+	struct fake_there there = {.d = {.arch = "x86_64", .ferry = "test", .wake_fd = -1}};
+	struct stream_error err;
+	pthread_t thread;
+	int code;
+
+	ops.image = early_image;
+	early = &there.d;
+	fake_source_init(&fake);
+	there.sink.memory = calloc(FAKE_PAGES, STREAM_PAGE);
+	source = (struct source){.m = &fake.m,
+				 .params = {.downtime = 300000000},
+				 .dial = relay_dial,
+				 .opaque = &relay,
+				 .wake_fd = -1};
+	if (door_open(&there.d.door, address, false, NULL, &err) || source_init(&source) ||
+	    pthread_create(&thread, NULL, run_source, &source))
+		return false;
+	code = destination_begin(&there.d, &ops, &there.sink, &err)
+		       ?: destination_run(&there.d, &err);
+	code = code < 0 ? answered : 0;
+	destination_end(&there.d);
+	door_close(there.d.door);
+	pthread_join(thread, NULL);
+	source_exit(&source);
+	relay_end(&relay);
+	free(there.sink.memory);
+	free(fake.memory);
+	if (code != -EALREADY)
+		printf("a file that was asked for while pages were copied: %d\n", code);
+	return code == -EALREADY;
+}
+
 int main(void)
 {
 	unsigned files, verified;
@@ -193,5 +254,5 @@ int main(void)
 	files = move(false);
 	verified = files ? move(true) : 0;
 	printf("%u files, %u of verified moves\n", files, verified);
-	return !verified;
+	return !verified || !answered_at_end();
 }
