@@ -1,5 +1,6 @@
 /* What the guest here lacks comes in a file, because its source does not find us any more. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,6 +50,16 @@ static int read_head(struct destination *d, struct migration_file *f, struct str
 	return ret;
 }
 
+/* It may be long, and its disk slow. */
+static int next(struct destination *d, struct migration_file *f, struct stream_frame *frame,
+		struct stream_error *err)
+{
+	struct pollfd pfd = {.fd = d->wake_fd, .events = POLLIN};
+
+	return poll(&pfd, 1, 0) > 0 ? stream_fail(err, NULL, -ECANCELED, "called off")
+				    : migration_file_next(f, frame, err);
+}
+
 static int read_pages(struct destination *d, struct migration_file *f, struct stream_error *err)
 {
 	struct stream_frame frame;
@@ -57,7 +68,7 @@ static int read_pages(struct destination *d, struct migration_file *f, struct st
 
 	/* Of an earlier attempt with it some may have come. */
 	d->arrival.channel[0].in_round = 0;
-	while (!(ret = migration_file_next(f, &frame, err)) && frame.type != STREAM_END) {
+	while (!(ret = next(d, f, &frame, err)) && frame.type != STREAM_END) {
 		if (frame.type != STREAM_ROUND && frame.type != STREAM_PAGES &&
 		    frame.type != STREAM_DIGESTS)
 			return stream_fail(err, &frame, -EPROTO, "it may not come here");
@@ -79,12 +90,7 @@ static int complete(struct destination *d, int fd, struct stream_error *err)
 	struct migration_file f;
 	int ret;
 
-	if (d->state == DEST_RUNS) {
-		/* Only that is missing which the source does not know. */
-		destination_step(d, EVENT_FILLED);
-		return 0;
-	}
-	if (d->state != DEST_NEEDS)
+	if (d->state != DEST_NEEDS && d->state != DEST_RUNS)
 		return stream_fail(err, NULL, -EINVAL,
 				   "the guest does not run here yet: nobody but its source can "
 				   "say that it may");
@@ -94,10 +100,9 @@ static int complete(struct destination *d, int fd, struct stream_error *err)
 	/* Who has written it serves no more. */
 	if (!ret && d->link)
 		destination_lose(d);
-	if (!ret)
-		ret = read_pages(d, &f, err);
-	if (!ret)
-		ret = d->arrival.sink->complete(d->arrival.opaque, err);
+	/* DEST_RUNS: all is here, and only its source did not know it. */
+	if (!ret && d->state == DEST_NEEDS)
+		ret = read_pages(d, &f, err) ?: d->arrival.sink->complete(d->arrival.opaque, err);
 	if (!ret)
 		destination_step(d, EVENT_FILLED);
 	migration_file_close(&f);

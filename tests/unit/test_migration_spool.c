@@ -2,13 +2,14 @@
  * A link that dies for good while pages follow a guest: the source writes a file and ends; the file
  * completes that guest, and is refused by another one, when it is cut off or damaged.
  */
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 #include "migration_util.h"
 #include "migration/stream_check.h"
 
 static char address[128];
-static int dead; /* no connection is made any more */
+static atomic_bool dead; /* no connection is made any more */
 
 struct world {
 	struct fake_source fake;
@@ -16,6 +17,7 @@ struct world {
 	struct relay relay;
 	struct fake_there there;
 	int spool, fails; /* how often it shall fail first */
+	int wake_fd;	  /* calls the destination off */
 };
 
 static int dial(void *opaque, int wake_fd, struct stream_error *err)
@@ -23,7 +25,7 @@ static int dial(void *opaque, int wake_fd, struct stream_error *err)
 	struct world *w = opaque;
 
 	if (dead || w->relay.spoiled) {
-		dead = 1;
+		dead = true;
 		return stream_fail(err, NULL, -ECONNREFUSED, "nobody is there");
 	}
 	return relay_dial(&w->relay, wake_fd, err);
@@ -75,17 +77,35 @@ static int copy(int fd, size_t len, size_t spoil)
 	return out;
 }
 
-/* One whose link dies with the frame of that number. */
+static struct fake_there *late;
+
+/* The last word about it does not arrive. */
+static int unheard(void *opaque, struct stream_error *err)
+{
+	dead = true;
+	shutdown(late->d.link->fd, SHUT_RDWR);
+	return sink_complete(opaque, err);
+}
+
+/* One whose link dies with the frame of that number; 0: when all is there. */
 static void begin(struct world *w, bool verify, unsigned frame)
 {
+	static struct migration_sink_ops ops;
 	struct stream_error err;
 
-	*w = (struct world){.relay = {.spoil = SPOIL_CUT, .frame = frame},
+	*w = (struct world){.relay = {.spoil = frame ? SPOIL_CUT : SPOIL_NOTHING, .frame = frame},
 			    .spool = memfd_create("spool", 0),
+			    .wake_fd = eventfd(0, 0),
 			    .fails = 1};
-	dead = 0;
+	if (!frame) {
+		ops = fake_sink_ops;
+		ops.complete = unheard;
+		late = &w->there;
+		w->there.ops = &ops;
+	}
+	dead = false;
 	fake_source_init(&w->fake);
-	if (fake_there_begin(&w->there, address, &w->fake, 500000000, -1))
+	if (fake_there_begin(&w->there, address, &w->fake, 500000000, w->wake_fd))
 		exit(1);
 	w->relay.address = address;
 	w->source = (struct source){.m = &w->fake.m,
@@ -108,10 +128,16 @@ static void begin(struct world *w, bool verify, unsigned frame)
 	relay_end(&w->relay);
 }
 
-static int end(struct world *w)
+static void leave(struct world *w)
 {
 	pthread_join(w->there.thread, NULL);
 	close(w->spool);
+	close(w->wake_fd);
+}
+
+static int end(struct world *w)
+{
+	leave(w);
 	if (w->there.code || w->there.d.state != DEST_DONE || !w->there.sink.whole ||
 	    w->there.sink.wrong || w->fake.running ||
 	    memcmp(w->there.sink.memory, w->fake.memory, FAKE_PAGES * STREAM_PAGE) != 0) {
@@ -185,6 +211,75 @@ static unsigned move(bool verify)
 	return files;
 }
 
+/* ---- all is here, and the source does not know it ---- */
+
+static bool only_its_own(void)
+{
+	struct world first, w;
+	int none = memfd_create("none", 0), old;
+
+	begin(&first, false, 14);
+	old = copy(first.spool, (size_t)lseek(first.spool, 0, SEEK_END), 0);
+	if (complete(&first, first.spool) != 1 || end(&first))
+		return false;
+	begin(&w, false, 0);
+	printf("the link is dead when all is there\n");
+	if (complete(&w, old) != -EPROTO || complete(&w, none) >= 0) {
+		printf("a wrong file was taken\n");
+		return false;
+	}
+	close(old);
+	close(none);
+	return complete(&w, w.spool) == 1 && !end(&w);
+}
+
+/* ---- a file that is read slowly ---- */
+
+static bool put(int pipe_fd, int fd, size_t *at, size_t most)
+{
+	char bytes[4096];
+	const ssize_t n = pread(fd, bytes, most < sizeof(bytes) ? most : sizeof(bytes), (off_t)*at);
+	const ssize_t done = n > 0 ? write(pipe_fd, bytes, (size_t)n) : 0;
+
+	*at += done > 0 ? (size_t)done : 0;
+	return done > 0;
+}
+
+/* Who ends the machine there does not wait for it. */
+static bool stops_reading(void)
+{
+	const uint64_t one = 1;
+	struct destination_file file = {.done = done};
+	struct world w;
+	size_t at = 0;
+	int ends[2], left = 1;
+
+	begin(&w, false, 14);
+	if (pipe2(ends, O_NONBLOCK) || fcntl(ends[0], F_SETFL, 0))
+		return false;
+	file.fd = ends[0];
+	answered = 0;
+	if (destination_complete(&w.there.d, &file))
+		return false;
+	/* Its head, and a part of its first pages. */
+	while (at < 16384 && put(ends[1], w.spool, &at, 16384 - at))
+		;
+	while (!ioctl(ends[0], FIONREAD, &left) && left)
+		usleep(1000);
+	(void)!write(w.wake_fd, &one, sizeof(one));
+	while (!answered)
+		if (!put(ends[1], w.spool, &at, SIZE_MAX))
+			usleep(1000);
+	leave(&w);
+	close(ends[0]);
+	close(ends[1]);
+	free(w.there.sink.memory);
+	free(w.fake.memory);
+	if (answered != -ECANCELED || w.there.d.state != DEST_NEEDS)
+		printf("it was read to its end: %d\n", answered);
+	return answered == -ECANCELED && w.there.d.state == DEST_NEEDS;
+}
+
 /* ---- a file that comes while pages are copied ---- */
 
 static struct destination *early;
@@ -254,5 +349,5 @@ int main(void)
 	files = move(false);
 	verified = files ? move(true) : 0;
 	printf("%u files, %u of verified moves\n", files, verified);
-	return !verified || !answered_at_end();
+	return !verified || !only_its_own() || !stops_reading() || !answered_at_end();
 }
