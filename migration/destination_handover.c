@@ -218,10 +218,12 @@ int destination_hand_over(struct destination *d, struct stream_error *err)
 			destination_step(d, EVENT_GIVE_UP);
 	}
 	destination_close_file(d);
-	/* The guest has ended: nobody needs what is missing. */
-	if (d->state == DEST_NEEDS && d->link) {
-		d->link->broken = 0;
+	/* The guest has ended: nobody needs what is missing. What of it is on its way must not undo
+	 * that word. */
+	if (d->state == DEST_NEEDS && d->link && link_may_speak(d->link)) {
 		say_complete(d);
+		if (d->link)
+			link_goodbye(d->link);
 	}
 	/* The source stays for this, though it knows all. */
 	if (d->state == DEST_DONE && d->link)
@@ -231,7 +233,9 @@ int destination_hand_over(struct destination *d, struct stream_error *err)
 	if (d->state == DEST_READY || d->state == DEST_WAITING) {
 		/* Its user ends it: the source is told that it will not run here, if it can be. */
 		destination_fail(d, STREAM_FAILED, "called off at the destination");
-		(void)destination_say(d, STREAM_FAILURE, &d->failure);
+		if (d->link && link_may_speak(d->link) &&
+		    !destination_say(d, STREAM_FAILURE, &d->failure))
+			link_goodbye(d->link);
 	}
 	if (ret)
 		return ret;

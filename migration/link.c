@@ -140,7 +140,8 @@ void link_goodbye(struct link *l)
 
 bool link_may_speak(struct link *l)
 {
-	if (l->broken == -EBADMSG || l->broken == -EPROTO || l->broken == -ENOTSUP)
+	if (l->broken == -EBADMSG || l->broken == -EPROTO || l->broken == -ENOTSUP ||
+	    l->broken == -ECANCELED)
 		l->broken = 0;
 	return !l->broken;
 }

@@ -63,8 +63,9 @@ void link_finish(struct link *l);
 /* The same, and what still comes is taken and thrown away, until the other side hangs up too or for
  * two seconds: who closes with something unread may undo what he has said last. */
 void link_goodbye(struct link *l);
-/* Whether one can still speak: what came was damaged, not what goes. Clears that: no more is read.
- */
+/* Whether one can still speak: what came was damaged, not what goes, or somebody has called it off.
+ * Clears that, for last words: no more is read, and while wake_fd is readable they are not waited
+ * for, should there be no room for them. */
 bool link_may_speak(struct link *l);
 
 #endif

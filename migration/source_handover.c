@@ -157,9 +157,7 @@ void source_say_cancel(struct source *s, const char *why)
 	uint64_t delay = s->retry_max && s->retry_max < FIRST_WAIT ? s->retry_max : FIRST_WAIT;
 
 	snprintf(cancel.text, sizeof(cancel.text), "%.199s", why);
-	if (s->link && s->link->broken == -ECANCELED)
-		s->link->broken = 0;
-	/* What came was damaged: they hear of that, too. */
+	/* It was called off here, or what came was damaged: they hear of that, too. */
 	if (s->link && !link_may_speak(s->link))
 		source_drop_link(s);
 	for (int i = 0; !s->link && s->stopped && i < CANCEL_TRIES && !source_abandoned(s); i++) {

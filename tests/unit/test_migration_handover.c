@@ -1,0 +1,125 @@
+/*
+ * What goes wrong while a guest is handed over, apart from the link.
+ */
+#include "migration_util.h"
+
+static char address[128];
+static struct migration_source_ops ops;
+
+struct world {
+	struct fake_source fake; /* the first member */
+	struct fake_there there;
+	struct source s;
+	struct stream_error err;
+	int wake; /* ends the destination */
+	atomic_bool over;
+	int ret;
+};
+
+static int dial(void *opaque, int wake_fd, struct stream_error *err)
+{
+	(void)opaque;
+	return address_connect(address, 1000, wake_fd, err);
+}
+
+static void begin(struct world *w)
+{
+	*w = (struct world){.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	ops = fake_source_ops;
+	fake_source_init(&w->fake);
+	w->fake.m.ops = &ops;
+	if (fake_there_begin(&w->there, address, &w->fake, 2000000000, w->wake))
+		exit(1);
+	w->s = (struct source){.m = &w->fake.m,
+			       .params = {.downtime = 300000000},
+			       .dial = dial,
+			       .opaque = w,
+			       .wake_fd = -1,
+			       .retry_max = 20000000};
+	if (source_init(&w->s))
+		exit(1);
+}
+
+static void ring(int fd)
+{
+	const uint64_t one = 1;
+
+	(void)!write(fd, &one, sizeof(one));
+}
+
+/* Both sides are over; 1: both have run at once. */
+static int end(struct world *w)
+{
+	const bool both = w->there.sink.both;
+
+	source_exit(&w->s);
+	ring(w->wake);
+	pthread_join(w->there.thread, NULL);
+	free(w->there.sink.memory);
+	free(w->fake.memory);
+	close(w->wake);
+	return both;
+}
+
+static int bad(const char *what, const struct world *w)
+{
+	printf("WRONG: %s: %d %s, %s\n", what, w->ret, w->err.text,
+	       migration_state_name(w->s.progress.state));
+	return 1;
+}
+
+static void *run_main(void *arg)
+{
+	struct world *w = arg;
+
+	w->ret = source_run(&w->s, &w->err);
+	w->over = true;
+	return NULL;
+}
+
+/* At most so long; then it is abandoned. True: it has ended by itself. */
+static bool run(struct world *w, unsigned ms)
+{
+	pthread_t thread;
+	bool by_itself;
+
+	pthread_create(&thread, NULL, run_main, w);
+	for (unsigned i = 0; i < ms && !w->over; i++)
+		usleep(1000);
+	by_itself = w->over;
+	if (!by_itself)
+		source_abandon(&w->s);
+	pthread_join(thread, NULL);
+	return by_itself;
+}
+
+/* ---- the destination's user ends it when all is there, while the source still lets go ---- */
+
+static int slow_release(void *opaque, struct stream_error *err)
+{
+	struct world *w = opaque;
+
+	ring(w->wake);
+	usleep(300000);
+	return fake_source_ops.release(opaque, err);
+}
+
+static int destination_ends(void)
+{
+	struct world w;
+	bool over;
+
+	begin(&w);
+	ops.release = slow_release;
+	over = run(&w, 5000);
+	if (!over || w.ret != -ECONNREFUSED || !w.fake.running ||
+	    !strstr(w.err.text, "called off at the destination"))
+		return bad("the destination has ended", &w);
+	return end(&w);
+}
+
+int main(void)
+{
+	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
+	return destination_ends();
+}
