@@ -221,7 +221,7 @@ static int load(struct destination *d, struct stream_error *err)
 
 /* ---- the rest --------------------------------------------------------------------------- */
 
-int destination_run(struct destination *d, struct stream_error *err)
+static int run(struct destination *d, struct stream_error *err)
 {
 	struct stream_accept accept = {.lanes = d->takes_lanes};
 	int ret;
@@ -246,11 +246,9 @@ int destination_run(struct destination *d, struct stream_error *err)
 	return destination_hand_over(d, err);
 }
 
-void destination_end(struct destination *d)
+/* The guest's life is long, and needs nothing of this. */
+static void let_go(struct destination *d)
 {
-	pulse_stop(&d->pulse);
-	destination_close_file(d);
-	pthread_mutex_destroy(&d->lock);
 	destination_lane_end(d);
 	link_close(d->link);
 	d->link = NULL;
@@ -258,4 +256,20 @@ void destination_end(struct destination *d)
 		close(d->bells);
 	d->bells = -1;
 	arrival_free(&d->arrival);
+}
+
+int destination_run(struct destination *d, struct stream_error *err)
+{
+	int ret = run(d, err);
+
+	let_go(d);
+	return ret;
+}
+
+void destination_end(struct destination *d)
+{
+	pulse_stop(&d->pulse);
+	destination_close_file(d);
+	pthread_mutex_destroy(&d->lock);
+	let_go(d);
 }

@@ -66,7 +66,8 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 void destination_build(struct destination *d);
 /* The machine cannot be built here: the source is told, and goes on. */
 void destination_refuse(struct destination *d, const char *text);
-/* The rest. 0: the guest runs here; -errno with a text: it has not run here and will not. */
+/* The rest. 0: the guest runs here; -errno with a text: it has not run here and will not. What the
+ * migration held is given back; the door is needed no more. */
 int destination_run(struct destination *d, struct stream_error *err);
 void destination_end(struct destination *d);
 /* Any thread: takes what the guest lacks out of that file, and nothing for any other guest. 0:

@@ -186,6 +186,8 @@ static void *receive_main(void *arg)
 
 	pthread_setname_np(pthread_self(), "migration");
 	in->code = destination_run(&in->from, &in->why);
+	door_close(in->from.door);
+	in->from.door = NULL;
 	loop_work_post(in->vm->loop, &in->over_work);
 	return NULL;
 }

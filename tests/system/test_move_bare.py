@@ -49,6 +49,21 @@ def test_at_once_again():
 
 @needs_ferry
 @limit(200)
+def test_port_is_free():
+    """A guest that has come keeps nothing of how it came: the next one is waited for at the same address."""
+    with Session() as s:
+        s.start()
+        b = s.receiver(address="tcp:127.0.0.1:0")
+        s.migrate(b.address)
+        s.went(b)
+        b.await_error("the guest has come")
+        c = s.receiver(address=b.address)
+        s.migrate(c.address)
+        s.went(c)
+
+
+@needs_ferry
+@limit(200)
 @each(mode=list(MODES))
 def test_paused(mode):
     """A guest that stands still moves, stands still there, and not a bit of its memory is another, at any hop."""
