@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 
 #include "migration/address.h"
 #include "migration/stream_control.h"
+#include "migration/thread.h"
 
 enum { CALLERS = 8, WAITING = 4, PATIENCE_MS = 10000, TURN_MS = 500, GOODBYE_MS = 1000 };
 
@@ -173,7 +173,6 @@ int door_open(struct door **out, const char *address, bool open, const struct tl
 	      struct stream_error *err)
 {
 	struct door *d = calloc(1, sizeof(*d));
-	sigset_t all, old;
 	int ret;
 
 	*out = NULL;
@@ -186,10 +185,7 @@ int door_open(struct door **out, const char *address, bool open, const struct tl
 	d->listen_fd = address_listen(address, open, d->address, sizeof(d->address), err);
 	ret = d->listen_fd < 0 ? d->listen_fd : 0;
 	if (!ret) {
-		sigfillset(&all);
-		pthread_sigmask(SIG_BLOCK, &all, &old);
-		ret = -pthread_create(&d->thread, NULL, door_main, d);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		ret = thread_start(&d->thread, door_main, d);
 		if (ret) {
 			address_unlisten(d->address, d->listen_fd);
 			stream_fail(err, NULL, ret, "cannot start a thread: %s", strerror(-ret));

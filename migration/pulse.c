@@ -1,7 +1,8 @@
 #include "migration/pulse.h"
 
-#include <signal.h>
 #include <time.h>
+
+#include "migration/thread.h"
 
 enum { BEATS = 120, BEAT_MS = 500 };
 
@@ -31,7 +32,6 @@ static void *pulse_main(void *arg)
 void pulse_start(struct pulse *p, struct link *link)
 {
 	pthread_condattr_t attr;
-	sigset_t all, old;
 
 	*p = (struct pulse){.link = link};
 	if (!link)
@@ -41,11 +41,8 @@ void pulse_start(struct pulse *p, struct link *link)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
 	/* Without it, it may take us for dead. */
-	p->started = !pthread_create(&p->thread, NULL, pulse_main, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	p->started = !thread_start(&p->thread, pulse_main, p);
 }
 
 void pulse_stop(struct pulse *p)

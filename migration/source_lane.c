@@ -2,12 +2,12 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "migration/source_internal.h"
+#include "migration/thread.h"
 
 enum { CHANNEL = 1, TURN_MS = 1000, ANSWER = 16 /* pages of one frame */ };
 
@@ -97,7 +97,6 @@ void source_lane_begin(struct source *s)
 {
 	struct source_lane *lane = &s->lane;
 	const uint32_t wanted = STREAM_CAN_LANES | STREAM_CAN_POSTCOPY;
-	sigset_t all, old;
 
 	if (lane->started || !s->lanes || (s->agreement.can & wanted) != wanted)
 		return;
@@ -108,11 +107,8 @@ void source_lane_begin(struct source *s)
 	lane->state = LANE_OPENING;
 	lane->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	lane->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
 	lane->started = lane->wake_fd >= 0 && lane->bell_fd >= 0 &&
-			!pthread_create(&lane->thread, NULL, lane_main, s);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+			!thread_start(&lane->thread, lane_main, s);
 	if (!lane->started) {
 		close(lane->wake_fd);
 		close(lane->bell_fd);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,6 +103,7 @@ void cleanup_run(void)
 /* ---- the ends that nobody planned ---------------------------------------------------------------
  */
 
+/* Those of a crash are thread_start()'s, too. */
 static const struct {
 	int signo;
 	const char *name; /* of a crash; NULL: the user's way to end a process */
@@ -139,14 +141,6 @@ static void on_fatal(int signo, siginfo_t *info, void *context)
 	if (info->si_code <= 0)
 		raise(signo); /* a fault comes again by itself, with its address */
 	errno = saved;
-}
-
-void cleanup_allow_crashes(sigset_t *set)
-{
-	for (unsigned i = 0; i < N_FATAL; i++) {
-		if (fatal[i].name)
-			sigdelset(set, fatal[i].signo);
-	}
 }
 
 void cleanup_install(void)

@@ -8,14 +8,11 @@
 #ifndef VMM_CLEANUP_H
 #define VMM_CLEANUP_H
 
-#include <signal.h>
 #include <termios.h>
 
-/* First thing in main(): handlers for exit() and for the signals that end a process. */
+/* First thing in main(): handlers for exit() and for the signals that end a process. Threads are
+ * begun with thread_start() (migration/thread.h), which leaves those of a crash open. */
 void cleanup_install(void);
-/* A thread that blocks all signals must leave those of a crash alone: blocked, they would end the
- * process without the handler. Takes them out of `set`. */
-void cleanup_allow_crashes(sigset_t *set);
 
 /* Each returns a handle >= 0, or -ENOSPC, -ENAMETOOLONG. The descriptors stay the caller's and must
  * live until cleanup_drop(). */

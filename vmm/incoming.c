@@ -3,12 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "vmm/cleanup.h"
+#include "migration/thread.h"
 #include "vmm/incoming_internal.h"
 #include "vmm/message.h"
 
@@ -47,15 +46,10 @@ static void *fill_main(void *arg)
 
 static int start_filling(struct incoming *in, struct stream_error *err)
 {
-	sigset_t all, old;
 	int ret;
 
 	in->over_work = (struct loop_work){.fn = over, .arg = in};
-	sigfillset(&all);
-	cleanup_allow_crashes(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	ret = -pthread_create(&in->thread, NULL, fill_main, in);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	ret = thread_start(&in->thread, fill_main, in);
 	in->started = !ret;
 	return ret ? stream_fail(err, NULL, ret, "cannot start a thread: %s", strerror(-ret)) : 0;
 }

@@ -8,7 +8,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "vmm/cleanup.h"
+#include "migration/thread.h"
 #include "vmm/exit_codes.h"
 #include "vmm/incoming_internal.h"
 #include "vmm/message.h"
@@ -195,7 +195,6 @@ static void *receive_main(void *arg)
 static int receive_begin(struct vm_arrival *arrival, struct vm *vm, struct error *err)
 {
 	struct incoming *in = incoming_of(arrival);
-	sigset_t all, old;
 	int ret;
 
 	in->vm = vm;
@@ -204,11 +203,7 @@ static int receive_begin(struct vm_arrival *arrival, struct vm *vm, struct error
 		return ret;
 	loop_call_init(&in->call, vm->loop);
 	in->over_work = (struct loop_work){.fn = over, .arg = in};
-	sigfillset(&all);
-	cleanup_allow_crashes(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	ret = -pthread_create(&in->thread, NULL, receive_main, in);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	ret = thread_start(&in->thread, receive_main, in);
 	in->started = !ret;
 	return ret ? error_set(err, ret, "cannot start a thread: %s", strerror(-ret)) : 0;
 }

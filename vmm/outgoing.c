@@ -1,13 +1,12 @@
 #include "vmm/outgoing.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "migration/save.h"
-#include "vmm/cleanup.h"
+#include "migration/thread.h"
 #include "vmm/message.h"
 #include "vmm/outgoing_internal.h"
 
@@ -63,14 +62,9 @@ static void over(void *arg)
 
 int outgoing_start(struct outgoing *o, void *(*fn)(void *arg), struct error *err)
 {
-	sigset_t all, old;
 	int ret;
 
-	sigfillset(&all);
-	cleanup_allow_crashes(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	ret = -pthread_create(&o->thread, NULL, fn, o);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	ret = thread_start(&o->thread, fn, o);
 	o->started = !ret;
 	return ret ? error_set(err, ret, "cannot start a thread: %s", strerror(-ret)) : 0;
 }

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "vmm/cleanup.h"
+#include "migration/thread.h"
 #include "vmm/vm_internal.h"
 
 static const uint64_t second = 1000000000;
@@ -118,7 +118,6 @@ static void *throttle_main(void *arg)
 static struct throttle *create(struct vm *vm)
 {
 	struct throttle *t = calloc(1, sizeof(*t));
-	sigset_t all, old;
 	int ret;
 
 	if (!t)
@@ -127,11 +126,7 @@ static struct throttle *create(struct vm *vm)
 	t->last = now_ns();
 	for (unsigned i = 0; i < vm->vcpu_count; i++)
 		t->vcpu[i].dirtied = vm->engine_ops->dirtied(vm->engine, i);
-	sigfillset(&all);
-	cleanup_allow_crashes(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	ret = pthread_create(&t->thread, NULL, throttle_main, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	ret = thread_start(&t->thread, throttle_main, t);
 	if (!ret)
 		return t;
 	free(t);

@@ -1,10 +1,9 @@
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "vmm/cleanup.h"
+#include "migration/thread.h"
 #include "vmm/message.h"
 #include "vmm/vm_internal.h"
 
@@ -199,14 +198,9 @@ static void *vcpu_main(void *arg)
 
 int vcpus_start(struct vm *vm, struct error *err)
 {
-	sigset_t all, old;
 	int ret = 0;
 
 	vm->stop_wanted = true;
-	/* Signals are the loop's, but those of a crash: the terminal is to be put back. */
-	sigfillset(&all);
-	cleanup_allow_crashes(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
 	for (unsigned i = 0; i < vm->vcpu_count && !ret; i++) {
 		struct vcpu *v = &vm->vcpu[i];
 
@@ -214,7 +208,7 @@ int vcpus_start(struct vm *vm, struct error *err)
 		v->index = i;
 		v->create_result = 1;
 		x86_state_reset(&v->state, i == 0);
-		ret = -pthread_create(&v->thread, NULL, vcpu_main, v);
+		ret = thread_start(&v->thread, vcpu_main, v);
 		if (ret) {
 			error_set(err, ret, "cannot start a thread for vCPU %u: %s", i,
 				  strerror(-ret));
@@ -230,7 +224,6 @@ int vcpus_start(struct vm *vm, struct error *err)
 		if (ret)
 			pthread_join(v->thread, NULL);
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!ret)
 		vcpus_park(vm);
 	return ret;

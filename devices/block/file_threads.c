@@ -2,7 +2,6 @@
  * step to its last; an eventfd tells the loop of those that are over. */
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include <fcntl.h>
 
 #include "devices/block/file.h"
+#include "migration/thread.h"
 
 enum { THREADS_MAX = 16 };
 
@@ -98,19 +98,13 @@ static void *pool_thread(void *arg)
 
 /* ---- on the loop's ---- */
 
-/* Signals are the loop's business. */
 static int add_thread(struct pool *p)
 {
-	sigset_t all, old;
-	int ret;
+	int ret = thread_start(&p->thread[p->threads], pool_thread, p);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&p->thread[p->threads], NULL, pool_thread, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!ret)
 		p->threads++;
-	return -ret;
+	return ret;
 }
 
 static void pool_submit(struct block *b, struct block_request *r)

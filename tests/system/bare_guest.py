@@ -48,6 +48,20 @@ class Machine(Process):
         time.sleep(seconds)
         check(len(self.text) == mark, f"the guest in {self.name} runs{self.tail()}")
 
+    def crashes_are_seen(self, least):
+        """Each of its threads, so many at least, lets the signals of a crash through: SIGILL, ABRT, BUS, FPE, SEGV."""
+        tasks = os.listdir(f"/proc/{self.pid}/task")
+        check(len(tasks) >= least, f"{len(tasks)} threads in {self.name}, not {least}")
+        for task in tasks:
+            try:
+                with open(f"/proc/{self.pid}/task/{task}/status") as status:
+                    text = status.read()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended meanwhile
+            blocked = int(re.search(r"SigBlk:\s*(\w+)", text).group(1), 16)
+            bad = [signo for signo in (4, 6, 7, 8, 11) if blocked >> signo - 1 & 1]
+            check(not bad, f"{self.name}: {text.split()[1]} blocks the signals {bad}")
+
     def digest(self):
         """Of the guest's memory: it must be paused."""
         size = self.session.mib << 20

@@ -37,6 +37,9 @@ def test_at_once_again():
         first = s.owner
         mover = s.mover(b.address, *MODES["post-copy"][:1], "--bandwidth", "8M")
         mover.expect(r'"phase":"postcopy"', 60)
+        # Beside the main one and two processors: of the migration, and its door or its lane.
+        first.crashes_are_seen(5)
+        b.crashes_are_seen(5)
         c = s.receiver()
         s.owner = b
         s.migrate(c.address, "--downtime", "30s")
