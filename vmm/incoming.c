@@ -56,8 +56,7 @@ static int start_filling(struct incoming *in, struct stream_error *err)
 
 static int restore_begin(struct vm_arrival *arrival, struct vm *vm, struct error *err)
 {
-	struct incoming *in =
-		(struct incoming *)((char *)arrival - offsetof(struct incoming, arrival));
+	struct incoming *in = incoming_of(arrival);
 	struct stream_error why;
 	int ret;
 
@@ -76,8 +75,7 @@ static int restore_begin(struct vm_arrival *arrival, struct vm *vm, struct error
 
 static void restore_finish(struct vm_arrival *arrival)
 {
-	struct incoming *in =
-		(struct incoming *)((char *)arrival - offsetof(struct incoming, arrival));
+	struct incoming *in = incoming_of(arrival);
 	const uint64_t one = 1;
 
 	if (in->started) {

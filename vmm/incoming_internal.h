@@ -17,6 +17,7 @@ struct incoming {
 	struct migration_file file;
 	/* Of one that another ferry sends; its thread. */
 	struct destination from;
+	struct migration_sink_ops sink;
 	struct loop_call call;
 	pthread_t thread;
 	bool started;
@@ -63,6 +64,8 @@ void incoming_missing_exit(struct incoming *in);
 int incoming_complete_from(struct vm_arrival *arrival, const char *path,
 			   struct control_request *request, struct error *err);
 void incoming_complete_exit(struct incoming *in); /* after destination_run() */
+
+/* ---- incoming_receive.c ---- */
 struct incoming *incoming_of(struct vm_arrival *arrival);
 
 /* ---- incoming_sink.c ---- */

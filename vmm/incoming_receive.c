@@ -114,57 +114,6 @@ static int call_complete(void *opaque, struct stream_error *err)
 	return ret == -ECANCELED ? stream_fail(err, NULL, ret, "called off") : ret;
 }
 
-static int64_t call_bring(void *opaque, uint64_t first, uint32_t count, const void *data)
-{
-	return incoming_sink.bring(opaque, first, count, data);
-}
-
-static bool call_wanted(void *opaque, uint64_t *page)
-{
-	return incoming_sink.wanted(opaque, page);
-}
-
-static int call_wanted_fd(void *opaque)
-{
-	return incoming_sink.wanted_fd(opaque);
-}
-
-static void call_want_again(void *opaque)
-{
-	incoming_sink.want_again(opaque);
-}
-
-static int call_description(void *opaque, const struct stream_frame *frame,
-			    struct stream_error *err)
-{
-	return incoming_sink.description(opaque, frame, err);
-}
-
-static int call_image(void *opaque, const char *name, const void *data, size_t len,
-		      struct stream_error *err)
-{
-	return incoming_sink.image(opaque, name, data, len, err);
-}
-
-static uint8_t *call_page(void *opaque, uint64_t page)
-{
-	return incoming_sink.page(opaque, page);
-}
-
-static const struct migration_sink_ops calling_sink = {
-	.description = call_description,
-	.image = call_image,
-	.page = call_page,
-	.load = call_load,
-	.start = call_start,
-	.miss = call_miss,
-	.bring = call_bring,
-	.wanted = call_wanted,
-	.wanted_fd = call_wanted_fd,
-	.want_again = call_want_again,
-	.complete = call_complete,
-};
-
 /* ---- the thread ------------------------------------------------------------------------- */
 
 static void over(void *arg)
@@ -230,6 +179,7 @@ static void receive_finish(struct vm_arrival *arrival)
 /* Signals end the waiting; they stay pending for whoever comes after. */
 static int wait_for_source(struct incoming *in, struct error *err)
 {
+	struct migration_sink_ops *sink = &in->sink;
 	struct stream_error why;
 	struct signalfd_siginfo info;
 	sigset_t ends, old;
@@ -242,7 +192,12 @@ static int wait_for_source(struct incoming *in, struct error *err)
 	pthread_sigmask(SIG_BLOCK, &ends, &old);
 	fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
 	in->from.wake_fd = fd;
-	ret = destination_begin(&in->from, &calling_sink, in, &why);
+	*sink = incoming_sink;
+	sink->load = call_load;
+	sink->start = call_start;
+	sink->miss = call_miss;
+	sink->complete = call_complete;
+	ret = destination_begin(&in->from, sink, in, &why);
 	if (ret == -ECANCELED && fd >= 0 && read(fd, &info, sizeof(info)) == sizeof(info))
 		ret = error_set(err, -EINTR, "ended by signal %u before a guest came",
 				info.ssi_signo);

@@ -3,20 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "migration/save.h"
 #include "migration/thread.h"
 #include "vmm/message.h"
 #include "vmm/outgoing_internal.h"
-
-uint64_t outgoing_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 /* ---- life ------------------------------------------------------------------------------- */
 

@@ -62,6 +62,5 @@ void outgoing_move_exit(struct outgoing *o);
 struct outgoing *outgoing_create(struct vm *vm, struct error *err);
 int outgoing_start(struct outgoing *o, void *(*fn)(void *arg), struct error *err);
 void outgoing_free(struct outgoing *o);
-uint64_t outgoing_now(void); /* CLOCK_MONOTONIC, ns */
 
 #endif

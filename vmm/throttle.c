@@ -1,7 +1,7 @@
 /* vCPUs that write faster than a migration carries wait, each for what it has written too much. */
 #include <stdlib.h>
-#include <time.h>
 
+#include "migration/link.h"
 #include "migration/thread.h"
 #include "vmm/vm_internal.h"
 
@@ -24,19 +24,11 @@ struct throttle {
 	} vcpu[CPU_MAX];
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * second + (uint64_t)now.tv_nsec;
-}
-
 uint64_t vm_throttled(const struct vm *vm, unsigned vcpu)
 {
 	const uint64_t until = vm->throttle ? vm->throttle->vcpu[vcpu].until : 0;
 
-	return until && until > now_ns() ? until : 0;
+	return until && until > link_now() ? until : 0;
 }
 
 /* What each of those may write that want more than that: what the others leave. */
@@ -63,7 +55,7 @@ static double share(const struct throttle *t)
 
 static void tick(struct throttle *t)
 {
-	const uint64_t now = now_ns(), passed = now - t->last;
+	const uint64_t now = link_now(), passed = now - t->last;
 	uint64_t pages[CPU_MAX] = {0};
 	double each;
 
@@ -102,11 +94,11 @@ static void *throttle_main(void *arg)
 	pthread_setname_np(pthread_self(), "throttle");
 	pthread_mutex_lock(&vm->lock);
 	while (!t->end) {
-		const uint64_t until = now_ns() + TICK_MS * 1000000ull;
+		const uint64_t until = link_now() + TICK_MS * 1000000ull;
 		const struct timespec time = {.tv_sec = (time_t)(until / second),
 					      .tv_nsec = (long)(until % second)};
 
-		while (!t->end && now_ns() < until)
+		while (!t->end && link_now() < until)
 			pthread_cond_clockwait(&vm->changed, &vm->lock, CLOCK_MONOTONIC, &time);
 		if (!t->end && !vm->quit)
 			tick(t);
@@ -123,7 +115,7 @@ static struct throttle *create(struct vm *vm)
 	if (!t)
 		return NULL;
 	t->vm = vm;
-	t->last = now_ns();
+	t->last = link_now();
 	for (unsigned i = 0; i < vm->vcpu_count; i++)
 		t->vcpu[i].dirtied = vm->engine_ops->dirtied(vm->engine, i);
 	ret = thread_start(&t->thread, throttle_main, t);
