@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,7 +109,7 @@ static int finish_connect(int fd, int timeout_ms, int wake_fd)
 static int try_connect(int family, const struct sockaddr *address, socklen_t len, int timeout_ms,
 		       int wake_fd)
 {
-	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), ret = 0, one = 1;
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), ret = 0;
 
 	if (fd < 0)
 		return -errno;
@@ -120,8 +119,6 @@ static int try_connect(int family, const struct sockaddr *address, socklen_t len
 		close(fd);
 		return ret;
 	}
-	if (family != AF_UNIX)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return fd;
 }
 

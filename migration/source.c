@@ -11,7 +11,7 @@ uint64_t source_words(const struct source *s)
 	uint64_t words = 0;
 
 	for (uint32_t r = 0; r < memory->count; r++)
-		words += (memory->region[r].count + 63) / 64;
+		words += source_region_words(memory->region[r].count);
 	return words;
 }
 

@@ -91,8 +91,12 @@ bool source_lane_lost(struct source *s);
 void source_lane_end(struct source *s);
 
 /* ---- source.c ---- */
-/* Of the bitmap. */
+/* Of the bitmap: each region begins with a word of its own. */
 uint64_t source_words(const struct source *s);
+static inline uint64_t source_region_words(uint64_t pages)
+{
+	return (pages + 63) / 64;
+}
 /* Pages of one frame: with a limit not more than it lets through in an eighth of a second. */
 unsigned source_batch_limit(const struct source *s);
 

@@ -23,7 +23,7 @@ static uint64_t *word_of(const struct source *s, uint64_t place, unsigned *bit)
 			return at + place / 64;
 		}
 		place -= memory->region[r].count;
-		at += (memory->region[r].count + 63) / 64;
+		at += source_region_words(memory->region[r].count);
 	}
 	*bit = 0;
 	return at; /* not reached: places are checked where they come from */
@@ -45,16 +45,6 @@ static void set_here(struct source *s, uint64_t place, bool here)
 	s->dirty += here && !(*word & mask);
 	s->dirty -= !here && (*word & mask);
 	*word = here ? *word | mask : *word & ~mask;
-}
-
-static uint64_t page_at(const struct source *s, uint64_t place)
-{
-	const struct stream_memory *memory = &s->m->memory;
-	uint32_t r = 0;
-
-	while (r + 1 < memory->count && place >= memory->region[r].count)
-		place -= memory->region[r++].count;
-	return memory->region[r].first + place;
 }
 
 /* The next place at or behind this one that is still to be sent, all around; there is one. */
@@ -119,7 +109,7 @@ int source_say_received(struct source *s, struct stream_error *err)
 static int send_place(struct source *s, struct stream_batch *batch, uint64_t place, uint64_t *pages,
 		      uint64_t *zero)
 {
-	const uint64_t page = page_at(s, place);
+	const uint64_t page = stream_memory_page(&s->m->memory, place);
 	int ret = stream_batch_add(batch, page, s->m->ops->page(s->m->opaque, page), false);
 
 	*zero += ret == 1;

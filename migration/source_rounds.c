@@ -15,11 +15,6 @@ enum {
 	LANE_MS = 1000, /* for the lane to open, while the guest runs */
 };
 
-static uint64_t words(uint64_t pages)
-{
-	return (pages + 63) / 64;
-}
-
 /* ---- what is dirty ---------------------------------------------------------------------- */
 
 static uint64_t merge(uint64_t *at, const uint64_t *more, uint64_t count, bool add)
@@ -48,14 +43,14 @@ static int harvest(struct source *s, bool add, struct stream_error *err)
 			uint64_t left = region->count - i, n = left < HARVEST ? left : HARVEST;
 			int64_t got;
 
-			memset(fetched, 0, words(n) * sizeof(fetched[0]));
+			memset(fetched, 0, source_region_words(n) * sizeof(fetched[0]));
 			got = s->m->ops->harvest(s->m->opaque, region->first + i, n, fetched);
 			if (got < 0)
 				return stream_fail(err, NULL, (int)got,
 						   "cannot fetch what the guest has written: %s",
 						   strerror((int)-got));
-			s->dirty += merge(at, fetched, words(n), add);
-			at += words(n);
+			s->dirty += merge(at, fetched, source_region_words(n), add);
+			at += source_region_words(n);
 		}
 	}
 	if (!add && now > s->harvested) {
@@ -142,7 +137,7 @@ static void take_all(struct source *s)
 	for (uint32_t r = 0; r < memory->count; r++) {
 		for (uint64_t i = 0; i < memory->region[r].count; i++)
 			at[i / 64] |= 1ull << (i % 64);
-		at += words(memory->region[r].count);
+		at += source_region_words(memory->region[r].count);
 	}
 	s->dirty = memory->pages;
 }
@@ -165,7 +160,7 @@ static int send_round(struct source *s, bool live, struct stream_error *err)
 		ret = send_region(s, &n, &memory->region[r], bits, err);
 		if (ret < 0)
 			return ret;
-		bits += words(memory->region[r].count);
+		bits += source_region_words(memory->region[r].count);
 	}
 	if (ret >= 0)
 		ret = stream_batch_flush(s->batch);

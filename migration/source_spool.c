@@ -42,7 +42,7 @@ static int write_pages(struct source *s, struct stream_batch *batch, struct stre
 			end->zero += ret == 1;
 			end->pages += ret == 0;
 		}
-		bits += (region->count + 63) / 64;
+		bits += source_region_words(region->count);
 		ret = ret > 0 ? 0 : ret;
 	}
 	return ret ? ret : stream_batch_flush(batch);

@@ -44,6 +44,15 @@ uint64_t stream_memory_index(const struct stream_memory *m, uint64_t page)
 	return before;
 }
 
+uint64_t stream_memory_page(const struct stream_memory *m, uint64_t place)
+{
+	uint32_t r = 0;
+
+	while (r + 1 < m->count && place >= m->region[r].count)
+		place -= m->region[r++].count;
+	return m->region[r].first + place;
+}
+
 int stream_memory_write(struct stream_writer *w, const struct stream_memory *m)
 {
 	uint8_t buf[8 + STREAM_REGIONS_MAX * 16] = {0};

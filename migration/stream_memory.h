@@ -36,6 +36,8 @@ int stream_memory_add(struct stream_memory *memory, uint64_t first, uint64_t cou
 bool stream_memory_has(const struct stream_memory *memory, uint64_t first, uint64_t count);
 /* The page's place when all regions lie side by side; only for pages that are there. */
 uint64_t stream_memory_index(const struct stream_memory *memory, uint64_t page);
+/* And back; place < memory->pages. */
+uint64_t stream_memory_page(const struct stream_memory *memory, uint64_t place);
 int stream_memory_write(struct stream_writer *w, const struct stream_memory *memory);
 int stream_memory_read(const struct stream_frame *frame, struct stream_memory *memory,
 		       struct stream_error *err);

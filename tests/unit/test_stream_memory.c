@@ -35,6 +35,8 @@ static void test_regions(void)
 	      !stream_memory_has(&m, 104, UINT64_MAX) && !stream_memory_has(&m, 99, 2));
 	CHECK_EQ(stream_memory_index(&m, 9), 9);
 	CHECK_EQ(stream_memory_index(&m, 102), 12);
+	CHECK_EQ(stream_memory_page(&m, 9), 9);
+	CHECK_EQ(stream_memory_page(&m, 12), 102);
 	out.len = 0;
 	CHECK_EQ(stream_memory_write(&w, &m), 0);
 	f = written(0);
