@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+enum { FIRST_WAIT = 100000000 /* ns, until what is not to be had is asked for again */ };
+
 uint64_t source_words(const struct source *s)
 {
 	const struct stream_memory *memory = &s->m->memory;
@@ -100,6 +102,7 @@ static void sum_up(struct source *s, const char *phase)
 {
 	pthread_mutex_lock(&s->lock);
 	s->progress.phase = phase;
+	s->progress.trouble[0] = 0;
 	s->progress.elapsed = link_now() - s->begun;
 	s->progress.sent = source_sent(s);
 	if (s->state == SOURCE_MOVED) {
@@ -109,10 +112,28 @@ static void sum_up(struct source *s, const char *phase)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* The guest is ours. What it gave up may have been taken by somebody else: it stands still until
+ * that is free again, and the destination does not wait for that. why: of the migration's end. 0 or
+ * -EOWNERDEAD with a text: it stands still, and the machine ends. */
+static int keep(struct source *s, const char *why, struct stream_error *err)
+{
+	struct stream_error trouble;
+	uint64_t delay = FIRST_WAIT;
+	int ret = s->m->ops->take_back(s->m->opaque, &trouble);
+
+	source_say_cancel(s, why);
+	while (ret && !source_abandoned(s)) {
+		source_paused(s, trouble.text);
+		source_wait_retry(s, &delay);
+		ret = s->m->ops->take_back(s->m->opaque, &trouble);
+	}
+	return ret ? stream_fail(err, NULL, -EOWNERDEAD, "%s", trouble.text) : 0;
+}
+
 int source_run(struct source *s, struct stream_error *err)
 {
 	struct stream_error why;
-	int ret;
+	int ret, kept;
 
 	s->begun = link_now();
 	ret = give_away(s, err);
@@ -135,11 +156,8 @@ int source_run(struct source *s, struct stream_error *err)
 	source_lane_end(s);
 	s->serving = false;
 	(void)s->m->ops->track(s->m->opaque, false, &why);
-	if (s->m->ops->take_back(s->m->opaque, &why)) {
-		stream_fail(err, NULL, -EOWNERDEAD, "%s", why.text);
-		ret = -EOWNERDEAD;
-	}
-	source_say_cancel(s, err->text);
-	sum_up(s, ret == -ECANCELED ? "cancelled" : "failed");
-	return ret;
+	why = *err;
+	kept = keep(s, why.text, err);
+	sum_up(s, ret == -ECANCELED && !kept ? "cancelled" : "failed");
+	return kept ? kept : ret;
 }

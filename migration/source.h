@@ -48,7 +48,8 @@ struct migration_progress {
 	uint64_t throttle;		/* that processors may write; 0: as they like */
 	uint64_t downtime_expected, downtime, elapsed; /* ns */
 	double done;				       /* 0 to 1 */
-	char trouble[200]; /* while paused: why the other side is not found */
+	char trouble[200]; /* while paused: why the other side is not found, or the guest not
+			    taken back */
 };
 
 /* A connection of its own for pages that somebody waits for there, and a thread that answers. */
@@ -125,8 +126,8 @@ struct source {
 int source_init(struct source *s);
 /* 0: the guest runs there, whole or (s->state is SOURCE_SPOOLED) with a file to complete it.
  * Otherwise it is here and runs as before (if it ran): -ECANCELED, -ECONNREFUSED (refused there:
- * s->refused), others; with a text. -EOWNERDEAD: the guest could not be taken back here and stands
- * still. */
+ * s->refused), others; with a text. What it gave up is asked for until it is there. -EOWNERDEAD: it
+ * stands still, and was abandoned so. */
 int source_run(struct source *s, struct stream_error *err);
 void source_exit(struct source *s);
 /* Any thread. */
@@ -142,7 +143,7 @@ int source_postcopy(struct source *s);
 int source_spool(struct source *s, int fd, struct stream_error *err);
 /* The guest runs there, for sure. */
 bool source_gone(struct source *s);
-/* Tries to reconnect now. */
+/* Tries to reconnect, or to take the guest back, now. */
 void source_retry(struct source *s);
 /* The machine's process ends: source_run() returns soon, also in doubt (-EINPROGRESS). */
 void source_abandon(struct source *s);

@@ -145,7 +145,7 @@ void source_wait_retry(struct source *s, uint64_t *delay)
 	while (!now && link_now() < end) {
 		usleep(20000);
 		pthread_mutex_lock(&s->lock);
-		now = s->retry || s->force || s->abandon;
+		now = s->retry || s->abandon || (s->force && s->state == SOURCE_DOUBT);
 		s->retry = false;
 		pthread_mutex_unlock(&s->lock);
 	}

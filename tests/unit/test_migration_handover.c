@@ -11,7 +11,8 @@ struct world {
 	struct fake_there there;
 	struct source s;
 	struct stream_error err;
-	int wake; /* ends the destination */
+	int wake;	      /* ends the destination */
+	unsigned fails, took; /* how often it is not taken back; how often it was asked for */
 	atomic_bool over;
 	int ret;
 };
@@ -118,8 +119,38 @@ static int destination_ends(void)
 	return end(&w);
 }
 
+/* ---- what was given up is somebody else's now ---- */
+
+static int take_back(void *opaque, struct stream_error *err)
+{
+	struct world *w = opaque;
+
+	if (w->took++ < w->fails)
+		return stream_fail(err, NULL, -EBUSY, "the disk is taken");
+	return fake_source_ops.take_back(opaque, err);
+}
+
+static int disk_taken(bool for_ever)
+{
+	struct world w;
+	bool over;
+
+	begin(&w);
+	ops.take_back = take_back;
+	w.there.sink.fail_start = true;
+	w.fails = for_ever ? UINT32_MAX : 3;
+	over = run(&w, for_ever ? 500 : 5000);
+	/* It says what it waits for, and only its end ends it. */
+	if (for_ever && (over || w.ret != -EOWNERDEAD || w.fake.running || w.took < 3))
+		return bad("a guest that cannot be taken back", &w);
+	if (!for_ever && (!over || w.ret != -ECONNREFUSED || !w.fake.running || w.took != 4 ||
+			  w.s.progress.trouble[0]))
+		return bad("a guest that is taken back at last", &w);
+	return end(&w);
+}
+
 int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
-	return destination_ends();
+	return destination_ends() || disk_taken(false) || disk_taken(true);
 }
