@@ -199,8 +199,10 @@ static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct s
 	    source_expect_downtime(s, s->dirty) + link_now() - s->stopped > s->params.downtime) {
 		*done = false;
 		ret = source_busy(s, s->m->ops->take_back, err);
-		if (!ret)
+		if (!ret) {
 			source_step(s, EVENT_GO_ON);
+			s->stopped = 0;
+		}
 		return ret;
 	}
 	source_phase(s, "handover");

@@ -13,13 +13,16 @@ struct world {
 	struct stream_error err;
 	int wake;	      /* ends the destination */
 	unsigned fails, took; /* how often it is not taken back; how often it was asked for */
+	unsigned harvests, dials;
 	atomic_bool over;
 	int ret;
 };
 
 static int dial(void *opaque, int wake_fd, struct stream_error *err)
 {
-	(void)opaque;
+	struct world *w = opaque;
+
+	w->dials++;
 	return address_connect(address, 1000, wake_fd, err);
 }
 
@@ -149,8 +152,44 @@ static int disk_taken(bool for_ever)
 	return end(&w);
 }
 
+/* ---- it was stopped, too much was left, and the link breaks in a round after that ---- */
+
+static int64_t harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	struct world *w = opaque;
+	const int64_t none = 0;
+
+	/* Nothing is written but while it is stopped, and that does not fit into the downtime. */
+	if (++w->harvests == 1)
+		return none;
+	if (w->harvests > 2)
+		shutdown(w->s.link->fd, SHUT_RDWR);
+	for (uint64_t i = 0; i < pages; i++)
+		bitmap[i / 64] |= 1ull << (i % 64);
+	(void)first;
+	return (int64_t)pages;
+}
+
+static int runs_again(void)
+{
+	struct world w;
+	bool over;
+
+	begin(&w);
+	ops.harvest = harvest;
+	w.s.params.bandwidth = 8 << 20;
+	over = run(&w, 5000);
+	/* The guest has gone on, and the destination has ended with its link: nobody waits for a
+	 * word there. */
+	if (!over || w.ret != -ECONNRESET || !w.fake.running || w.harvests != 3 || w.dials != 1) {
+		printf("%u harvests, %u connections\n", w.harvests, w.dials);
+		return bad("a link that breaks after a stop", &w);
+	}
+	return end(&w);
+}
+
 int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
-	return destination_ends() || disk_taken(false) || disk_taken(true);
+	return destination_ends() || disk_taken(false) || disk_taken(true) || runs_again();
 }
