@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 enum { FIRST_WAIT = 100000000 /* ns, until what is not to be had is asked for again */ };
 
@@ -29,6 +31,7 @@ int source_init(struct source *s)
 	s->progress = (struct migration_progress){.phase = "connecting",
 						  .total = memory->pages * STREAM_PAGE,
 						  .remaining = memory->pages * STREAM_PAGE};
+	s->abandon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->pages_lock, NULL);
 	stream_hello_init(&s->hello);
@@ -39,7 +42,7 @@ int source_init(struct source *s)
 	strncpy(s->hello.ferry, s->m->ferry, sizeof(s->hello.ferry) - 1);
 	if (getrandom(s->hello.session, sizeof(s->hello.session), 0) != sizeof(s->hello.session))
 		return -EIO;
-	return s->bitmap && s->unsure ? 0 : -ENOMEM;
+	return s->bitmap && s->unsure && s->abandon_fd >= 0 ? 0 : -ENOMEM;
 }
 
 void source_exit(struct source *s)
@@ -47,6 +50,8 @@ void source_exit(struct source *s)
 	source_drop_link(s);
 	free(s->bitmap);
 	free(s->unsure);
+	if (s->abandon_fd >= 0)
+		close(s->abandon_fd);
 	pthread_mutex_destroy(&s->pages_lock);
 	pthread_mutex_destroy(&s->lock);
 }

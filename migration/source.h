@@ -83,6 +83,7 @@ struct source {
 	pthread_mutex_t lock; /* of progress; and what is asked for */
 	struct migration_progress progress;
 	bool force, retry, abandon, postcopy;
+	int abandon_fd; /* eventfd: `abandon`; ends what waits when wake_fd does not any more */
 
 	/* The thread's. */
 	struct link *link;

@@ -1,6 +1,7 @@
 /* What any thread may see of a migration that goes out, and ask of it. */
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "migration/source_internal.h"
 
@@ -85,9 +86,12 @@ void source_force(struct source *s)
 
 void source_abandon(struct source *s)
 {
+	const uint64_t one = 1;
+
 	pthread_mutex_lock(&s->lock);
 	s->abandon = true;
 	pthread_mutex_unlock(&s->lock);
+	(void)!write(s->abandon_fd, &one, sizeof(one));
 }
 
 void source_retry(struct source *s)

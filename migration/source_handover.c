@@ -7,6 +7,7 @@
 #include "migration/stream_index.h"
 
 static const uint64_t second = 1000000000;
+static const uint64_t last_word = 3000000000; /* ns for it, at the end of our process */
 enum {
 	FIRST_WAIT = 200000000 /* ns */,
 	CANCEL_TRIES = 5,
@@ -107,7 +108,7 @@ void source_resolve(struct source *s)
 	uint64_t delay = second / 10;
 
 	if (s->link)
-		s->link->wake_fd = -1;
+		s->link->wake_fd = s->abandon_fd;
 	while (s->state == SOURCE_DOUBT && !source_forced(s) && !source_abandoned(s)) {
 		struct stream_frame frame;
 		int ret;
@@ -163,12 +164,15 @@ void source_say_cancel(struct source *s, const char *why)
 	for (int i = 0; !s->link && s->stopped && i < CANCEL_TRIES && !source_abandoned(s); i++) {
 		if (i)
 			source_wait_retry(s, &delay);
-		if (!source_connect(s, true, -1, &err))
+		if (!source_connect(s, true, s->abandon_fd, &err))
 			(void)stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
 	}
 	if (!s->link)
 		return;
-	s->link->wake_fd = -1;
+	/* Who is abandoned, too, says why it ends, if the other side takes that. */
+	s->link->wake_fd = source_abandoned(s) ? -1 : s->abandon_fd;
+	if (source_abandoned(s) && s->link->silence > last_word)
+		s->link->silence = last_word;
 	if (!stream_control_write(&s->link->w, STREAM_CANCEL, 0, &cancel))
 		link_finish(s->link);
 }

@@ -15,13 +15,14 @@ bool source_forced(struct source *s);
 bool source_abandoned(struct source *s);
 
 /* ---- source_link.c ---- */
-/* The first connection, or another of the same migration; wake_fd -1: not to be stopped. 0 or
+/* The first connection, or another of the same migration; wake_fd: called off, or abandoned. 0 or
  * -errno with a text: there is none. */
 int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err);
 void source_drop_link(struct source *s);
 /* Bytes on the wire, over all connections that there were. */
 uint64_t source_sent(const struct source *s);
-/* A new connection, with RESUME at that stage. Cannot be called off. On failure there is none. */
+/* A new connection, with RESUME at that stage. Cannot be called off, but abandoned. On failure
+ * there is none. */
 int source_ask_again(struct source *s, enum stream_stage stage, struct stream_error *err);
 /* HELLO in both directions, on a new connection. 1: `other` came instead of theirs. */
 int source_greet(struct link *link, const struct stream_hello *hello,

@@ -113,7 +113,6 @@ static int no_hello(struct source *s, bool again, const struct stream_frame *fra
 	return again ? source_read_failure(frame, &failure, err) : source_said(s, frame, err);
 }
 
-/* wake_fd -1: not to be stopped. */
 int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err)
 {
 	int fd = s->dial(s->opaque, wake_fd, err), ret;
@@ -155,7 +154,7 @@ void source_wait_retry(struct source *s, uint64_t *delay)
 int source_ask_again(struct source *s, enum stream_stage stage, struct stream_error *err)
 {
 	struct stream_resume resume = {.stage = (uint8_t)stage, .ticket = s->ticket};
-	int ret = source_connect(s, true, -1, err);
+	int ret = source_connect(s, true, s->abandon_fd, err);
 
 	if (ret)
 		return ret;

@@ -3,7 +3,7 @@
  */
 #include "migration_util.h"
 
-static char address[128];
+static char address[100], elsewhere[128];
 static struct migration_source_ops ops;
 
 struct world {
@@ -14,6 +14,9 @@ struct world {
 	int wake;	      /* ends the destination */
 	unsigned fails, took; /* how often it is not taken back; how often it was asked for */
 	unsigned harvests, dials;
+	struct relay relay; /* if its harm is done: */
+	int silent;	    /* the address listens and says nothing, here */
+	uint64_t lasted;    /* ns, from being abandoned to the end */
 	atomic_bool over;
 	int ret;
 };
@@ -23,12 +26,16 @@ static int dial(void *opaque, int wake_fd, struct stream_error *err)
 	struct world *w = opaque;
 
 	w->dials++;
-	return address_connect(address, 1000, wake_fd, err);
+	if (w->relay.spoil && !w->relay.spoiled)
+		return relay_dial(&w->relay, wake_fd, err);
+	return address_connect(w->silent >= 0 ? elsewhere : address, 1000, wake_fd, err);
 }
 
 static void begin(struct world *w)
 {
-	*w = (struct world){.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	*w = (struct world){.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+			    .relay = {.address = address},
+			    .silent = -1};
 	ops = fake_source_ops;
 	fake_source_init(&w->fake);
 	w->fake.m.ops = &ops;
@@ -59,6 +66,7 @@ static int end(struct world *w)
 	source_exit(&w->s);
 	ring(w->wake);
 	pthread_join(w->there.thread, NULL);
+	relay_end(&w->relay);
 	free(w->there.sink.memory);
 	free(w->fake.memory);
 	close(w->wake);
@@ -85,15 +93,18 @@ static void *run_main(void *arg)
 static bool run(struct world *w, unsigned ms)
 {
 	pthread_t thread;
+	uint64_t began;
 	bool by_itself;
 
 	pthread_create(&thread, NULL, run_main, w);
 	for (unsigned i = 0; i < ms && !w->over; i++)
 		usleep(1000);
 	by_itself = w->over;
+	began = link_now();
 	if (!by_itself)
 		source_abandon(&w->s);
 	pthread_join(thread, NULL);
+	w->lasted = link_now() - began;
 	return by_itself;
 }
 
@@ -188,8 +199,35 @@ static int runs_again(void)
 	return end(&w);
 }
 
+/* ---- the process ends while it waits for somebody who says nothing ---- */
+
+static int abandoned(bool postcopy)
+{
+	struct stream_error err;
+	struct world w;
+	bool over;
+
+	begin(&w);
+	w.silent = address_listen(elsewhere, false, (char[128]){0}, 128, &err);
+	/* ACK, or pages that follow the guest. */
+	w.relay.spoil = SPOIL_CUT;
+	w.relay.direction = !postcopy;
+	w.relay.frame = postcopy ? 18 : 3;
+	w.s.params.postcopy_time = postcopy;
+	over = run(&w, 1000);
+	if (over || w.ret != -EINPROGRESS || w.s.state != (postcopy ? SOURCE_SERVES : SOURCE_DOUBT))
+		return bad("a link that does not come back", &w);
+	/* Half of what the other side may be silent. */
+	if (w.lasted > 5000000000)
+		return bad("it took long to end", &w);
+	address_unlisten(elsewhere, w.silent);
+	return end(&w);
+}
+
 int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
-	return destination_ends() || disk_taken(false) || disk_taken(true) || runs_again();
+	snprintf(elsewhere, sizeof(elsewhere), "%s-silent", address);
+	return destination_ends() || disk_taken(false) || disk_taken(true) || runs_again() ||
+	       abandoned(false) || abandoned(true);
 }
