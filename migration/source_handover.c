@@ -62,23 +62,25 @@ int source_say_run(struct source *s)
 	return stream_control_write(&s->link->w, STREAM_RUN, s->round, &run);
 }
 
-/* In doubt: what the other side says is the answer. */
-static void take_answer(struct source *s, const struct stream_frame *frame)
+/* In doubt: what the other side says is the answer. 0; -errno with a text: this connection brings
+ * none. */
+static int take_answer(struct source *s, const struct stream_frame *frame, struct stream_error *err)
 {
 	struct stream_resume resume;
 	struct stream_failure failure;
-	struct stream_error err;
 	struct stream_ack ack;
+	int ret;
 
 	switch (frame->type) {
 	case STREAM_ACK:
-		if (!stream_control_read(frame, &ack, sizeof(ack), &err) && ack.ticket == s->ticket)
+		ret = stream_control_read(frame, &ack, sizeof(ack), err);
+		if (!ret && ack.ticket == s->ticket)
 			source_step(s, s->missing ? EVENT_ACK_PART : EVENT_ACK);
-		return;
+		return ret;
 	case STREAM_RESUME:
-		if (stream_control_read(frame, &resume, sizeof(resume), &err) ||
-		    resume.ticket != s->ticket)
-			return;
+		ret = stream_control_read(frame, &resume, sizeof(resume), err);
+		if (ret || resume.ticket != s->ticket)
+			return ret;
 		/* Which pages are there follows. */
 		s->asking = s->missing && resume.stage == STREAM_STAGE_RUNNING;
 		if (resume.stage == STREAM_STAGE_COMPLETE)
@@ -87,17 +89,17 @@ static void take_answer(struct source *s, const struct stream_frame *frame)
 			source_step(s, s->missing ? EVENT_ACK_PART : EVENT_ACK);
 		else if (resume.stage == STREAM_STAGE_READY && !source_step(s, EVENT_READY))
 			(void)source_say_run(s);
-		return;
+		return 0;
 	case STREAM_FAILURE:
 		/* Who refuses knows nothing of this migration: a destination that has another one
 		 * says HELLO, too. */
-		if (!stream_control_read(frame, &failure, sizeof(failure), &err) &&
-		    failure.kind == STREAM_FAILED) {
-			snprintf(s->reason, sizeof(s->reason), "%.*s", STREAM_TEXT, failure.text);
-			source_step(s, EVENT_FAILURE);
-		}
-		return;
-	default: return;
+		ret = source_read_failure(frame, &failure, err);
+		if (ret != -ECONNREFUSED || failure.kind != STREAM_FAILED)
+			return ret;
+		snprintf(s->reason, sizeof(s->reason), "%.*s", STREAM_TEXT, failure.text);
+		source_step(s, EVENT_FAILURE);
+		return 0;
+	default: return 0;
 	}
 }
 
@@ -122,7 +124,7 @@ void source_resolve(struct source *s)
 		}
 		ret = link_receive(s->link, TURN_MS, &frame, &err);
 		if (ret > 0)
-			take_answer(s, &frame);
+			ret = take_answer(s, &frame, &err);
 		if (ret < 0 || s->link->broken) {
 			source_drop_link(s);
 			source_step(s, EVENT_LOST);

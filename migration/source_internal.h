@@ -80,7 +80,8 @@ int source_say_received(struct source *s, struct stream_error *err);
  * abandoned. */
 void source_serve(struct source *s);
 /* REQUEST: sends what is still here of it. Any thread, with a batch of its own; `serving`. */
-int source_answer(struct source *s, struct stream_batch *batch, const struct stream_frame *frame);
+int source_answer(struct source *s, struct stream_batch *batch, const struct stream_frame *frame,
+		  struct stream_error *err);
 
 /* ---- source_lane.c ---- */
 /* Opens the lane, if both sides want one; without it all goes over the main connection. */

@@ -66,7 +66,7 @@ static void serve(struct source *s, struct link *link)
 		ret = link_receive(link, TURN_MS, &frame, &err);
 		if (ret > 0 && frame.type == STREAM_REQUEST && s->serving)
 			ret = stream_batch_round(batch, s->serve_round)
-				      ?: source_answer(s, batch, &frame);
+				      ?: source_answer(s, batch, &frame, &err);
 		else if (ret > 0 && frame.type != STREAM_STATISTICS)
 			ret = -EPROTO;
 		s->lane.sent = link->sent;

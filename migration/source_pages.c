@@ -6,8 +6,8 @@
 #include "migration/source_internal.h"
 #include "migration/stream_items.h"
 
-/* Pages that are sent unasked between two looks at what is asked for; and how long a lost lane
- * waits for what may explain it. */
+/* Pages that are sent unasked between two looks at what is asked for; waits for what may explain a
+ * lost lane. */
 enum { SLICE = 16, TURN_MS = 200, GRACE_MS = 500 };
 
 /* ---- the bitmap: a place is a page's number in all regions side by side ---- */
@@ -128,12 +128,17 @@ static bool claim(struct source *s, uint64_t place)
 	return here;
 }
 
-int source_answer(struct source *s, struct stream_batch *batch, const struct stream_frame *frame)
+static int unsent(int ret, struct stream_error *err)
+{
+	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+}
+
+int source_answer(struct source *s, struct stream_batch *batch, const struct stream_frame *frame,
+		  struct stream_error *err)
 {
 	struct stream_request requests[STREAM_REQUESTS_MAX];
-	struct stream_error err;
 	uint64_t pages = 0, zero = 0;
-	int count = stream_request_read(frame, &s->m->memory, requests, &err), ret = 0;
+	int count = stream_request_read(frame, &s->m->memory, requests, err), ret = 0;
 
 	if (count < 0)
 		return count;
@@ -154,19 +159,18 @@ int source_answer(struct source *s, struct stream_batch *batch, const struct str
 	s->progress.pages += pages;
 	s->progress.zero += zero;
 	pthread_mutex_unlock(&s->lock);
-	return ret ? ret : stream_batch_flush(batch);
+	return unsent(ret ? ret : stream_batch_flush(batch), err);
 }
 
-static int on_received(struct source *s, const struct stream_frame *frame)
+static int on_received(struct source *s, const struct stream_frame *frame, struct stream_error *err)
 {
 	struct stream_received r;
-	struct stream_error err;
-	int ret = stream_received_read(frame, &s->m->memory, &r, &err);
+	int ret = stream_received_read(frame, &s->m->memory, &r, err);
 
 	if (ret)
 		return ret;
 	if (!s->asking)
-		return -EPROTO;
+		return stream_fail(err, frame, -EPROTO, "it was not asked for");
 	pthread_mutex_lock(&s->pages_lock);
 	for (uint32_t i = 0; i < r.count; i++)
 		set_here(s, r.first + i, !(r.bits[i / 8] >> (i % 8) & 1));
@@ -178,18 +182,17 @@ static int on_received(struct source *s, const struct stream_frame *frame)
 	return 0;
 }
 
-static int on_numbers(struct source *s, const struct stream_frame *frame)
+static int on_numbers(struct source *s, const struct stream_frame *frame, struct stream_error *err)
 {
-	struct stream_error err;
 	struct stream_item item;
 	uint32_t at = 0;
 	int ret;
 
-	while ((ret = stream_item_next(frame, &at, &item, &err)) > 0) {
+	while ((ret = stream_item_next(frame, &at, &item, err)) > 0) {
 		uint64_t value;
 
 		if (strncmp(item.name, "demand.", 7) != 0 ||
-		    stream_item_number(frame, &item, INT64_MAX, &value, &err))
+		    stream_item_number(frame, &item, INT64_MAX, &value, err))
 			continue;
 		pthread_mutex_lock(&s->lock);
 		if (!strcmp(item.name, "demand.mean-ns"))
@@ -201,23 +204,27 @@ static int on_numbers(struct source *s, const struct stream_frame *frame)
 	return ret;
 }
 
-static int on_frame(struct source *s, const struct stream_frame *frame)
+/* Nothing that is wrong changes who has the guest. */
+static int on_frame(struct source *s, const struct stream_frame *frame, struct stream_error *err)
 {
+	struct stream_failure failure;
 	struct stream_resume resume;
-	struct stream_error err;
 	int ret;
 
 	switch (frame->type) {
-	case STREAM_REQUEST: return s->batch ? source_answer(s, s->batch, frame) : -EPROTO;
-	case STREAM_RECEIVED: return on_received(s, frame);
+	case STREAM_REQUEST:
+		return s->batch ? source_answer(s, s->batch, frame, err)
+				: stream_fail(err, frame, -EPROTO, "RECEIVED comes first");
+	case STREAM_RECEIVED: return on_received(s, frame, err);
 	case STREAM_RESUME:
-		ret = stream_control_read(frame, &resume, sizeof(resume), &err);
+		ret = stream_control_read(frame, &resume, sizeof(resume), err);
 		if (!ret && resume.ticket == s->ticket && resume.stage == STREAM_STAGE_COMPLETE)
 			source_step(s, EVENT_COMPLETE);
 		return ret;
-	case STREAM_STATISTICS: return on_numbers(s, frame);
+	case STREAM_STATISTICS: return on_numbers(s, frame, err);
 	case STREAM_ACK: return 0;
-	default: return -EPROTO;
+	case STREAM_FAILURE: return source_read_failure(frame, &failure, err);
+	default: return stream_fail(err, frame, -EPROTO, "it may not come here");
 	}
 }
 
@@ -260,8 +267,7 @@ static int begin(struct source *s)
 {
 	struct stream_round round = {.phase = STREAM_POSTCOPY, .pages = s->dirty};
 
-	if (!s->batch)
-		s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
+	s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
 	if (!s->batch)
 		return -ENOMEM;
 	stream_batch_verify(s->batch, s->params.verify);
@@ -293,7 +299,7 @@ static int lane_is_lost(struct source *s, struct stream_error *err)
 	s->link->bell_fd = -1;
 	ret = link_receive(s->link, GRACE_MS, &frame, err);
 	if (ret > 0)
-		return on_frame(s, &frame);
+		return on_frame(s, &frame, err);
 	return stream_fail(err, NULL, -ECONNRESET, "the connection for demanded pages is lost");
 }
 
@@ -303,21 +309,18 @@ static int turn(struct source *s, struct stream_error *err)
 	bool idle;
 	int ret, wait;
 
-	if (!s->batch && !s->asking) {
-		ret = begin(s);
-		if (ret)
-			return ret;
-	}
+	if (!s->batch && !s->asking && (ret = begin(s)))
+		return unsent(ret, err);
 	if (source_lane_lost(s))
 		return lane_is_lost(s, err);
 	idle = s->asking || all_sent(s);
 	wait = patience(s, idle);
 	ret = link_receive(s->link, wait, &frame, err);
 	if (ret > 0)
-		return on_frame(s, &frame);
+		return on_frame(s, &frame, err);
 	if (ret < 0 || wait || idle)
 		return ret;
-	return send_slice(s);
+	return unsent(send_slice(s), err);
 }
 
 static void lose(struct source *s)

@@ -14,9 +14,10 @@ struct world {
 	int wake;	      /* ends the destination */
 	unsigned fails, took; /* how often it is not taken back; how often it was asked for */
 	unsigned harvests, dials;
-	struct relay relay; /* if its harm is done: */
-	int silent;	    /* the address listens and says nothing, here */
-	uint64_t lasted;    /* ns, from being abandoned to the end */
+	struct relay relay;  /* if its harm is done: */
+	uint64_t lasted;     /* ns, from being abandoned to the end */
+	const char *trouble; /* is looked for in what people are shown, until it is */
+	bool seen;
 	atomic_bool over;
 	int ret;
 };
@@ -28,14 +29,13 @@ static int dial(void *opaque, int wake_fd, struct stream_error *err)
 	w->dials++;
 	if (w->relay.spoil && !w->relay.spoiled)
 		return relay_dial(&w->relay, wake_fd, err);
-	return address_connect(w->silent >= 0 ? elsewhere : address, 1000, wake_fd, err);
+	return address_connect(w->relay.spoil ? elsewhere : address, 1000, wake_fd, err);
 }
 
 static void begin(struct world *w)
 {
 	*w = (struct world){.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-			    .relay = {.address = address},
-			    .silent = -1};
+			    .relay = {.address = address}};
 	ops = fake_source_ops;
 	fake_source_init(&w->fake);
 	w->fake.m.ops = &ops;
@@ -92,13 +92,20 @@ static void *run_main(void *arg)
 /* At most so long; then it is abandoned. True: it has ended by itself. */
 static bool run(struct world *w, unsigned ms)
 {
+	struct migration_progress progress;
 	pthread_t thread;
 	uint64_t began;
 	bool by_itself;
 
 	pthread_create(&thread, NULL, run_main, w);
-	for (unsigned i = 0; i < ms && !w->over; i++)
+	for (unsigned i = 0; i < ms && !w->over && !w->seen; i++) {
+		source_progress(&w->s, &progress);
+		w->seen = w->trouble && strstr(progress.trouble, w->trouble);
 		usleep(1000);
+	}
+	/* It turns to what it does next. */
+	if (w->seen)
+		usleep(200000);
 	by_itself = w->over;
 	began = link_now();
 	if (!by_itself)
@@ -199,35 +206,64 @@ static int runs_again(void)
 	return end(&w);
 }
 
+/* At ACK, or at a page that follows the guest; whoever connects then comes to `elsewhere`. */
+static void break_link(struct world *w, bool postcopy)
+{
+	w->relay.spoil = SPOIL_CUT;
+	w->relay.direction = !postcopy;
+	w->relay.frame = postcopy ? 18 : 3;
+	w->s.params.postcopy_time = postcopy;
+}
+
 /* ---- the process ends while it waits for somebody who says nothing ---- */
 
 static int abandoned(bool postcopy)
 {
 	struct stream_error err;
 	struct world w;
+	int silent;
 	bool over;
 
 	begin(&w);
-	w.silent = address_listen(elsewhere, false, (char[128]){0}, 128, &err);
-	/* ACK, or pages that follow the guest. */
-	w.relay.spoil = SPOIL_CUT;
-	w.relay.direction = !postcopy;
-	w.relay.frame = postcopy ? 18 : 3;
-	w.s.params.postcopy_time = postcopy;
-	over = run(&w, 1000);
-	if (over || w.ret != -EINPROGRESS || w.s.state != (postcopy ? SOURCE_SERVES : SOURCE_DOUBT))
+	silent = address_listen(elsewhere, false, (char[128]){0}, 128, &err);
+	break_link(&w, postcopy);
+	w.trouble = " "; /* any */
+	over = run(&w, 5000);
+	if (over || !w.seen || w.ret != -EINPROGRESS ||
+	    w.s.state != (postcopy ? SOURCE_SERVES : SOURCE_DOUBT))
 		return bad("a link that does not come back", &w);
 	/* Half of what the other side may be silent. */
 	if (w.lasted > 5000000000)
 		return bad("it took long to end", &w);
-	address_unlisten(elsewhere, w.silent);
+	address_unlisten(elsewhere, silent);
+	return end(&w);
+}
+
+/* ---- another destination answers at that address now ---- */
+
+static int refused(bool postcopy)
+{
+	struct fake_there other = {0};
+	struct world w;
+
+	begin(&w);
+	if (fake_there_begin(&other, elsewhere, &w.fake, 0, w.wake))
+		return 1;
+	break_link(&w, postcopy);
+	w.trouble = "no such migration is known here";
+	if (run(&w, 5000) || !w.seen || w.s.refused ||
+	    w.s.state != (postcopy ? SOURCE_SERVES : SOURCE_DOUBT))
+		return bad("what the other side says is not shown", &w);
+	ring(w.wake);
+	pthread_join(other.thread, NULL);
+	free(other.sink.memory);
 	return end(&w);
 }
 
 int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
-	snprintf(elsewhere, sizeof(elsewhere), "%s-silent", address);
+	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
 	return destination_ends() || disk_taken(false) || disk_taken(true) || runs_again() ||
-	       abandoned(false) || abandoned(true);
+	       abandoned(false) || abandoned(true) || refused(false) || refused(true);
 }
