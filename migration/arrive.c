@@ -96,7 +96,7 @@ static int on_digests(struct arrival *a, const struct stream_frame *f, struct st
 		a->state_said = true;
 		return 0;
 	}
-	if (digests.kind != STREAM_DIGEST_PAGES || f->channel > 1)
+	if (digests.kind != STREAM_DIGEST_PAGES)
 		return stream_fail(err, f, -EPROTO, "it may not come here");
 	a->digests[f->channel].count = digests.count;
 	for (uint32_t i = 0; i < digests.count; i++)
@@ -108,11 +108,11 @@ static int on_digests(struct arrival *a, const struct stream_frame *f, struct st
 static int check_digests(struct arrival *a, const struct stream_frame *f, struct stream_pages pages,
 			 struct stream_error *err)
 {
-	struct arrival_digests *d = &a->digests[f->channel > 1 ? 0 : f->channel];
+	struct arrival_digests *d = &a->digests[f->channel];
 	struct stream_pages_run run;
 	uint32_t at = 0;
 
-	if (f->channel > 1 || d->count != pages.contents)
+	if (d->count != pages.contents)
 		return stream_fail(err, f, -EPROTO, "it was not said what its pages must be");
 	d->count = 0;
 	while (stream_pages_next(&pages, &run)) {

@@ -31,7 +31,7 @@ struct arrival {
 	struct arrival_digests {
 		uint32_t count;
 		uint64_t value[STREAM_PAGES_MAX];
-	} digests[2]; /* of the frame that follows on channel 0 and 1 */
+	} digests[ARRIVE_CHANNELS]; /* of the frame that follows on each */
 	bool state_said;
 	uint64_t state_digest;
 	uint64_t contents, zero; /* pages that came, with repetitions */

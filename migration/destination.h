@@ -42,7 +42,7 @@ struct destination {
 	struct stream_hello hello;
 	struct stream_agreement agreement;
 	enum migration_state state;
-	uint64_t ticket, received;
+	uint64_t ticket;
 	struct pulse pulse; /* while the machine is built */
 	bool asking;	    /* this connection knows what is here: pages may be asked for on it */
 	struct stream_failure failure; /* why it was refused */

@@ -21,7 +21,6 @@ int destination_say_ready(struct destination *d, struct stream_error *err)
 			return stream_fail(err, NULL, -errno, "no random numbers");
 	while (!d->ticket);
 	ready.ticket = d->ticket;
-	d->received = d->arrival.received;
 	destination_step(d, EVENT_SAY_READY);
 	ret = destination_say(d, STREAM_READY, &ready);
 	if (ret)
@@ -85,7 +84,7 @@ static void on_run(struct destination *d, const struct stream_run *run)
 /* What a source says on a new connection. It decides nothing that it had not decided before. */
 static void on_resume(struct destination *d, const struct stream_resume *resume)
 {
-	struct stream_resume mine = {.ticket = d->ticket, .received = d->received};
+	struct stream_resume mine = {.ticket = d->ticket, .received = d->arrival.received};
 	int ret;
 
 	if (resume->stage < STREAM_STAGE_RUN || resume->ticket != d->ticket) {
@@ -102,7 +101,6 @@ static void on_resume(struct destination *d, const struct stream_resume *resume)
 		mine.stage = STREAM_STAGE_RUNNING;
 	else if (d->state == DEST_RUNS)
 		mine.stage = STREAM_STAGE_COMPLETE;
-	mine.received = d->arrival.received;
 	ret = destination_say(d, STREAM_RESUME, &mine);
 	if (!ret && d->state == DEST_NEEDS)
 		ret = destination_say_received(d);

@@ -11,12 +11,6 @@ static const char *const capability_names[] = {"zstd",	 "lanes", "postcopy", "re
 static const char *const role_names[] = {"source", "destination", "file", NULL};
 static const char *const lane_names[] = {"main", "pages", "demand", NULL};
 
-const char *stream_capability_name(unsigned bit)
-{
-	return bit < sizeof(capability_names) / sizeof(capability_names[0]) ? capability_names[bit]
-									    : NULL;
-}
-
 void stream_hello_init(struct stream_hello *hello)
 {
 	*hello = (struct stream_hello){

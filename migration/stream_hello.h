@@ -20,7 +20,6 @@ enum stream_capability {
 	STREAM_CAN_VERIFY = 16,	  /* DIGESTS */
 	STREAM_CAN_INDEX = 32,	  /* INDEX and DIRECTORY, in a file */
 };
-const char *stream_capability_name(unsigned bit); /* of 1 << bit; NULL: no more */
 
 struct stream_hello {
 	uint32_t version, oldest; /* the versions of the stream that are spoken */

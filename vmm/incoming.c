@@ -16,10 +16,9 @@
 static void over(void *arg)
 {
 	struct incoming *in = arg;
-	struct stream_error why;
 
 	if (!in->code)
-		in->code = incoming_complete(in, &why);
+		in->code = incoming_complete(in, &in->why);
 	if (in->code && in->code != -ECANCELED)
 		message("%s: %s; the guest will wait for it for ever", in->how->from, in->why.text);
 	else if (vm_reset_waits(in->vm))
@@ -98,6 +97,8 @@ int vm_restore(const struct incoming_config *how, const struct vm_observer *obse
 		ret = error_set(err, fd < 0 ? -errno : -ENOMEM, "%s: %s", how->from,
 				fd < 0 ? strerror(errno) : "no memory");
 		free(in);
+		if (fd >= 0)
+			close(fd);
 		return ret;
 	}
 	incoming_init(in, how);

@@ -107,7 +107,7 @@ static void *throttle_main(void *arg)
 	return NULL;
 }
 
-static struct throttle *create(struct vm *vm)
+static struct throttle *create(struct vm *vm, uint64_t pages)
 {
 	struct throttle *t = calloc(1, sizeof(*t));
 	int ret;
@@ -115,6 +115,7 @@ static struct throttle *create(struct vm *vm)
 	if (!t)
 		return NULL;
 	t->vm = vm;
+	t->pages = pages;
 	t->last = link_now();
 	for (unsigned i = 0; i < vm->vcpu_count; i++)
 		t->vcpu[i].dirtied = vm->engine_ops->dirtied(vm->engine, i);
@@ -131,7 +132,7 @@ void vm_throttle(struct vm *vm, uint64_t pages)
 
 	/* Without the memory for it they write as they like. */
 	if (!t && pages && vm->engine_ops->dirtied)
-		t = create(vm);
+		t = create(vm, pages);
 	if (!t)
 		return;
 	pthread_mutex_lock(&vm->lock);
