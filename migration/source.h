@@ -107,8 +107,9 @@ struct source {
 	uint64_t near;	      /* the next page to be sent if nobody asks for one */
 	uint32_t round;
 	uint64_t begun, state_size;
-	uint64_t stopped; /* since when the guest stands still; 0: it runs */
-	uint64_t wire;	  /* bytes of connections that are gone */
+	uint64_t stopped;   /* since when the guest stands still; 0: it runs */
+	uint32_t state_crc; /* of the device state that was sent last */
+	uint64_t wire;	    /* bytes of connections that are gone */
 	uint64_t spent, since,
 		paced; /* ns of rounds; of this one: its begin, and what the limit took */
 	struct source_sample {

@@ -40,6 +40,9 @@ int source_wait_ready(struct source *s, struct stream_error *err)
 			return ret;
 		if (ready.received != s->m->memory.pages - s->missing)
 			return stream_fail(err, &frame, -EPROTO, "pages are missing there");
+		if (ready.state_crc != s->state_crc)
+			return stream_fail(err, &frame, -EPROTO,
+					   "the device state there is not what was sent");
 		s->ticket = ready.ticket;
 		return source_step(s, EVENT_READY);
 	}

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migration/crc32c.h"
 #include "migration/source_internal.h"
 #include "migration/stream_blob.h"
 
@@ -210,6 +211,7 @@ static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct s
 	if (!ret)
 		ret = s->m->ops->state(s->m->opaque, &state, err);
 	s->state_size = state.len;
+	s->state_crc = crc32c(0, state.data, state.len);
 	if (!ret) {
 		const uint64_t digest = stream_digest_of(state.data, state.len);
 

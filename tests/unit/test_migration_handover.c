@@ -5,6 +5,7 @@
 
 static char address[100], elsewhere[128];
 static struct migration_source_ops ops;
+static struct migration_sink_ops sink_ops;
 
 struct world {
 	struct fake_source fake; /* the first member */
@@ -37,6 +38,8 @@ static void begin(struct world *w)
 	*w = (struct world){.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 			    .relay = {.address = address}};
 	ops = fake_source_ops;
+	sink_ops = fake_sink_ops;
+	w->there.ops = &sink_ops;
 	fake_source_init(&w->fake);
 	w->fake.m.ops = &ops;
 	if (fake_there_begin(&w->there, address, &w->fake, 2000000000, w->wake))
@@ -260,10 +263,35 @@ static int refused(bool postcopy)
 	return end(&w);
 }
 
+/* ---- what is there is not what was sent ---- */
+
+static int damage(void *opaque, const void *state, size_t len, struct stream_error *err)
+{
+	(void)opaque;
+	(void)len;
+	(void)err;
+	((uint8_t *)(uintptr_t)state)[3] ^= 1;
+	return 0;
+}
+
+static int state_is_another(void)
+{
+	struct world w;
+	bool over;
+
+	begin(&w);
+	sink_ops.load = damage;
+	over = run(&w, 5000);
+	if (!over || w.ret != -EPROTO || !w.fake.running || w.there.sink.running)
+		return bad("another device state", &w);
+	return end(&w);
+}
+
 int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
 	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
 	return destination_ends() || disk_taken(false) || disk_taken(true) || runs_again() ||
-	       abandoned(false) || abandoned(true) || refused(false) || refused(true);
+	       abandoned(false) || abandoned(true) || refused(false) || refused(true) ||
+	       state_is_another();
 }
