@@ -186,7 +186,7 @@ static int on_round(struct arrival *a, const struct stream_frame *f, struct stre
 
 /* ---- post-copy: which pages come later ---- */
 
-/* Those of one region, from its page `skip` on, whose bits are clear, from bit `bit` on. */
+/* Of the `count` pages from `page` on, in one region, those whose bits are clear, from `bit` on. */
 static int miss_region(struct arrival *a, const struct stream_received *r, uint32_t bit,
 		       uint64_t page, uint32_t count, struct stream_error *err)
 {

@@ -3,8 +3,9 @@
  * and of the one that comes (sink). migration/ knows no engine, no device and no event loop; vmm/
  * fills the tables in.
  *
- * All functions are called on the migration's own thread and may block; 0 or -errno with a text,
- * -ECANCELED when the machine ends meanwhile. Pages are numbered by guest-physical address / 4096.
+ * All functions are called on the migration's own thread, a source's page() also on that of the
+ * lane (source_lane.c), and may block; 0 or -errno with a text, -ECANCELED when the machine ends
+ * meanwhile. Pages are numbered by guest-physical address / 4096.
  */
 #ifndef MIGRATION_MACHINE_H
 #define MIGRATION_MACHINE_H

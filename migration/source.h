@@ -139,7 +139,8 @@ void source_progress(struct source *s, struct migration_progress *out);
 bool source_in_doubt(struct source *s);
 /* The operator knows that the destination does not have it. */
 void source_force(struct source *s);
-/* Post-copy from now on. -ENOTSUP: the destination cannot; -EALREADY. */
+/* Post-copy from now on; nothing changes where the destination cannot. -EALREADY: the guest is
+ * being handed over. */
 int source_postcopy(struct source *s);
 /* For `spool`, on its thread: writes what the destination may lack into fd, down to stable storage:
  * a stream that only this destination takes (destination_complete()). 0 or -errno with a text. */
