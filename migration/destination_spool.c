@@ -56,13 +56,14 @@ static int next(struct destination *d, struct migration_file *f, struct stream_f
 {
 	struct pollfd pfd = {.fd = d->wake_fd, .events = POLLIN};
 
-	return poll(&pfd, 1, 0) > 0 ? stream_fail(err, NULL, -ECANCELED, "called off")
-				    : migration_file_next(f, frame, err);
+	if (poll(&pfd, 1, 0) > 0)
+		return stream_fail(err, NULL, -ECANCELED, "called off");
+	return migration_file_next(f, frame, err);
 }
 
 static int read_pages(struct destination *d, struct migration_file *f, struct stream_error *err)
 {
-	struct stream_frame frame;
+	struct stream_frame frame = {0};
 	struct stream_end end;
 	int ret;
 
