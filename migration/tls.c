@@ -33,7 +33,8 @@ const char *tls_library(void)
 
 static int open_file(const char *path, bool secret, const char *remedy, struct stream_error *err)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* Of a FIFO nothing is waited for. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
 
 	if (fd < 0)
