@@ -11,10 +11,16 @@
 
 /* ---- life ------------------------------------------------------------------------------- */
 
-void outgoing_free(struct outgoing *o)
+static void join(struct outgoing *o)
 {
 	if (o->started)
 		pthread_join(o->thread, NULL);
+	o->started = false;
+}
+
+void outgoing_free(struct outgoing *o)
+{
+	join(o);
 	loop_work_cancel(o->vm->loop, &o->over_work);
 	if (o->live)
 		outgoing_move_exit(o);
@@ -25,11 +31,9 @@ void outgoing_free(struct outgoing *o)
 	free(o);
 }
 
-/* The thread has nothing more to do. */
-static void over(void *arg)
+/* The thread has nothing more to do: how it went. */
+static void tell(struct outgoing *o)
 {
-	struct outgoing *o = arg;
-	struct vm *vm = o->vm;
 	struct error err;
 
 	error_set(&err, o->code, "%s", o->why.text);
@@ -46,6 +50,14 @@ static void over(void *arg)
 	else
 		control_answer(o->request, o->code, NULL, &err);
 	o->request = NULL;
+}
+
+static void over(void *arg)
+{
+	struct outgoing *o = arg;
+	struct vm *vm = o->vm;
+
+	tell(o);
 	if (!o->code)
 		vm_moved(vm);
 	outgoing_free(o);
@@ -85,15 +97,15 @@ struct outgoing *outgoing_create(struct vm *vm, struct error *err)
 void outgoing_end(struct vm *vm)
 {
 	struct outgoing *o = vm->outgoing;
-	const struct error err = {"the machine has ended"};
 
 	if (!o)
 		return;
 	loop_call_end(&o->call);
 	if (o->live)
 		outgoing_move_abandon(o);
-	if (o->request)
-		control_answer(o->request, -ECANCELED, NULL, &err);
+	/* In its last moments it may write a file, or learn who has the guest. */
+	join(o);
+	tell(o);
 	outgoing_free(o);
 }
 
