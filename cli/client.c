@@ -270,12 +270,20 @@ void client_close(struct client *client)
 	*client = (struct client){.fd = -1, .runtime.dir_fd = -1};
 }
 
-char *client_path(const char *file)
+int client_add_path(json_t *args, const char *key, const char *file, struct error *err)
 {
-	char *cwd = file[0] == '/' ? NULL : get_current_dir_name(), *path = NULL;
+	char *cwd;
+	json_t *path;
 
-	if (asprintf(&path, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", file) < 0)
-		path = NULL;
+	if (!file)
+		return 0;
+	cwd = file[0] == '/' ? NULL : get_current_dir_name();
+	path = json_sprintf("%s%s%s", cwd ? cwd : "", cwd ? "/" : "", file);
 	free(cwd);
-	return path;
+	if (path && !json_object_set_new(args, key, path))
+		return 0;
+	return error_set(err, -EINVAL,
+			 "'%s' is no path that can be used: its name, with its folder's, has to be "
+			 "UTF-8",
+			 file);
 }

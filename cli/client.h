@@ -45,8 +45,8 @@ int client_take(struct client *client, const char **data, size_t *len);
 /* Waits until the machine's side is closed: all of it is gone, the name is free. -ETIMEDOUT. */
 int client_gone(struct client *client, int timeout_ms);
 
-/* A file as a machine wants it, which runs elsewhere than here: the whole path; the caller frees
- * it. NULL: no memory. */
-char *client_path(const char *file);
+/* A file as a machine wants it, which runs elsewhere than here: puts the whole path into args as
+ * `key`; no file: nothing. -EINVAL: a name that JSON cannot carry. */
+int client_add_path(json_t *args, const char *key, const char *file, struct error *err);
 
 #endif

@@ -180,15 +180,6 @@ static int finish(const struct migrate_config *config, json_t *answer, bool term
 	return code;
 }
 
-static void add_path(json_t *args, const char *key, const char *file)
-{
-	char *path = file ? client_path(file) : NULL;
-
-	if (path)
-		json_object_set_new(args, key, json_string(path));
-	free(path);
-}
-
 static const char *timeout_word(unsigned i)
 {
 	static const char *const words[] = {"cancel", "postcopy", "throttle"};
@@ -217,24 +208,31 @@ static json_t *arguments(const struct migrate_config *config)
 		json_object_set_new(args, "bandwidth", json_integer((json_int_t)config->bandwidth));
 	if (config->verify)
 		json_object_set_new(args, "verify", json_true());
-	add_path(args, "tls-certs", config->tls.certs);
-	add_path(args, "tls-psk", config->tls.psk);
 	if (config->tls.name)
-		json_object_set_new(args, "tls-name", json_string(config->tls.name));
+		json_object_set_new(args, "tls-name", json_text(config->tls.name));
+	if (config->spool)
+		json_object_set_new(args, "recover-ms", json_integer(parse_time(config->recover)));
 	return args;
 }
 
-static json_t *all_arguments(const struct migrate_config *config)
+/* Left out, a file would be as if never asked for: the guest would go without TLS. */
+static int add_files(const struct migrate_config *config, json_t *args, struct error *err)
 {
-	json_t *args = arguments(config);
-	char *path = config->spool ? client_path(config->spool) : NULL;
+	const struct {
+		const char *key, *file;
+	} files[] = {
+		{"tls-certs", config->tls.certs},
+		{"tls-psk", config->tls.psk},
+		{"spool", config->spool},
+	};
 
-	if (!config->spool)
-		return args;
-	json_object_set_new(args, "recover-ms", json_integer(parse_time(config->recover)));
-	json_object_set_new(args, "spool", path ? json_text(path) : NULL);
-	free(path);
-	return args;
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		int ret = client_add_path(args, files[i].key, files[i].file, err);
+
+		if (ret)
+			return error_prefix(err, ret, "--%s", files[i].key);
+	}
+	return 0;
 }
 
 /* Whoever has told the other side to listen without protection has decided it for both. */
@@ -254,11 +252,15 @@ static void warn_of_open_link(const struct migrate_config *config)
 static int migrate(const struct migrate_config *config, struct client *client, struct client *eye)
 {
 	const bool terminal = isatty(STDERR_FILENO);
-	json_t *answer = NULL;
+	json_t *answer = NULL, *args = arguments(config);
 	struct error err;
-	int ret =
-		client_call(client, "ferry-migrate", all_arguments(config), TURN_MS, &answer, &err);
+	int ret = add_files(config, args, &err);
 
+	if (ret) {
+		json_decref(args);
+		return complain(EXIT_USAGE, &err);
+	}
+	ret = client_call(client, "ferry-migrate", args, TURN_MS, &answer, &err);
 	while (ret == -ETIMEDOUT) {
 		show(eye, config, terminal);
 		ret = client_answer(client, TURN_MS, &answer, &err);

@@ -6,7 +6,6 @@
 #include "cli/client.h"
 #include "cli/machine.h"
 #include "vmm/exit_codes.h"
-#include "vmm/json_util.h"
 
 struct control_config {
 	char *name, *action, *file;
@@ -53,20 +52,20 @@ static int check(const struct control_config *config, struct error *err)
 
 static int ask(struct client *client, const struct control_config *config, struct error *err)
 {
-	char *path;
 	json_t *args;
+	int ret;
 
 	if (!config->file)
 		return client_call(
 			client, "ferry-migrate-control",
 			json_pack("{s:s}", "action", config->force ? "force" : config->action),
 			CLIENT_ANSWER_MS, NULL, err);
-	path = client_path(config->file);
-	args = path ? json_pack("{s:o}", "file", json_text(path)) : NULL;
-	free(path);
-	if (!args)
-		return error_set(err, -EINVAL, "%s is no path that can be used", config->file);
-	return client_call(client, "ferry-migrate-complete", args, -1, NULL, err);
+	args = json_object();
+	ret = client_add_path(args, "file", config->file, err);
+	if (!ret)
+		return client_call(client, "ferry-migrate-complete", args, -1, NULL, err);
+	json_decref(args);
+	return ret;
 }
 
 static int run_control(void *opaque)

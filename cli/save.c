@@ -1,6 +1,5 @@
 /* `ferry save`: a running machine becomes a file. */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "cli/client.h"
 #include "cli/machine.h"
@@ -15,15 +14,13 @@ enum { GONE_MS = 10000 };
 
 static int save(struct client *client, const char *file, struct error *err)
 {
-	char *path = client_path(file);
-	json_t *args = path ? json_pack("{s:s}", "file", path) : NULL;
-	int ret;
+	json_t *args = json_object();
+	int ret = client_add_path(args, "file", file, err);
 
-	if (args)
-		ret = client_call(client, "ferry-save", args, -1, NULL, err);
+	if (ret)
+		json_decref(args);
 	else
-		ret = error_set(err, -EINVAL, "%s is no path that can be used", file);
-	free(path);
+		ret = client_call(client, "ferry-save", args, -1, NULL, err);
 	/* So that what it had is free for who restores it. */
 	if (!ret)
 		client_gone(client, GONE_MS);

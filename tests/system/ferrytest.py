@@ -400,6 +400,6 @@ def multiboot_elf(code, path):
 
 def ferry(*args, timeout=60, env=None, stdin=subprocess.DEVNULL):
     """Runs the ferry command: (exit code, stdout, stderr)."""
-    done = subprocess.run([FERRY, *args], capture_output=True, text=True, stdin=stdin, timeout=timeout * SCALE,
-                          env=dict(os.environ, **(env or {})))
+    done = subprocess.run([FERRY, *args], capture_output=True, text=True, errors="backslashreplace", stdin=stdin,
+                          timeout=timeout * SCALE, env=dict(os.environ, **(env or {})))
     return done.returncode, done.stdout, done.stderr

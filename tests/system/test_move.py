@@ -468,6 +468,19 @@ def certificates(folder, name):
 
 
 @needs_ferry
+@limit(200)
+def test_path_not_utf8():
+    """A path that the control socket cannot carry is refused: the guest does not go without what it was to have."""
+    with Folder() as folder, start(folder, 1, mib=1, memory=128) as guest:
+        with Receiver(folder, guest.env, "there", address="tcp:127.0.0.1:0") as there:
+            for option in ("--tls-psk", "--tls-certs", "--spool"):
+                code, _, err = ferry("migrate", option, "a\udcff", "test", there.address, env=guest.env)
+                check(code == 2 and option in err and "UTF-8" in err, f"{option}: {code} {err}")
+                check(guest.child.poll() is None, "it went")
+        passes(guest, 1)
+
+
+@needs_ferry
 @limit(600)
 @each(how=["certificates", "key"])
 def test_tls(how):
@@ -582,6 +595,24 @@ def test_postcopy_spool():
             migrate(guest.env, "there", other.address)
             check(there.wait(30) == 0, there.tail())
             passes(other, 1)
+
+
+@needs_ferry
+@limit(600)
+def test_spool_at_end():
+    """A source that is told to end while pages are missing there writes them first, and its mover says where."""
+    with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
+        with Receiver(folder, guest.env, "there") as there:
+            link = cut_at(folder, there, "back", "REQUEST 3", lambda: link.close())
+            spool = folder.file("spool")
+            mover = Process([FERRY, "migrate", "--json", "--postcopy-after", "100ms", "--bandwidth", "8M", "--spool",
+                             spool, "--recover-timeout", "1000s", "test", link.address], env=guest.env, terminal=False)
+            mover.expect(r'"phase":"paused"', 90)
+            check(ferry("kill", "test", env=guest.env)[0] == 0, guest.tail())
+            check(mover.wait(30) == 28 and b'"status":"spooled"' in mover.text, mover.tail())
+            check(ferry("migrate-control", "there", "complete", spool, env=guest.env)[0] == 0, there.tail())
+            passes(there)
+            mover.close()
 
 
 @needs_ferry
