@@ -18,7 +18,7 @@ void arrival_free(struct arrival *a)
 	a->rounds = NULL;
 }
 
-static int on_image(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
+int arrival_take_image(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
 {
 	int ret = stream_blob_take(&a->image, f, ARRIVE_IMAGE_MAX, err);
 
@@ -297,7 +297,7 @@ int arrival_take(struct arrival *a, const struct stream_frame *f, struct stream_
 	case STREAM_IMAGE:
 		if (a->step != ARRIVE_IMAGES)
 			break;
-		return on_image(a, f, err);
+		return arrival_take_image(a, f, err);
 	case STREAM_MEMORY:
 		if (a->step != ARRIVE_IMAGES)
 			break;

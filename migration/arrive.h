@@ -47,6 +47,9 @@ void arrival_free(struct arrival *a);
 /* Takes a frame. 1: it was MEMORY: the machine can be built now; 0; -EBADMSG, -EPROTO, -ENOTSUP,
  * -ENOMEM or what the sink says, with a text. -EAGAIN: a frame that is somebody else's. */
 int arrival_take(struct arrival *a, const struct stream_frame *frame, struct stream_error *err);
+/* A frame IMAGE that was left out when it was its turn. */
+int arrival_take_image(struct arrival *a, const struct stream_frame *frame,
+		       struct stream_error *err);
 /* What is here, from the place `first` on: bits as in RECEIVED. Returns how many it wrote. */
 uint32_t arrival_bitmap(const struct arrival *a, uint64_t first, uint32_t count, uint8_t *bits);
 /* 0: all pages (or those that RECEIVED said) and the device state are here; else -EPROTO with what

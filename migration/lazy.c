@@ -5,60 +5,30 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "migration/bytes.h"
 #include "migration/save.h"
 
 enum { END_FRAME = STREAM_HEADER + STREAM_END_SIZE, AROUND = 1 };
-
-static int short_file(struct stream_error *err)
-{
-	return stream_fail(err, NULL, -EBADMSG, "it ends too early: it is cut off");
-}
-
-static int read_at(const struct migration_file *f, uint64_t offset, void *buf, size_t len,
-		   struct stream_error *err)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		ssize_t n = pread(f->fd, (uint8_t *)buf + done, len - done, (off_t)(offset + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return stream_fail(err, NULL, -errno, "%s", strerror(errno));
-		if (!n)
-			return short_file(err);
-		done += (size_t)n;
-	}
-	return 0;
-}
 
 /* The frame that begins there, with its checksums. */
 static int frame_at(struct migration_file *f, uint64_t offset, enum stream_type type,
 		    struct stream_frame *frame, struct stream_error *err)
 {
 	size_t used;
-	uint64_t len;
-	int ret = read_at(f, offset, f->frame, STREAM_HEADER, err);
+	int ret = migration_file_read_at(f, offset, f->frame, STREAM_HEADER, err);
 
-	if (ret)
-		return ret;
-	len = get_le(f->frame + 20, 4);
-	if (len > STREAM_PAYLOAD_MAX)
-		return stream_fail(err, NULL, -EBADMSG, "no frame at byte %" PRIu64, offset);
-	ret = read_at(f, offset + STREAM_HEADER, f->frame + STREAM_HEADER, len, err);
+	if (!ret)
+		ret = stream_peek(f->parser, offset, f->frame, frame, err);
+	if (!ret && frame->type != type)
+		ret = stream_fail(err, NULL, -EBADMSG, "another frame at byte %" PRIu64, offset);
+	if (!ret)
+		ret = migration_file_read_at(f, offset + STREAM_HEADER, f->frame + STREAM_HEADER,
+					     frame->sent, err);
 	if (ret)
 		return ret;
 	stream_parser_seek(f->parser, offset);
-	ret = stream_parse(f->parser, f->frame, STREAM_HEADER + len, &used, frame, err);
-	if (ret < 0)
-		return ret;
-	if (!ret || frame->type != type)
-		return stream_fail(err, NULL, -EBADMSG, "another frame at byte %" PRIu64, offset);
-	return 0;
+	ret = stream_parse(f->parser, f->frame, STREAM_HEADER + frame->sent, &used, frame, err);
+	return ret < 0 ? ret : 0;
 }
 
 /* ---- opening ---------------------------------------------------------------------------- */
@@ -72,7 +42,7 @@ static int read_directory(struct migration_file *f, struct stream_error *err)
 	int ret;
 
 	if (fstat(f->fd, &st) || st.st_size < END_FRAME)
-		return short_file(err);
+		return stream_fail(err, NULL, -EBADMSG, "it ends too early: it is cut off");
 	ret = frame_at(f, (uint64_t)st.st_size - END_FRAME, STREAM_END, &frame, err);
 	if (!ret)
 		ret = stream_end_read(&frame, &end, err);
@@ -224,6 +194,24 @@ static int bring_page(struct migration_file *f, uint64_t page, struct stream_err
 		       : 0;
 }
 
+/* All pages are here: nobody waits for any. */
+static int bring_images(struct migration_file *f, struct stream_error *err)
+{
+	struct stream_frame frame;
+	int ret = 0;
+
+	for (uint64_t at = f->images; at < f->images_end && !ret;
+	     at += STREAM_HEADER + frame.sent) {
+		ret = frame_at(f, at, STREAM_IMAGE, &frame, err);
+		if (!ret)
+			ret = arrival_take_image(&f->arrival, &frame, err);
+	}
+	if (!ret && f->arrival.image.name[0])
+		ret = stream_fail(err, NULL, -EBADMSG, "the image %s is not whole",
+				  f->arrival.image.name);
+	return ret;
+}
+
 int migration_file_fill(struct migration_file *f, int wake_fd, struct stream_error *err)
 {
 	const struct migration_sink_ops *sink = f->arrival.sink;
@@ -241,8 +229,9 @@ int migration_file_fill(struct migration_file *f, int wake_fd, struct stream_err
 			next = page + AROUND;
 		} else {
 			page = next = sink->awaited(opaque, next);
-			if (page == UINT64_MAX)
-				return sink->complete(opaque, err);
+			f->filled = page == UINT64_MAX;
+			if (f->filled)
+				return bring_images(f, err) ?: sink->complete(opaque, err);
 		}
 		ret = bring_page(f, page, err);
 		if (ret)

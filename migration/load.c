@@ -38,6 +38,25 @@ int migration_file_next(struct migration_file *f, struct stream_frame *frame,
 	}
 }
 
+int migration_file_read_at(const struct migration_file *f, uint64_t offset, void *buf, size_t len,
+			   struct stream_error *err)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(f->fd, (uint8_t *)buf + done, len - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return stream_fail(err, NULL, -errno, "%s", strerror(errno));
+		if (!n)
+			return stream_fail(err, NULL, -EBADMSG, "it ends too early: it is cut off");
+		done += (size_t)n;
+	}
+	return 0;
+}
+
 int migration_file_begin(struct migration_file *f, int fd, struct stream_error *err)
 {
 	*f = (struct migration_file){
@@ -69,8 +88,35 @@ static int read_hello(struct migration_file *f, struct stream_error *err)
 	return 0;
 }
 
-int migration_file_open(struct migration_file *f, int fd, const struct migration_sink_ops *sink,
-			void *opaque, struct stream_error *err)
+/* `at`: where the first would stand. */
+static int skip_images(struct migration_file *f, uint64_t at, struct stream_error *err)
+{
+	uint8_t header[STREAM_HEADER];
+	struct stream_frame frame;
+	int ret;
+
+	f->images = at;
+	for (;;) {
+		ret = migration_file_read_at(f, at, header, sizeof(header), err);
+		if (!ret)
+			ret = stream_peek(f->parser, at, header, &frame, err);
+		if (ret)
+			return ret;
+		if (frame.type != STREAM_IMAGE)
+			break;
+		at += STREAM_HEADER + frame.sent;
+	}
+	f->images_end = at;
+	f->at = f->len = 0;
+	stream_parser_seek(f->parser, at);
+	return lseek(f->fd, (off_t)at, SEEK_SET) < 0
+		       ? stream_fail(err, NULL, -errno, "%s", strerror(errno))
+		       : 0;
+}
+
+int migration_file_open(struct migration_file *f, int fd, bool later,
+			const struct migration_sink_ops *sink, void *opaque,
+			struct stream_error *err)
 {
 	struct stream_frame frame;
 	int ret;
@@ -85,6 +131,8 @@ int migration_file_open(struct migration_file *f, int fd, const struct migration
 			ret = arrival_take(&f->arrival, &frame, err);
 		if (ret == -EAGAIN)
 			ret = stream_fail(err, &frame, -EPROTO, "it may not come here");
+		if (!ret && later && frame.type == STREAM_DESCRIPTION)
+			ret = skip_images(f, frame.offset + STREAM_HEADER + frame.sent, err);
 	}
 	return ret > 0 ? 0 : ret;
 }

@@ -128,6 +128,11 @@ void *stream_parser_space(struct stream_parser *p, size_t *len, struct stream_er
 int stream_parsed(struct stream_parser *p, size_t len, struct stream_frame *frame,
 		  struct stream_error *err);
 
+/* For reading a file anywhere: what the STREAM_HEADER bytes at `offset` say of their frame, which
+ * is not read: no payload. 0, or as stream_parse(); this parser is to be put to another place. */
+int stream_peek(struct stream_parser *p, uint64_t offset, const void *header,
+		struct stream_frame *frame, struct stream_error *err);
+
 /* 0 if the stream may end here; -EBADMSG with a text in the middle of a frame. */
 int stream_parser_finish(struct stream_parser *p, struct stream_error *err);
 

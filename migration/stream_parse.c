@@ -144,6 +144,18 @@ static int check_header(struct stream_parser *p, struct stream_error *err)
 	return check_lengths(p, err);
 }
 
+int stream_peek(struct stream_parser *p, uint64_t offset, const void *header,
+		struct stream_frame *frame, struct stream_error *err)
+{
+	int ret;
+
+	stream_parser_seek(p, offset);
+	memcpy(p->head, header, STREAM_HEADER);
+	ret = check_header(p, err);
+	*frame = p->frame;
+	return ret;
+}
+
 static int decompress(struct stream_parser *p, struct stream_error *err)
 {
 	struct stream_frame *f = &p->frame;

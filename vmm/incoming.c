@@ -17,10 +17,19 @@ static void over(void *arg)
 {
 	struct incoming *in = arg;
 
-	if (!in->code)
-		in->code = incoming_complete(in, &in->why);
-	if (in->code && in->code != -ECANCELED)
-		message("%s: %s; the guest will wait for it for ever", in->how->from, in->why.text);
+	if (in->code == -ECANCELED)
+		return;
+	if (in->code)
+		message("%s: %s; %s", in->how->from, in->why.text,
+			in->file.filled ? "the guest goes on, but it can neither be reset nor moved"
+					: "the guest will wait for it for ever");
+	if (!in->file.filled)
+		return;
+	in->vm->image = in->arrival.image;
+	in->arrival.image = NULL;
+	in->code = incoming_complete(in, &in->why);
+	if (in->code)
+		message("%s: %s", in->how->from, in->why.text);
 	else if (vm_reset_waits(in->vm))
 		vm_reset_go_on(in->vm);
 }
@@ -107,7 +116,7 @@ int vm_restore(const struct incoming_config *how, const struct vm_observer *obse
 	in->arrival.finish = restore_finish;
 	sink.complete = nothing;
 	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ret = migration_file_open(&in->file, fd, &sink, in, &why);
+	ret = migration_file_open(&in->file, fd, !how->eager, &sink, in, &why);
 	if (ret)
 		error_set(err, ret, "%s: %s", how->from, why.text);
 	else

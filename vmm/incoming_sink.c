@@ -156,6 +156,8 @@ int incoming_check(struct incoming *in, const struct stream_memory *memory, stru
 {
 	struct stream_memory mine;
 
+	if (!in->vm->image && in->file.images == in->file.images_end)
+		return error_set(err, -EPROTO, "the stream has nothing to boot again from");
 	memory_layout(&in->vm->memory, &mine);
 	for (uint32_t i = 0; i < mine.count && mine.count == memory->count; i++) {
 		if (mine.region[i].first != memory->region[i].first ||

@@ -148,9 +148,10 @@ static int source_describe(void *opaque, struct stream_writer *w, struct stream_
 	size_t len;
 	int ret = description_write(w, &o->description, &why);
 
+	if (!ret)
+		ret = boot_bytes(o->vm->image, &image, &len, &why);
 	if (ret)
 		return stream_fail(err, NULL, ret, "%s", why.text);
-	boot_bytes(o->vm->image, &image, &len);
 	ret = stream_blob_write(w, STREAM_IMAGE, 0, "boot", image, len);
 	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
 }

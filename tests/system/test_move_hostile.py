@@ -159,6 +159,39 @@ def test_older_guests():
         again.passes()
 
 
+def without_images(stream):
+    """Its frames count on, as if there had never been one to boot again from."""
+    kept = [frame for frame in frames(stream) if TYPES[frame[4]] != "IMAGE"]
+    return b"".join(sealed(frame[:12] + i.to_bytes(4, "little") + frame[16:]) for i, frame in enumerate(kept))
+
+
+@needs_ferry
+@limit(200)
+def test_boot_image():
+    """A stream without a boot image is refused. One that turns out to be damaged while the guest runs costs it nothing
+    but the next start."""
+    with Session() as s:
+        there = s.receiver()
+        sender = Sender(there.address)
+        check(not sender.replay(without_images(old("live-1.stream.gz"))), f"it was taken{there.tail()}")
+        ends(there)
+        check("nothing to boot again from" in there.stderr(), there.stderr())
+        sender.close()
+        path, whole = s.path("saved"), old("saved-1.ferry.gz")
+        at = whole.index(next(f for f in frames(whole) if TYPES[f[4]] == "IMAGE")) + HEADER + 2000
+        with open(path, "wb") as f:
+            f.write(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+        again = s._new("m", "restore", "--name", "again", path)
+        again.passes()
+        check("neither be reset nor moved" in again.stderr(), again.stderr())
+        code, _, err = ferry("save", "again", s.path("more"), env=s.env)
+        check(code == 1 and "is lost" in err, f"{code} {err}")
+        again.passes()
+        check(ferry("reset", "again", env=s.env)[0] == 0, "reset")
+        again.wait(30)
+        check("is lost" in again.stderr(), again.stderr())
+
+
 @needs_ferry
 @limit(200)
 def test_no_room():

@@ -76,7 +76,8 @@ static void lies(const struct boot_image *img)
 	uint8_t *copy;
 	size_t len, i;
 
-	boot_bytes(img, &data, &len);
+	if (boot_bytes(img, &data, &len, &err))
+		exit(1);
 	copy = malloc(len);
 	if (!copy)
 		exit(1);
@@ -111,7 +112,8 @@ int main(void)
 
 	sealed(img);
 	same_start(img, img);
-	boot_bytes(img, &data, &len);
+	if (boot_bytes(img, &data, &len, &err))
+		exit(1);
 	CHECK(!boot_adopt(&twin, data, len, true, &err), "%s", err.text);
 	if (twin) {
 		sealed(twin);

@@ -77,7 +77,7 @@ int boot_adopt(struct boot_image **out, const void *data, size_t len, bool look,
 	ret = image_adopt(out, data, len, err);
 	if (ret)
 		return ret;
-	snprintf((*out)->what, sizeof((*out)->what), "a kernel that has started before");
+	snprintf((*out)->what, sizeof((*out)->what), "%s", boot_describe(NULL));
 	if (!look)
 		return 0;
 	ret = kernel_open(*out, &why);
@@ -97,8 +97,13 @@ int boot_load(struct boot_image *img, struct guest_memory *mem, const struct boo
 {
 	struct boot_job job = {.img = img, .mem = mem, .board = board, .cpu = bsp};
 	struct error why = {""};
-	int ret = kernel_open(img, &why);
+	const void *data;
+	size_t len;
+	int ret = boot_bytes(img, &data, &len, err);
 
+	if (ret)
+		return ret;
+	ret = kernel_open(img, &why);
 	if (ret)
 		return error_set(err, ret, "the kernel %s", why.text);
 	if (board->e820_count > BP_E820_MAX)

@@ -50,8 +50,9 @@ struct boot_board {
  * machine), -EBADMSG (truncated or damaged), -EFBIG, -E2BIG (command line), -ENOMEM. */
 int boot_open(struct boot_image **out, const struct boot_request *req, struct error *err);
 
-/* The image as bytes, to be sent; valid until boot_close. */
-void boot_bytes(const struct boot_image *img, const void **data, size_t *len);
+/* The image as bytes, to be sent; valid until boot_close. img NULL: it was in a file that turned
+ * out to be damaged: -ENODATA, here and in boot_load(). */
+int boot_bytes(const struct boot_image *img, const void **data, size_t *len, struct error *err);
 /* The reverse: an image from bytes that came from a peer. They are copied, and trusted as little
  * as a kernel file is. The guest runs already. look: its kernel is unpacked once to see that it can
  * be; otherwise that is found out when it is needed, at a reset: who restores is in a hurry. */
@@ -59,14 +60,15 @@ int boot_adopt(struct boot_image **out, const void *data, size_t len, bool look,
 
 void boot_close(struct boot_image *img); /* NULL is fine */
 
-/* "Linux 6.1.0 (bzImage, lz4)": for messages; lives as long as the image. */
+/* "Linux 6.1.0 (bzImage, lz4)": for messages; lives as long as the image. NULL: one that is not
+ * here yet, and has started before. */
 const char *boot_describe(const struct boot_image *img);
 
 /* Writes kernel, initrd, command line and tables to guest memory, through mem->vmm (main thread, no
  * vCPU runs), and changes in *bsp what the protocol fixes: the caller has put it into its power-on
  * state (x86_state_reset) before. At start and after each reset. Errors: -ENOMEM (guest memory too
- * small: the text says how much is needed), -EINVAL (wants to lie where this board has no RAM),
- * -EFAULT. */
+ * small: the text says how much is needed), -ENODATA, -EINVAL (wants to lie where this board has no
+ * RAM), -EFAULT. */
 int boot_load(struct boot_image *img, struct guest_memory *mem, const struct boot_board *board,
 	      struct x86_state *bsp, struct error *err);
 

@@ -132,15 +132,20 @@ int image_adopt(struct boot_image **out, const void *data, size_t len, struct er
 	return from_sink(&s, out, err);
 }
 
-void boot_bytes(const struct boot_image *img, const void **data, size_t *len)
+int boot_bytes(const struct boot_image *img, const void **data, size_t *len, struct error *err)
 {
+	if (!img)
+		return error_set(err, -ENODATA,
+				 "the kernel that the guest would start again is lost: the file it "
+				 "was restored from is damaged");
 	*data = img->map;
 	*len = img->size;
+	return 0;
 }
 
 const char *boot_describe(const struct boot_image *img)
 {
-	return img->what;
+	return img ? img->what : "a kernel that has started before";
 }
 
 void boot_close(struct boot_image *img)
