@@ -20,14 +20,17 @@ void arrival_free(struct arrival *a)
 
 int arrival_take_image(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
 {
-	int ret = stream_blob_take(&a->image, f, ARRIVE_IMAGE_MAX, err);
+	struct stream_piece piece;
+	int ret;
 
-	if (ret <= 0)
+	a->image.discard = true;
+	ret = stream_blob_take(&a->image, f, ARRIVE_IMAGE_MAX, err);
+	if (ret < 0)
 		return ret;
-	ret = a->sink->image(a->opaque, a->image.name, a->image.bytes.data, a->image.bytes.len,
-			     err);
-	stream_blob_free(&a->image);
-	return ret;
+	if (a->image.whole)
+		stream_blob_free(&a->image);
+	ret = stream_piece_read(f, &piece, err);
+	return ret ? ret : a->sink->image(a->opaque, &piece, err);
 }
 
 static int on_memory(struct arrival *a, const struct stream_frame *f, struct stream_error *err)

@@ -10,6 +10,7 @@
 #ifndef MIGRATION_MACHINE_H
 #define MIGRATION_MACHINE_H
 
+#include "migration/stream_blob.h"
 #include "migration/stream_control.h"
 #include "migration/stream_memory.h"
 
@@ -47,12 +48,11 @@ struct migration_source {
 };
 
 struct migration_sink_ops {
-	/* The machine's configuration, then its boot images, each whole. The frame's and the
-	 * bytes are the caller's. */
+	/* The machine's configuration, then its boot images, each from its first piece to its last
+	 * without a gap. The frame's and the bytes are the caller's. */
 	int (*description)(void *opaque, const struct stream_frame *frame,
 			   struct stream_error *err);
-	int (*image)(void *opaque, const char *name, const void *data, size_t len,
-		     struct stream_error *err);
+	int (*image)(void *opaque, const struct stream_piece *piece, struct stream_error *err);
 	/* The rest once the machine stands, with the memory that the stream has. */
 	uint8_t *(*page)(void *opaque, uint64_t page);
 	int (*load)(void *opaque, const void *state, size_t len, struct stream_error *err);

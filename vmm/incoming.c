@@ -92,6 +92,7 @@ static void restore_finish(struct vm_arrival *arrival)
 		loop_work_cancel(in->vm->loop, &in->over_work);
 	}
 	incoming_missing_exit(in);
+	incoming_image_exit(in);
 }
 
 int vm_restore(const struct incoming_config *how, const struct vm_observer *observer,

@@ -13,7 +13,15 @@ struct incoming {
 	const struct incoming_config *how;
 	struct run_config config; /* what is built: the description, and what was said here */
 	struct vm_arrival arrival;
-	struct vm *vm; /* once it stands */
+	struct vm *vm;			/* once it stands */
+	struct boot_adoption *adoption; /* of what comes to be booted from */
+	struct incoming_look {
+		pthread_t thread;
+		bool started;
+		const struct boot_image *image;
+		int code;
+		struct error err;
+	} look;
 	struct migration_file file;
 	/* Of one that another ferry sends; its thread. */
 	struct destination from;
@@ -58,6 +66,15 @@ uint64_t incoming_awaited(struct incoming *in, uint64_t page);
 int incoming_complete(struct incoming *in, struct stream_error *err); /* loop's thread */
 /* Loop's thread, nobody brings pages any more. */
 void incoming_missing_exit(struct incoming *in);
+
+/* ---- incoming_image.c ---- */
+/* The next piece (migration/machine.h); of a whole one it is looked at, on a thread, whether the
+ * kernel can be started. */
+int incoming_image(struct incoming *in, const struct stream_piece *piece, struct stream_error *err);
+/* Whether it can be, once that is known; the guest must not run before. */
+int incoming_image_check(struct incoming *in, struct error *err);
+/* Before the machine is given up: it has the image. Again is fine. */
+void incoming_image_exit(struct incoming *in);
 
 /* ---- incoming_complete.c ---- */
 /* struct vm_arrival */

@@ -162,6 +162,7 @@ static void receive_finish(struct vm_arrival *arrival)
 	struct incoming *in = incoming_of(arrival);
 	const uint64_t one = 1;
 
+	incoming_image_exit(in);
 	if (!in->started)
 		return;
 	loop_call_end(&in->call);

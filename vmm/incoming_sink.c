@@ -38,17 +38,9 @@ static int sink_description(void *opaque, const struct stream_frame *frame,
 	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
 }
 
-static int sink_image(void *opaque, const char *name, const void *data, size_t len,
-		      struct stream_error *err)
+static int sink_image(void *opaque, const struct stream_piece *piece, struct stream_error *err)
 {
-	struct incoming *in = opaque;
-	struct error why = {""};
-	int ret;
-
-	if (strcmp(name, "boot") != 0 || in->arrival.image)
-		return stream_fail(err, NULL, -EPROTO, "a boot image %s is not expected", name);
-	ret = boot_adopt(&in->arrival.image, data, len, !in->fresh, &why);
-	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
+	return incoming_image(opaque, piece, err);
 }
 
 static uint8_t *sink_page(void *opaque, uint64_t page)
@@ -62,8 +54,10 @@ static int sink_load(void *opaque, const void *state, size_t len, struct stream_
 {
 	struct incoming *in = opaque;
 	struct error why = {""};
-	int ret = vm_state_load(in->vm, state, len, &why);
+	int ret = incoming_image_check(in, &why);
 
+	if (!ret)
+		ret = vm_state_load(in->vm, state, len, &why);
 	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
 }
 
@@ -178,6 +172,6 @@ void incoming_init(struct incoming *in, const struct incoming_config *how)
 
 void incoming_exit(struct incoming *in)
 {
-	boot_close(in->arrival.image);
+	incoming_image_exit(in);
 	config_free(run_config_fields, &in->config);
 }

@@ -90,6 +90,7 @@ static void packed(const uint8_t *data, size_t len)
 static void image(const uint8_t *data, size_t len)
 {
 	size_t head = len < DIRECTORY ? len : DIRECTORY;
+	struct boot_adoption *adoption = NULL;
 	struct boot_image *img = NULL;
 	struct bytes b = {0};
 	struct error err = {""};
@@ -97,8 +98,10 @@ static void image(const uint8_t *data, size_t len)
 	memcpy(bytes_at(&b, 0, 4096), data, head);
 	memcpy(b.data, "ferryimg\1\0\0\0", 12);
 	bytes_put(&b, data + head, len - head);
-	if (!boot_adopt(&img, b.data, b.len, true, &err))
+	if (!boot_adopt(&adoption, b.data, b.len, &err) && !boot_adopted(&adoption, &img, &err) &&
+	    !boot_look(img, &err))
 		load(img);
+	boot_adopt_end(&adoption);
 	boot_close(img);
 	bytes_free(&b);
 }

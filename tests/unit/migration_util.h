@@ -182,13 +182,13 @@ static inline int sink_description(void *opaque, const struct stream_frame *fram
 	return 0;
 }
 
-static inline int sink_image(void *opaque, const char *name, const void *data, size_t len,
+static inline int sink_image(void *opaque, const struct stream_piece *piece,
 			     struct stream_error *err)
 {
 	(void)opaque;
-	(void)name;
-	(void)data;
-	return len == 100 ? 0 : stream_fail(err, NULL, -EPROTO, "an image of %zu bytes", len);
+	return piece->len == 100
+		       ? 0
+		       : stream_fail(err, NULL, -EPROTO, "an image of %zu bytes", piece->len);
 }
 
 static inline uint8_t *sink_page(void *opaque, uint64_t page)

@@ -293,13 +293,12 @@ static void *run_source(void *arg)
 }
 
 /* The migration's thread, as a user's request could come at any time. */
-static int early_image(void *opaque, const char *name, const void *data, size_t len,
-		       struct stream_error *err)
+static int early_image(void *opaque, const struct stream_piece *piece, struct stream_error *err)
 {
 	const struct destination_file file = {.fd = -1, .done = done};
 
 	answered = destination_complete(early, &file);
-	return sink_image(opaque, name, data, len, err);
+	return sink_image(opaque, piece, err);
 }
 
 /* Who has handed it in is answered before its machine goes. */

@@ -1,7 +1,8 @@
 #include "vmm/boot/boot.h"
 
-#include <stdio.h>
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vmm/boot/bzimage.h"
@@ -68,26 +69,60 @@ int boot_open(struct boot_image **out, const struct boot_request *req, struct er
 	return 0;
 }
 
-int boot_adopt(struct boot_image **out, const void *data, size_t len, bool look, struct error *err)
+struct boot_adoption {
+	struct sink sink;
+};
+
+int boot_adopt(struct boot_adoption **a, const void *data, size_t len, struct error *err)
 {
+	if (!*a) {
+		struct boot_adoption *fresh = malloc(sizeof(*fresh));
+		int ret = fresh ? sink_open_memfd(&fresh->sink, err)
+				: error_set(err, -ENOMEM, "boot image: no memory");
+
+		if (ret) {
+			free(fresh);
+			return ret;
+		}
+		*a = fresh;
+	}
+	return sink_put(&(*a)->sink, data, len, err);
+}
+
+int boot_adopted(struct boot_adoption **a, struct boot_image **out, struct error *err)
+{
+	int ret;
+
+	if (!*a)
+		return error_set(err, -EBADMSG, "boot image: is empty");
+	ret = image_from_sink(&(*a)->sink, out, err);
+	free(*a);
+	*a = NULL;
+	if (!ret)
+		snprintf((*out)->what, sizeof((*out)->what), "%s", boot_describe(NULL));
+	return ret;
+}
+
+void boot_adopt_end(struct boot_adoption **a)
+{
+	if (*a)
+		sink_close(&(*a)->sink);
+	free(*a);
+	*a = NULL;
+}
+
+int boot_look(const struct boot_image *img, struct error *err)
+{
+	struct boot_image look = *img;
 	struct error why = {""};
 	int ret;
 
-	*out = NULL;
-	ret = image_adopt(out, data, len, err);
-	if (ret)
-		return ret;
-	snprintf((*out)->what, sizeof((*out)->what), "%s", boot_describe(NULL));
-	if (!look)
-		return 0;
-	ret = kernel_open(*out, &why);
-	kernel_close(*out);
-	if (ret) {
-		boot_close(*out);
-		*out = NULL;
-		return error_set(err, ret, "the kernel %s", why.text);
-	}
-	return 0;
+	/* What it unpacks is its own. */
+	look.outer = look.plain = (struct sink)SINK_CLOSED;
+	look.opened = false;
+	ret = kernel_open(&look, &why);
+	kernel_close(&look);
+	return ret ? error_set(err, ret, "the kernel %s", why.text) : 0;
 }
 
 /* The unpacked kernel is kept from boot_open to the first start, and then made again for each

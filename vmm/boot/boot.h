@@ -53,10 +53,16 @@ int boot_open(struct boot_image **out, const struct boot_request *req, struct er
 /* The image as bytes, to be sent; valid until boot_close. img NULL: it was in a file that turned
  * out to be damaged: -ENODATA, here and in boot_load(). */
 int boot_bytes(const struct boot_image *img, const void **data, size_t *len, struct error *err);
-/* The reverse: an image from bytes that came from a peer. They are copied, and trusted as little
- * as a kernel file is. The guest runs already. look: its kernel is unpacked once to see that it can
- * be; otherwise that is found out when it is needed, at a reset: who restores is in a hurry. */
-int boot_adopt(struct boot_image **out, const void *data, size_t len, bool look, struct error *err);
+/* The reverse: an image from bytes that come from a peer, piece by piece. They are copied, and
+ * trusted as little as a kernel file is; of the whole only the directory is looked at, the kernel
+ * itself when it is needed: the guest runs already. */
+struct boot_adoption; /* NULL: not begun */
+int boot_adopt(struct boot_adoption **a, const void *data, size_t len, struct error *err);
+/* All is here. Ends the adoption in any case; on success *out is the caller's (boot_close). */
+int boot_adopted(struct boot_adoption **a, struct boot_image **out, struct error *err);
+void boot_adopt_end(struct boot_adoption **a); /* without an image; again is fine */
+/* Whether the kernel can be started: unpacks it once. Any thread; the image stays as it is. */
+int boot_look(const struct boot_image *img, struct error *err);
 
 void boot_close(struct boot_image *img); /* NULL is fine */
 

@@ -74,15 +74,16 @@ static int parse(struct boot_image *img, struct error *err)
 	return 0;
 }
 
-/* Seals what the sink holds and opens it as an image. Closes the sink in any case. */
-static int from_sink(struct sink *s, struct boot_image **out, struct error *err)
+int image_from_sink(struct sink *s, struct boot_image **out, struct error *err)
 {
-	struct boot_image *img = calloc(1, sizeof(*img));
+	struct boot_image *img = s->len < PAGE ? NULL : calloc(1, sizeof(*img));
 	int ret;
 
 	if (!img) {
+		ret = s->len < PAGE ? error_set(err, -EBADMSG, "boot image: is truncated")
+				    : error_set(err, -ENOMEM, "boot image: no memory");
 		sink_close(s);
-		return error_set(err, -ENOMEM, "boot image: no memory");
+		return ret;
 	}
 	img->outer = img->plain = (struct sink)SINK_CLOSED;
 	ret = sink_seal(s, &img->fd, &img->map, &img->size, err);
@@ -111,25 +112,7 @@ int image_finish(struct image_writer *w, struct boot_image **out, struct error *
 		put_le64(p, w->off[i]);
 		put_le64(p + 8, w->len[i]);
 	}
-	return from_sink(&w->sink, out, err);
-}
-
-int image_adopt(struct boot_image **out, const void *data, size_t len, struct error *err)
-{
-	struct sink s;
-	int ret;
-
-	if (len < PAGE)
-		return error_set(err, -EBADMSG, "boot image: is truncated");
-	ret = sink_open_memfd(&s, err);
-	if (ret)
-		return ret;
-	ret = sink_put(&s, data, len, err);
-	if (ret) {
-		sink_close(&s);
-		return ret;
-	}
-	return from_sink(&s, out, err);
+	return image_from_sink(&w->sink, out, err);
 }
 
 int boot_bytes(const struct boot_image *img, const void **data, size_t *len, struct error *err)

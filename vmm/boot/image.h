@@ -59,8 +59,9 @@ int image_part(struct image_writer *w, enum boot_part part, const void *data, si
 int image_finish(struct image_writer *w, struct boot_image **out, struct error *err);
 void image_abandon(struct image_writer *w);
 
-/* A copy of `data` as an image; only the directory is checked. */
-int image_adopt(struct boot_image **out, const void *data, size_t len, struct error *err);
+/* What the memfd holds, sealed, as an image; only the directory is checked. Closes it in any case.
+ */
+int image_from_sink(struct sink *s, struct boot_image **out, struct error *err);
 
 /* Unpacks the kernel, finds out how it is entered, and checks all that needs no guest memory. Texts
  * of errors are predicates about the kernel ("is truncated"). kernel_close gives the memory back;
