@@ -103,6 +103,7 @@ struct source {
 	pthread_mutex_t pages_lock;
 	atomic_bool serving;  /* the guest stands still, and what is missing was said */
 	uint32_t serve_round; /* of the pages that come after it */
+	atomic_bool asked;    /* for one of them, after RUN */
 	bool asking;	      /* a new connection: RECEIVED is awaited before anything is sent */
 	uint64_t near;	      /* the next page to be sent if nobody asks for one */
 	uint32_t round;

@@ -132,6 +132,9 @@ void source_resolve(struct source *s)
 			source_drop_link(s);
 			source_step(s, EVENT_LOST);
 		}
+		/* Nobody asks before the guest runs there: as good as an ACK that is lost. */
+		if (s->state == SOURCE_DOUBT && s->asked)
+			source_step(s, EVENT_ACK_PART);
 	}
 	if (s->state == SOURCE_DOUBT && source_forced(s))
 		source_step(s, EVENT_FORCE);

@@ -79,7 +79,8 @@ int source_say_received(struct source *s, struct stream_error *err);
 /* The guest runs there: until nothing is missing there, all of that is in a file, or we are
  * abandoned. */
 void source_serve(struct source *s);
-/* REQUEST: sends what is still here of it. Any thread, with a batch of its own; `serving`. */
+/* REQUEST: sends what is still here of it; in doubt it tells that the guest runs there. Any thread,
+ * with a batch of its own; `serving`. */
 int source_answer(struct source *s, struct stream_batch *batch, const struct stream_frame *frame,
 		  struct stream_error *err);
 

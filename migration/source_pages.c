@@ -142,6 +142,8 @@ int source_answer(struct source *s, struct stream_batch *batch, const struct str
 
 	if (count < 0)
 		return count;
+	if (source_in_doubt(s))
+		s->asked = true;
 	for (int i = 0; i < count && !ret; i++) {
 		const uint64_t place = stream_memory_index(&s->m->memory, requests[i].first);
 

@@ -15,7 +15,8 @@ import time
 import tty
 
 from fault_link import Link
-from ferrytest import (FERRY, Guest, Process, Skip, check, each, ferry, initramfs, kernel, limit, needs_ferry)
+from ferrytest import (FERRY, SCALE, TOP, Guest, Process, Skip, check, each, ferry, initramfs, kernel, limit,
+                       needs_ferry)
 
 
 class Folder:
@@ -563,13 +564,27 @@ def test_postcopy_cut(frame):
             link.close()
 
 
+def dead_for_good(folder, guest, there):
+    """A link that is gone from REQUEST 3 on: when the source has heard, on another connection, that the guest runs
+    there. Before that it would be in doubt, and write no file."""
+    def first():
+        state, end = None, time.monotonic() + 60 * SCALE
+        while state != "serves":
+            check(time.monotonic() < end, f"the source does not serve: {state}")
+            out = ferry("info", "--json", "test", env=guest.env)[1]
+            state = json.loads(out)["migration"]["state"]
+        link.close()
+    link = cut_at(folder, there, "back", "REQUEST 3", first)
+    return link
+
+
 @needs_ferry
 @limit(600)
 def test_postcopy_spool():
     """The link dies for good while pages are missing there: they go into a file, and it completes that guest alone."""
     with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
         with Receiver(folder, guest.env, "there") as there, Receiver(folder, guest.env, "other") as other:
-            link = cut_at(folder, there, "back", "REQUEST 3", lambda: link.close())
+            link = dead_for_good(folder, guest, there)
             spool = folder.file("spool")
             lines = migrate(guest.env, "test", link.address, "--postcopy-after", "100ms", "--bandwidth", "8M", "--spool",
                             spool, "--recover-timeout", "1s", code=28)
@@ -603,7 +618,7 @@ def test_spool_at_end():
     """A source that is told to end while pages are missing there writes them first, and its mover says where."""
     with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
         with Receiver(folder, guest.env, "there") as there:
-            link = cut_at(folder, there, "back", "REQUEST 3", lambda: link.close())
+            link = dead_for_good(folder, guest, there)
             spool = folder.file("spool")
             mover = Process([FERRY, "migrate", "--json", "--postcopy-after", "100ms", "--bandwidth", "8M", "--spool",
                              spool, "--recover-timeout", "1000s", "test", link.address], env=guest.env, terminal=False)

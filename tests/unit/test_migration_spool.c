@@ -87,17 +87,19 @@ static int unheard(void *opaque, struct stream_error *err)
 	return sink_complete(opaque, err);
 }
 
-/* One whose link dies with the frame of that number; 0: when all is there. */
-static void begin(struct world *w, bool verify, unsigned frame)
+static const struct relay at_end;
+
+/* One whose link dies so; at_end: when all is there. */
+static void begin_with(struct world *w, bool verify, const struct relay *relay)
 {
 	static struct migration_sink_ops ops;
 	struct stream_error err;
 
-	*w = (struct world){.relay = {.spoil = frame ? SPOIL_CUT : SPOIL_NOTHING, .frame = frame},
+	*w = (struct world){.relay = *relay,
 			    .spool = memfd_create("spool", 0),
 			    .wake_fd = eventfd(0, 0),
 			    .fails = 1};
-	if (!frame) {
+	if (relay == &at_end) {
 		ops = fake_sink_ops;
 		ops.complete = unheard;
 		late = &w->there;
@@ -126,6 +128,14 @@ static void begin(struct world *w, bool verify, unsigned frame)
 	}
 	source_exit(&w->source);
 	relay_end(&w->relay);
+}
+
+/* With the frame of that number. */
+static void begin(struct world *w, bool verify, unsigned frame)
+{
+	const struct relay relay = {.spoil = SPOIL_CUT, .frame = frame};
+
+	begin_with(w, verify, &relay);
 }
 
 static void leave(struct world *w)
@@ -222,7 +232,7 @@ static bool only_its_own(void)
 	old = copy(first.spool, (size_t)lseek(first.spool, 0, SEEK_END), 0);
 	if (complete(&first, first.spool) != 1 || end(&first))
 		return false;
-	begin(&w, false, 0);
+	begin_with(&w, false, &at_end);
 	printf("the link is dead when all is there\n");
 	if (complete(&w, old) != -EPROTO || complete(&w, none) >= 0) {
 		printf("a wrong file was taken\n");
@@ -231,6 +241,20 @@ static bool only_its_own(void)
 	close(old);
 	close(none);
 	return complete(&w, w.spool) == 1 && !end(&w);
+}
+
+/* ---- nothing is heard from ACK on but what is asked for, on the other connection ---- */
+
+static bool asked_without_ack(void)
+{
+	const struct relay relay = {.spoil = SPOIL_SILENCE, .direction = 1, .frame = 4};
+	struct world w;
+
+	link_set_silence(500000000);
+	begin_with(&w, false, &relay);
+	link_set_silence(10000000000);
+	printf("no ACK has come, %u frames on the lane\n", w.relay.lane);
+	return w.relay.lane > 1 && complete(&w, w.spool) == 1 && !end(&w);
 }
 
 /* ---- a file that is read slowly ---- */
@@ -348,5 +372,6 @@ int main(void)
 	files = move(false);
 	verified = files ? move(true) : 0;
 	printf("%u files, %u of verified moves\n", files, verified);
-	return !verified || !only_its_own() || !stops_reading() || !answered_at_end();
+	return !verified || !only_its_own() || !asked_without_ack() || !stops_reading() ||
+	       !answered_at_end();
 }
