@@ -85,7 +85,8 @@ static int give_away(struct source *s, struct stream_error *err)
 	s->batch = NULL;
 	if (ret)
 		return ret;
-	(void)source_say_run(s);
+	if (source_say_run(s) == -ECANCELED && s->state == SOURCE_READY)
+		return stream_fail(err, NULL, -ECANCELED, "called off");
 	source_resolve(s);
 	if (s->state == SOURCE_SERVES || s->state == SOURCE_MOVED) {
 		pthread_mutex_lock(&s->lock);

@@ -82,7 +82,7 @@ struct source {
 
 	pthread_mutex_t lock; /* of progress; and what is asked for */
 	struct migration_progress progress;
-	bool force, retry, abandon, postcopy;
+	bool force, retry, abandon, postcopy, cancel;
 	int abandon_fd; /* eventfd: `abandon`; ends what waits when wake_fd does not any more */
 
 	/* The thread's. */
@@ -136,8 +136,11 @@ int source_run(struct source *s, struct stream_error *err);
 void source_exit(struct source *s);
 /* Any thread. */
 void source_progress(struct source *s, struct migration_progress *out);
-/* Whether it is too late to call it off. */
+/* Whether nobody here knows where the guest is. */
 bool source_in_doubt(struct source *s);
+/* Calls it off: 0: RUN is not said any more, the guest stays; the caller makes wake_fd readable,
+ * too. -EBUSY: it is in doubt; -EALREADY: source_gone(). */
+int source_cancel(struct source *s);
 /* The operator knows that the destination does not have it. */
 void source_force(struct source *s);
 /* Post-copy from now on; nothing changes where the destination cannot. -EALREADY: the guest is

@@ -7,14 +7,18 @@
 
 int source_step(struct source *s, enum migration_event event)
 {
-	int next = migration_next(s->state, event);
+	int next = migration_next(s->state, event), ret = 0;
 
 	if (next < 0)
 		return -EPROTO;
 	pthread_mutex_lock(&s->lock);
-	s->progress.state = s->state = (enum migration_state)next;
+	/* Who has called it off was told that the guest stays, and whose process ends said so. */
+	if (s->state == SOURCE_READY && next == SOURCE_DOUBT && (s->cancel || s->abandon))
+		ret = -ECANCELED;
+	else
+		s->progress.state = s->state = (enum migration_state)next;
 	pthread_mutex_unlock(&s->lock);
-	return 0;
+	return ret;
 }
 
 void source_phase(struct source *s, const char *phase)
@@ -52,15 +56,35 @@ bool source_in_doubt(struct source *s)
 	return doubt;
 }
 
+static bool gone(enum migration_state state)
+{
+	return state == SOURCE_SERVES || state == SOURCE_MOVED || state == SOURCE_SPOOLED;
+}
+
 bool source_gone(struct source *s)
 {
-	bool gone;
+	bool ret;
 
 	pthread_mutex_lock(&s->lock);
-	gone = s->progress.state == SOURCE_SERVES || s->progress.state == SOURCE_MOVED ||
-	       s->progress.state == SOURCE_SPOOLED;
+	ret = gone(s->progress.state);
 	pthread_mutex_unlock(&s->lock);
-	return gone;
+	return ret;
+}
+
+/* Together with source_step(): the answer is as true as the next state. */
+int source_cancel(struct source *s)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&s->lock);
+	if (gone(s->progress.state))
+		ret = -EALREADY;
+	else if (s->progress.state == SOURCE_DOUBT)
+		ret = -EBUSY;
+	else
+		s->cancel = true;
+	pthread_mutex_unlock(&s->lock);
+	return ret;
 }
 
 int source_postcopy(struct source *s)

@@ -61,7 +61,8 @@ int source_say_run(struct source *s)
 	run.stopped =
 		(uint64_t)now.tv_sec * second + (uint64_t)now.tv_nsec - (link_now() - s->stopped);
 	/* From the first byte on nobody here knows whether it has arrived. */
-	source_step(s, EVENT_SAY_RUN);
+	if (source_step(s, EVENT_SAY_RUN))
+		return -ECANCELED;
 	return stream_control_write(&s->link->w, STREAM_RUN, s->round, &run);
 }
 

@@ -6,6 +6,7 @@
 #include "migration/source.h"
 
 /* ---- source_control.c ---- */
+/* -EPROTO: not in this state; -ECANCELED: it was called off before RUN. */
 int source_step(struct source *s, enum migration_event event);
 void source_phase(struct source *s, const char *phase);
 /* The link is dead; why is for people. */
@@ -44,7 +45,8 @@ int source_said(struct source *s, const struct stream_frame *frame, struct strea
 
 /* ---- source_handover.c ---- */
 int source_wait_ready(struct source *s, struct stream_error *err);
-/* From its first byte on nobody here knows where the guest is. */
+/* From its first byte on nobody here knows where the guest is. -ECANCELED: it was called off, there
+ * is no such byte. */
 int source_say_run(struct source *s);
 /* RUN was written: until it is known where the guest is. It cannot be called off any more. */
 void source_resolve(struct source *s);

@@ -131,14 +131,53 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 	return ret;
 }
 
+static int runs_there(const struct outgoing *o, struct error *err)
+{
+	return error_set(err, -EBUSY,
+			 "it is too late: the guest runs at %s, and what is here is older than "
+			 "what it has written there; if that process has ended the guest is lost, "
+			 "and ferry kill %s ends what is left of it here",
+			 o->path, o->vm->presence.name.name);
+}
+
+/* Who is told that it is called off finds the guest here. */
+static int cancel(struct outgoing *o, struct error *err)
+{
+	const int ret = source_cancel(&o->move);
+
+	if (ret == -EALREADY)
+		return runs_there(o, err);
+	if (ret)
+		return error_set(err, ret,
+				 "it is too late: the guest was given away, and only %s knows "
+				 "whether it runs there",
+				 o->path);
+	o->cancelled = true;
+	wake(o);
+	return 0;
+}
+
+static int force(struct outgoing *o, struct error *err)
+{
+	const bool doubt = source_in_doubt(&o->move);
+
+	if (source_gone(&o->move))
+		return runs_there(o, err);
+	if (!doubt)
+		return error_set(err, -EINVAL, "nothing is in doubt: cancel will do");
+	message("told to take the guest back, though it may run at %s: if it does, two of it "
+		"write to the same disks",
+		o->path);
+	source_force(&o->move);
+	return 0;
+}
+
 int outgoing_control(struct vm *vm, const char *action, struct error *err)
 {
 	struct outgoing *o = vm->outgoing;
-	bool doubt;
 
 	if (!o || !o->live)
 		return error_set(err, -ENOENT, "the machine is not being moved");
-	doubt = source_in_doubt(&o->move);
 	if (!strcmp(action, "retry")) {
 		source_retry(&o->move);
 		return 0;
@@ -148,32 +187,10 @@ int outgoing_control(struct vm *vm, const char *action, struct error *err)
 			return error_set(err, -EALREADY, "the guest is being handed over already");
 		return 0;
 	}
-	if (source_gone(&o->move))
-		return error_set(err, -EBUSY,
-				 "it is too late: the guest runs at %s, and what is here is older "
-				 "than what it has written there; if that process has ended the "
-				 "guest is lost, and ferry kill %s ends what is left of it here",
-				 o->path, vm->presence.name.name);
-	if (!strcmp(action, "cancel")) {
-		if (doubt)
-			return error_set(
-				err, -EBUSY,
-				"it is too late: the guest was given away, and only %s knows "
-				"whether it runs there",
-				o->path);
-		o->cancelled = true;
-		wake(o);
-		return 0;
-	}
-	if (!strcmp(action, "force")) {
-		if (!doubt)
-			return error_set(err, -EINVAL, "nothing is in doubt: cancel will do");
-		message("told to take the guest back, though it may run at %s: if it does, two of "
-			"it write to the same disks",
-			o->path);
-		source_force(&o->move);
-		return 0;
-	}
+	if (!strcmp(action, "cancel"))
+		return cancel(o, err);
+	if (!strcmp(action, "force"))
+		return force(o, err);
 	return error_set(err, -EINVAL, "'%s' is none of cancel, retry, postcopy, force", action);
 }
 

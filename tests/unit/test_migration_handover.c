@@ -287,11 +287,81 @@ static int state_is_another(void)
 	return end(&w);
 }
 
+/* ---- it is called off in the moment in which it is given away ---- */
+
+static struct world *given;
+static int at_once; /* what source_cancel() has said */
+
+static uint64_t before_run(void *opaque)
+{
+	at_once = source_cancel(&given->s);
+	return fake_source_ops.guest_time(opaque);
+}
+
+static int behind_run(void *opaque, const struct stream_run *run, struct stream_error *err)
+{
+	at_once = source_cancel(&given->s);
+	return fake_sink_ops.start(opaque, run, err);
+}
+
+/* The last thing that is done before RUN is written, and what it does first there. */
+static int called_off(bool late)
+{
+	struct world w;
+	bool over;
+
+	begin(&w);
+	given = &w;
+	if (late)
+		sink_ops.start = behind_run;
+	else
+		ops.guest_time = before_run;
+	over = run(&w, 5000);
+	if (!over || at_once != (late ? -EBUSY : 0) || w.ret != (late ? 0 : -ECANCELED) ||
+	    w.fake.running == late || w.there.sink.running != late)
+		return bad(late ? "called off too late" : "called off just before RUN", &w);
+	if (late && source_cancel(&w.s) != -EALREADY)
+		return bad("called off when it runs there", &w);
+	return end(&w);
+}
+
+/* At any moment of all that it takes: what was said is what happens. */
+static int called_off_somewhen(void)
+{
+	unsigned kept = 0;
+	uint64_t whole = link_now();
+
+	if (called_off(true))
+		return 1;
+	whole = link_now() - whole;
+	for (unsigned i = 0; i < 40; i++) {
+		const uint64_t ns = whole * i / 40;
+		struct timespec wait = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+		pthread_t thread;
+		struct world w;
+		int said;
+
+		begin(&w);
+		pthread_create(&thread, NULL, run_main, &w);
+		nanosleep(&wait, NULL);
+		said = source_cancel(&w.s);
+		pthread_join(thread, NULL);
+		if ((said == 0) != w.fake.running || w.fake.running == w.there.sink.running ||
+		    (said == 0) != (w.ret == -ECANCELED))
+			return bad("what was said is not what happened", &w);
+		kept += !said;
+		if (end(&w))
+			return 1;
+	}
+	printf("called off %u times of 40\n", kept);
+	return 0;
+}
+
 int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
 	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
 	return destination_ends() || disk_taken(false) || disk_taken(true) || runs_again() ||
 	       abandoned(false) || abandoned(true) || refused(false) || refused(true) ||
-	       state_is_another();
+	       state_is_another() || called_off(false) || called_off_somewhen();
 }
