@@ -110,20 +110,53 @@ static int open_net(struct backends *b, const struct net_config *config, const c
 	return 0;
 }
 
+static int listen_vsock(struct backends *b, struct error *err)
+{
+	const int fd = unix_listen(b->vsock_dir, b->vsock_name, 64, err);
+
+	b->vsock_listens = fd >= 0;
+	return fd < 0 ? error_prefix(err, fd, "--vsock") : fd;
+}
+
+static int vsock_listen(void *opaque)
+{
+	struct error err;
+
+	return listen_vsock(opaque, &err);
+}
+
+static void vsock_unlisten(void *opaque)
+{
+	struct backends *b = opaque;
+
+	if (b->vsock_listens)
+		unlinkat(b->vsock_dir, b->vsock_name, 0);
+	b->vsock_listens = false;
+}
+
 static int open_vsock(struct backends *b, const struct vsock_config *config, struct error *err)
 {
 	const char *last;
-	int fd;
+	int fd = -1;
 
 	b->vsock_dir = path_open_dir(config->path, &last, err);
 	if (b->vsock_dir < 0)
 		return error_prefix(err, b->vsock_dir, "--vsock");
-	fd = unix_listen(b->vsock_dir, last, 64, err);
-	if (fd < 0)
-		return error_prefix(err, fd, "--vsock");
 	b->vsock_name = strdup(last);
-	b->vsock = (struct virtio_vsock_config){
-		.cid = config->cid, .path = config->path, .listen_fd = fd, .host = &b->host};
+	if (!b->vsock_name)
+		return error_set(err, -ENOMEM, "--vsock: no memory");
+	if (!b->later) {
+		fd = listen_vsock(b, err);
+		if (fd < 0)
+			return fd;
+	}
+	b->vsock = (struct virtio_vsock_config){.cid = config->cid,
+						.path = config->path,
+						.listen_fd = fd,
+						.host = &b->host,
+						.listen = vsock_listen,
+						.unlisten = vsock_unlisten,
+						.opaque = b};
 	b->vsocks = 1;
 	return 0;
 }
@@ -153,8 +186,7 @@ void backends_close(struct backends *b)
 		if (b->net[i])
 			b->net[i]->ops->destroy(b->net[i]);
 	}
-	if (b->vsock_name)
-		unlinkat(b->vsock_dir, b->vsock_name, 0);
+	vsock_unlisten(b);
 	if (b->vsock_dir >= 0)
 		close(b->vsock_dir);
 	free(b->vsock_name);

@@ -25,6 +25,7 @@ struct backends {
 	unsigned disks, cards, vsocks;
 	int vsock_dir; /* -1: none */
 	char *vsock_name;
+	bool vsock_listens; /* the name in that folder is ours */
 };
 
 /* name: the machine's (addresses of cards follow from it). `host`, disk_full and

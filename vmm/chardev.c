@@ -36,7 +36,7 @@ static int none_create(struct chardev_backend **out, struct error *err)
 
 	if (!backend)
 		return error_set(err, -ENOMEM, "out of memory");
-	*backend = (struct chardev_backend){{&ops, NULL}, none_destroy};
+	*backend = (struct chardev_backend){.chr = {&ops, NULL}, .destroy = none_destroy};
 	*out = backend;
 	return 0;
 }
@@ -58,6 +58,21 @@ int chardev_create(struct chardev **out, const struct serial_config *config,
 	if (!code)
 		*out = &backend->chr;
 	return code;
+}
+
+int chardev_acquire(struct chardev *chr, struct error *err)
+{
+	struct chardev_backend *backend = (struct chardev_backend *)chr;
+
+	return backend && backend->acquire ? backend->acquire(backend, err) : 0;
+}
+
+void chardev_release(struct chardev *chr)
+{
+	struct chardev_backend *backend = (struct chardev_backend *)chr;
+
+	if (backend && backend->release)
+		backend->release(backend);
 }
 
 void chardev_destroy(struct chardev *chr)

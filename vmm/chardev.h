@@ -32,6 +32,7 @@ struct chardev_env {
 	const struct logfile *log; /* of attach; open, taken over; NULL: none */
 	bool remote; /* of stdio: the guest is in another process, and C-a x leaves it alone */
 	bool append; /* to files, which are emptied otherwise */
+	bool later;  /* what another process may still have is taken by chardev_acquire() */
 	bool quiet;  /* no friendly messages */
 	/* The user (escape key) or the terminal (hang-up) ends the run with this exit code; loop's
 	 * thread. */
@@ -43,6 +44,11 @@ struct chardev_env {
  * on. */
 int chardev_create(struct chardev **out, const struct serial_config *config,
 		   const struct chardev_env *env, struct error *err);
+/* The hand-over of a machine to another process, as in struct device_ops: what only one of the two
+ * can have (a socket's address) is taken, or given up. Who is connected stays so. Both may come
+ * twice; NULL is fine. Loop's thread. 0 or -errno with a text. */
+int chardev_acquire(struct chardev *chr, struct error *err);
+void chardev_release(struct chardev *chr);
 /* After the vCPUs have stopped. Waits for a slow reader to take what the guest has sent, as long as
  * it takes something every few seconds; puts the terminal back, removes the socket. NULL is fine.
  */

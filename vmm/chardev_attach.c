@@ -358,7 +358,7 @@ int chardev_attach_create(struct chardev_backend **out, const struct chardev_env
 
 	if (!a)
 		return error_set(err, -ENOMEM, "%s: out of memory", env->name);
-	a->backend = (struct chardev_backend){{&ops, a}, attach_destroy};
+	a->backend = (struct chardev_backend){.chr = {&ops, a}, .destroy = attach_destroy};
 	a->env = *env;
 	a->in_work = (struct loop_work){.fn = pump_input, .arg = a};
 	a->out_work = (struct loop_work){.fn = flush_output, .arg = a};

@@ -131,7 +131,8 @@ int chardev_file_create(struct chardev_backend **out, const char *path,
 		file = calloc(1, sizeof(*file) + strlen(path) + 1);
 		code = file ? 0 : -ENOMEM;
 		if (file) {
-			file->backend = (struct chardev_backend){{&ops, file}, file_destroy};
+			file->backend = (struct chardev_backend){.chr = {&ops, file},
+								 .destroy = file_destroy};
 			file->env = *env;
 			file->fd = fd;
 			memcpy(file->path, path, strlen(path) + 1);

@@ -23,6 +23,12 @@ static struct socket_backend *to_socket(struct stream *stream)
 	return (struct socket_backend *)stream;
 }
 
+static void listen_for_more(struct socket_backend *sock, bool on)
+{
+	if (sock->listen_entry)
+		loop_fd_mod(sock->listen_entry, on ? EPOLLIN : 0);
+}
+
 /* One client at a time: the next one waits in the backlog until this one has gone. */
 static void accept_client(void *arg, uint32_t events)
 {
@@ -36,11 +42,11 @@ static void accept_client(void *arg, uint32_t events)
 	if (fd < 0)
 		return;
 	sock->client_fd = fd;
-	loop_fd_mod(sock->listen_entry, 0);
+	listen_for_more(sock, false);
 	if (stream_connect(&sock->stream, fd, fd)) {
 		sock->client_fd = -1;
 		close(fd);
-		loop_fd_mod(sock->listen_entry, EPOLLIN);
+		listen_for_more(sock, true);
 	}
 }
 
@@ -49,7 +55,7 @@ static void client_gone(struct socket_backend *sock)
 	stream_disconnect(&sock->stream);
 	close(sock->client_fd);
 	sock->client_fd = -1;
-	loop_fd_mod(sock->listen_entry, EPOLLIN);
+	listen_for_more(sock, true);
 }
 
 static bool input_ended(struct stream *stream, int code)
@@ -73,42 +79,65 @@ static void output_failed(struct stream *stream, int code)
 		stream_stop_output(stream);
 }
 
-static void destroy(struct stream *stream)
+static void give_up(struct chardev_backend *backend)
 {
-	struct socket_backend *sock = to_socket(stream);
+	struct socket_backend *sock = (struct socket_backend *)backend;
 
 	loop_fd_del(sock->listen_entry);
-	if (sock->client_fd >= 0)
-		close(sock->client_fd);
+	sock->listen_entry = NULL;
 	if (sock->listen_fd >= 0) {
 		unlinkat(sock->dir_fd, sock->name, 0);
 		close(sock->listen_fd);
 	}
+	sock->listen_fd = -1;
 	cleanup_drop(sock->cleanup);
+	sock->cleanup = -1;
+}
+
+static int take(struct chardev_backend *backend, struct error *err)
+{
+	struct socket_backend *sock = (struct socket_backend *)backend;
+	const struct chardev_env *env = &sock->stream.env;
+	int code;
+
+	if (sock->listen_fd >= 0)
+		return 0;
+	sock->listen_fd = unix_listen(sock->dir_fd, sock->name, 8, err);
+	if (sock->listen_fd < 0)
+		return error_prefix(err, sock->listen_fd, "%s: socket", env->name);
+	sock->cleanup = cleanup_add_file(sock->dir_fd, sock->name);
+	code = loop_fd_add(env->loop, sock->listen_fd, EPOLLIN, accept_client, sock,
+			   &sock->listen_entry);
+	if (code) {
+		give_up(backend);
+		return error_set(err, code, "%s: socket: %s", env->name, strerror(-code));
+	}
+	listen_for_more(sock, sock->client_fd < 0);
+	return 0;
+}
+
+static void destroy(struct stream *stream)
+{
+	struct socket_backend *sock = to_socket(stream);
+
+	if (sock->client_fd >= 0)
+		close(sock->client_fd);
+	give_up(&stream->backend);
 	if (sock->dir_fd >= 0)
 		close(sock->dir_fd);
 	free(sock->name);
 	free(sock);
 }
 
-static int open_socket(struct socket_backend *sock, const char *path, struct error *err)
+static int find_folder(struct socket_backend *sock, const char *path, struct error *err)
 {
 	const char *name;
-	int code;
 
 	sock->dir_fd = path_open_dir(path, &name, err);
 	if (sock->dir_fd < 0)
-		return sock->dir_fd;
+		return error_prefix(err, sock->dir_fd, "%s: socket", sock->stream.env.name);
 	sock->name = strdup(name);
-	if (!sock->name)
-		return error_set(err, -ENOMEM, "out of memory");
-	sock->listen_fd = unix_listen(sock->dir_fd, name, 8, err);
-	if (sock->listen_fd < 0)
-		return sock->listen_fd;
-	sock->cleanup = cleanup_add_file(sock->dir_fd, name);
-	code = loop_fd_add(sock->stream.env.loop, sock->listen_fd, EPOLLIN, accept_client, sock,
-			   &sock->listen_entry);
-	return code ? error_set(err, code, "%s", strerror(-code)) : 0;
+	return sock->name ? 0 : error_set(err, -ENOMEM, "out of memory");
 }
 
 int chardev_socket_create(struct chardev_backend **out, const char *path,
@@ -117,19 +146,25 @@ int chardev_socket_create(struct chardev_backend **out, const char *path,
 	static const struct stream_hooks hooks = {
 		.input_ended = input_ended, .output_failed = output_failed, .destroy = destroy};
 	struct socket_backend *sock = calloc(1, sizeof(*sock));
+	struct chardev_backend *backend;
 	int code;
 
 	if (!sock)
 		return error_set(err, -ENOMEM, "%s: out of memory", env->name);
 	sock->dir_fd = sock->listen_fd = sock->client_fd = sock->cleanup = -1;
 	stream_init(&sock->stream, &hooks, env);
-	code = open_socket(sock, path, err);
+	backend = &sock->stream.backend;
+	backend->acquire = take;
+	backend->release = give_up;
+	code = find_folder(sock, path, err);
+	if (!code && !env->later)
+		code = take(backend, err);
 	if (code) {
-		sock->stream.backend.destroy(&sock->stream.backend);
-		return error_prefix(err, code, "%s: socket", env->name);
+		backend->destroy(backend);
+		return code;
 	}
 	if (!env->quiet)
 		message("%s listens on %s", env->name, path);
-	*out = &sock->stream.backend;
+	*out = backend;
 	return 0;
 }

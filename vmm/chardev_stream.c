@@ -331,7 +331,7 @@ void stream_init(struct stream *s, const struct stream_hooks *hooks, const struc
 {
 	static const struct chardev_ops ops = {stream_attach, stream_write, stream_kick_receive};
 
-	s->backend = (struct chardev_backend){{&ops, s}, stream_destroy};
+	s->backend = (struct chardev_backend){.chr = {&ops, s}, .destroy = stream_destroy};
 	s->env = *env;
 	s->hooks = hooks;
 	s->in_fd = s->out_fd = -1;

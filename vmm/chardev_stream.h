@@ -14,6 +14,9 @@
 struct chardev_backend {
 	struct chardev chr;
 	void (*destroy)(struct chardev_backend *backend);
+	/* See chardev_acquire(); both or none. */
+	int (*acquire)(struct chardev_backend *backend, struct error *err);
+	void (*release)(struct chardev_backend *backend);
 };
 int chardev_file_create(struct chardev_backend **out, const char *path,
 			const struct chardev_env *env, struct error *err);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "vmm/board/pc.h"
+#include "vmm/chardev.h"
 #include "vmm/message.h"
 #include "vmm/state.h"
 #include "vmm/vm_internal.h"
@@ -211,10 +212,19 @@ const char *vm_state_name(const struct vm *vm)
 /* ---- what the machine has of its host ----------------------------------------------------------
  */
 
+static int acquire_lines(struct vm *vm, struct error *err)
+{
+	int ret = chardev_acquire(vm->console, err);
+
+	for (unsigned i = 0; i < BOARD_SERIAL_MAX && !ret; i++)
+		ret = chardev_acquire(vm->serial[i], err);
+	return ret;
+}
+
 int vm_acquire(struct vm *vm, struct error *err)
 {
 	struct error ignored;
-	int ret = 0;
+	int ret = acquire_lines(vm, err);
 
 	for (unsigned i = 0; i < vm->board.device_count && !ret; i++) {
 		struct device *dev = vm->board.devices[i];
@@ -236,6 +246,9 @@ int vm_release(struct vm *vm, struct error *err)
 {
 	int ret = 0;
 
+	chardev_release(vm->console);
+	for (unsigned i = 0; i < BOARD_SERIAL_MAX; i++)
+		chardev_release(vm->serial[i]);
 	for (unsigned i = 0; i < vm->board.device_count; i++) {
 		struct device *dev = vm->board.devices[i];
 		int one = dev->ops->release ? dev->ops->release(dev) : 0;

@@ -31,6 +31,7 @@ static int open_line(struct vm *vm, const char *name, const struct serial_config
 					.name = name,
 					.log = &log,
 					.append = vm->arrival,
+					.later = vm->arrival,
 					.quiet = vm->config->quiet,
 					.quit = quit,
 					.opaque = vm};

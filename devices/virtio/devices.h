@@ -79,12 +79,17 @@ void virtio_balloon_get_stats(struct device *dev, struct virtio_balloon_stats *s
 /* Sockets between guest and host (5.10) in front of unix sockets, as Firecracker has them: a host
  * program connects to `path` and says "CONNECT PORT\n"; a guest that connects to port P of the host
  * reaches the unix socket path_P. docs/vsock.md. listen_fd: listens at `path`; owned if 0 is
- * returned. */
+ * returned. -1: acquire() listens. */
 struct virtio_vsock_config {
 	uint64_t cid; /* 3.. */
 	const char *path;
 	int listen_fd;
 	const struct backend_host *host;
+	/* For the device's acquire and release: a socket that listens at `path`, or -errno; the
+	 * path is given up, the socket closed already. The loop's thread. NULL: it stays. */
+	int (*listen)(void *opaque);
+	void (*unlisten)(void *opaque);
+	void *opaque;
 };
 int virtio_vsock_create(struct device **out, const struct virtio_config *config,
 			const struct virtio_vsock_config *vsock);

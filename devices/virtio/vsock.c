@@ -224,7 +224,19 @@ static void vsock_destroy(struct device *dev)
 	const int fd = vs->listen_fd;
 
 	unmake(vs);
-	close(fd);
+	if (fd >= 0)
+		close(fd);
+}
+
+static int vsock_acquire(struct virtio *v)
+{
+	return vsock_host_acquire((struct vsock *)v);
+}
+
+static int vsock_release(struct virtio *v)
+{
+	vsock_host_release((struct vsock *)v);
+	return 0;
 }
 
 static const struct virtio_ops vsock_ops = {.queue = vsock_queue,
@@ -232,6 +244,8 @@ static const struct virtio_ops vsock_ops = {.queue = vsock_queue,
 					    .reset = vsock_reset,
 					    .post_load = vsock_post_load,
 					    .inspect = vsock_inspect,
+					    .acquire = vsock_acquire,
+					    .release = vsock_release,
 					    .destroy = vsock_destroy};
 /* There is nothing to save beyond the queues: connections end with a move. */
 static const struct virtio_model vsock_model = {.state_name = "virtio-vsock",
@@ -253,6 +267,9 @@ int virtio_vsock_create(struct device **out, const struct virtio_config *config,
 		return -ENOMEM;
 	vs->cid = vsock->cid;
 	vs->listen_fd = vsock->listen_fd;
+	vs->listen = vsock->listen;
+	vs->unlisten = vsock->unlisten;
+	vs->opaque = vsock->opaque;
 	vs->dir_fd = -1;
 	CDS_INIT_LIST_HEAD(&vs->all);
 	CDS_INIT_LIST_HEAD(&vs->ready);

@@ -83,7 +83,10 @@ struct vsock {
 	_Atomic bool lost;
 	_Atomic bool event_owed; /* VIRTIO_VSOCK_EVENT_TRANSPORT_RESET */
 
-	int listen_fd, dir_fd;
+	int listen_fd, dir_fd; /* listen_fd -1: another process may listen */
+	int (*listen)(void *opaque);
+	void (*unlisten)(void *opaque);
+	void *opaque; /* of these two */
 	char *path;
 	const char *name; /* in the folder of dir_fd */
 	struct watch *listen_watch;
@@ -150,6 +153,10 @@ void vsock_packet_in(struct vsock *vs, const struct vsock_packet *p);
 
 int vsock_host_init(struct vsock *vs, const struct virtio_vsock_config *config);
 void vsock_host_exit(struct vsock *vs);
+/* Callers of the guest are served by this process, or not; connections stay. Both may come twice.
+ * 0 or -errno. */
+int vsock_host_acquire(struct vsock *vs);
+void vsock_host_release(struct vsock *vs);
 void vsock_host_listen(struct vsock *vs, bool on);
 /* What the loop calls for a connection's descriptor. May free. */
 void vsock_host_event(void *arg, uint32_t events);

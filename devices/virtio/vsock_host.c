@@ -241,6 +241,44 @@ int vsock_host_connect(struct vsock *vs, uint32_t port)
 	return ret;
 }
 
+/* ---- hand-over ---- */
+
+static int watch_listener(struct vsock *vs)
+{
+	const struct watch_source *w = vs->host.watches;
+
+	vs->listen_paused = false;
+	return w->add(w->opaque, vs->listen_fd, EPOLLIN, accept_one, vs, &vs->listen_watch);
+}
+
+int vsock_host_acquire(struct vsock *vs)
+{
+	int fd, ret;
+
+	if (!vs->listen || vs->listen_fd >= 0)
+		return 0;
+	fd = vs->listen(vs->opaque);
+	if (fd < 0)
+		return fd;
+	vs->listen_fd = fd;
+	ret = watch_listener(vs);
+	if (ret)
+		vsock_host_release(vs);
+	return ret;
+}
+
+void vsock_host_release(struct vsock *vs)
+{
+	if (!vs->unlisten || vs->listen_fd < 0)
+		return;
+	if (vs->listen_watch)
+		vs->host.watches->del(vs->listen_watch);
+	vs->listen_watch = NULL;
+	close(vs->listen_fd);
+	vs->listen_fd = -1;
+	vs->unlisten(vs->opaque);
+}
+
 /* ---- life ---- */
 
 static int open_folder(const char *path, const char **name)
@@ -260,7 +298,6 @@ static int open_folder(const char *path, const char **name)
 int vsock_host_init(struct vsock *vs, const struct virtio_vsock_config *config)
 {
 	const struct timer_source *t = config->host->timers;
-	const struct watch_source *w = config->host->watches;
 
 	vs->host = *config->host;
 	vs->path = strdup(config->path);
@@ -272,7 +309,7 @@ int vsock_host_init(struct vsock *vs, const struct virtio_vsock_config *config)
 	vs->listen_timer = t->create(t->opaque, listen_again, vs, "vsock");
 	if (!vs->listen_timer)
 		return -ENOMEM;
-	return w->add(w->opaque, vs->listen_fd, EPOLLIN, accept_one, vs, &vs->listen_watch);
+	return vs->listen_fd < 0 ? 0 : watch_listener(vs);
 }
 
 void vsock_host_exit(struct vsock *vs)

@@ -4,11 +4,13 @@ import hashlib
 import os
 import re
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
 import time
 
+from bare_guest import Session
 from distro import Distro, free_port
 from ferrytest import (SCALE, Failure, Guest, Process, Skip, check, ferry, guest_program, initramfs, kernel,
                        limit, needs_ferry, slow)
@@ -107,6 +109,39 @@ def disks_right(guest, seed, then):
     for _ in range(2):
         guest.expect("1 MiB right", 120)
         guest.expect("1 MiB written", 120)
+
+
+def listener(path):
+    """The process that has bound the socket at that path."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(path)
+        return struct.unpack("iII", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+
+@needs_ferry
+@limit(200)
+def test_sockets():
+    """The sockets at which a guest's vsock device and its lines listen go over with it, to the same paths of the same
+    host; the source has them again if the guest comes back, and leaves those of others alone when it ends."""
+    with Session() as s:
+        paths = [s.path("vsock"), s.path("line"), s.path("console")]
+        s.extra = ["--vsock", paths[0], "--serial", "stdio", "--serial", "socket=" + paths[1], "--console",
+                   "socket=" + paths[2]]
+        here = s.start()
+        check([listener(path) for path in paths] == [here.pid] * 3, "of whom are they?")
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(s.path("taken"))
+            other.listen()
+            for taken in (["--vsock", s.path("taken")], ["--serial", "stdio", "--serial", "socket=" + s.path("taken")]):
+                there = s.receiver(*taken)
+                end = s.migrate(there.address, code=22)[-1]
+                check("in use" in end["text"], end)
+                check(there.wait(30) == 1, there.tail())
+                check([listener(path) for path in paths] == [here.pid] * 3, "they are not taken back")
+                check(os.path.exists(s.path("taken")), "it was somebody else's")
+        for _ in range(2):
+            s.move()
+            check([listener(path) for path in paths] == [s.owner.pid] * 3, "they did not go over")
 
 
 @needs_ferry

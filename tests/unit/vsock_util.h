@@ -160,7 +160,8 @@ static inline void vs_open(struct vs *s)
 	s->host = (struct backend_host){
 		.watches = &s->watches, .timers = &s->t.w.timers, .clock = &s->t.w.clock};
 	snprintf(s->path, sizeof(s->path), "%s/v", s->dir);
-	vsock = (struct virtio_vsock_config){VS_CID, s->path, vs_listen(s->path), &s->host};
+	vsock = (struct virtio_vsock_config){
+		.cid = VS_CID, .path = s->path, .listen_fd = vs_listen(s->path), .host = &s->host};
 	CHECK_EQ(virtio_vsock_create(&s->t.dev, &config, &vsock), 0);
 }
 
