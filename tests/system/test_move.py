@@ -1,5 +1,6 @@
 """Guests that move: into a file and out again."""
 import fcntl
+import functools
 import json
 import os
 import pty
@@ -233,11 +234,22 @@ class Receiver(Process):
         self.address = re.search(r"guest at (\S+)", self.stderr()).group(1)
 
 
+@functools.lru_cache
+def documented():
+    """The words of docs/control-protocol.md about migrations."""
+    with open(os.path.join(TOP, "docs/control-protocol.md"), encoding="utf-8") as f:
+        part = f.read().partition("\n`ferry-migrate` takes")[2].partition("\n`ferry-wait`")[0]
+    return set(re.findall(r"`([\w-]+)`", part))
+
+
 def migrate(env, name, address, *options, code=0):
     """ferry migrate: the lines of --json."""
     got, out, err = ferry("migrate", "--json", "--downtime", "1s", *options, name, address, env=env, timeout=200)
     check(got == code, f"migrate: exit code {got}, not {code}: {out[-2000:]}{err}")
-    return [json.loads(line) for line in out.splitlines()]
+    lines = [json.loads(line) for line in out.splitlines()]
+    words = {word for line in lines for word in [*line, line["phase"], line.get("status", "moved")]}
+    check(words <= documented(), f"docs/control-protocol.md does not have {words - documented()}")
+    return lines
 
 
 def goes_on(guest, there, lines):
