@@ -140,11 +140,7 @@ class Machine(Process):
 def receiver(hosts, place, vmm, memory, cpus, postcopy):
     there = Machine(hosts, place, vmm, memory, cpus, incoming=f"tcp:{(address := hosts.listen(place))}")
     if vmm == "ferry":
-        end = time.monotonic() + 60
-        while b"waiting for a guest" not in there.errors:
-            if time.monotonic() > end or there.child.poll() is not None:
-                raise Failure(f"ferry receive does not listen{there.tail()}")
-            time.sleep(0.01)
+        there.await_error("waiting for a guest")
     else:
         there.qmp("migrate-set-capabilities", capabilities=capabilities(postcopy))
         there.qmp("migrate-incoming", uri=f"tcp:{address}")

@@ -10,6 +10,10 @@ import time
 from ferrytest import BUILD, FERRY, SCALE, Process, check, ferry
 
 IMAGE = os.path.join(BUILD, "release", "guest", "x86", "move.elf")
+# Ways to move it: what `ferry migrate` is told.
+MODES = {"pre-copy": ["--downtime", "30s"],
+         "post-copy": ["--postcopy", "--bandwidth", "100M"],
+         "hybrid": ["--downtime", "1ms", "--postcopy-after", "3", "--bandwidth", "200M"]}
 TICK = re.compile(rb"^move: tick (\d+) pass (\d+) (.*)\r*\n", re.M)
 
 
@@ -19,13 +23,6 @@ class Machine(Process):
     def __init__(self, session, name, *command, through=()):
         self.session, self.name = session, name
         super().__init__([*through, FERRY, *command], terminal=False, env=session.env)
-
-    def await_error(self, text, seconds=30):
-        """Waits until it has said that on stderr."""
-        end = time.monotonic() + seconds * SCALE
-        while text not in self.stderr():
-            check(time.monotonic() < end and self.child.poll() is None, f"{self.name} does not say {text!r}{self.tail()}")
-            time.sleep(0.01)
 
     def passes(self, more=2, seconds=60):
         """It goes on: each page has been checked once more, and nothing is wrong."""

@@ -7,13 +7,9 @@ import subprocess
 import threading
 import time
 
-from bare_guest import Session
+from bare_guest import MODES, Session
 from fault_link import HARM, HARMLESS, Link
 from ferrytest import Failure, check, ferry
-
-MODES = {"pre-copy": ["--downtime", "30s"],
-         "post-copy": ["--postcopy", "--bandwidth", "100M"],
-         "hybrid": ["--downtime", "1ms", "--postcopy-after", "3", "--bandwidth", "200M"]}
 
 # The frames of an undisturbed move, as fault_link.py names them.
 _HEAD = ["HELLO 0", "DESCRIPTION 0", "IMAGE 0", "MEMORY 0"]

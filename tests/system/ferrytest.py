@@ -197,6 +197,16 @@ class Process:
                                   f"{what or pattern!r}{self.tail()}")
                 self.changed.wait(min(left, 1))
 
+    def await_error(self, text, seconds=60):
+        """Waits until it has said that on stderr."""
+        end = time.monotonic() + seconds * SCALE
+        with self.changed:
+            while text.encode() not in self.errors:
+                left = end - time.monotonic()
+                if left <= 0 or self.child.poll() is not None:
+                    raise Failure(f"{self.command[0]} has not said {text!r}{self.tail()}")
+                self.changed.wait(min(left, 0.2))
+
     def tail(self, lines=25):
         out = self.text.decode(errors="replace").splitlines()[-lines:]
         err = self.errors.decode(errors="replace").splitlines()[-lines:]

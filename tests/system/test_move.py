@@ -227,10 +227,7 @@ class Receiver(Process):
         self.address = address or "unix:" + folder.file(name + ".in")
         super().__init__([*through, FERRY, "receive", "--name", name, *options, self.address], env=env)
         self.env = env
-        end = time.monotonic() + 60
-        while b"waiting for a guest" not in self.errors:
-            check(time.monotonic() < end and self.child.poll() is None, f"receive does not listen{self.tail()}")
-            time.sleep(0.05)
+        self.await_error("waiting for a guest")
         self.address = re.search(r"guest at (\S+)", self.stderr()).group(1)
 
 

@@ -1,15 +1,11 @@
 """The bare guest that checks itself, through moves that nothing disturbs (links that break: test_move_faults.py)."""
 from ferrytest import check, each, limit, needs_ferry
 
-from bare_guest import Session
-
-# How it is asked for, and what must be seen of it.
-MODES = {"pre-copy": ["--downtime", "30s"],
-         "post-copy": ["--postcopy", "--bandwidth", "100M"],
-         "hybrid": ["--downtime", "1ms", "--postcopy-after", "3", "--bandwidth", "200M"]}
+from bare_guest import MODES, Session
 
 
 def as_asked(mode, lines):
+    """What must be seen of it."""
     end = lines[-1]
     check(end["status"] == "moved" and end["phase"] == "completed", end)
     check((end["faults"] > 0) == (mode != "pre-copy"), f"faults: {end}")

@@ -2,7 +2,8 @@
 frame at least once. All of them: make test-migration-faults."""
 import itertools
 
-from fault_cases import HARM, KILLS, LONG, MODES, PLACES, STOPS, Case, Runner
+from bare_guest import MODES
+from fault_cases import HARM, KILLS, LONG, PLACES, STOPS, Case, Runner
 from ferrytest import check, each, limit, needs_ferry
 
 SOME = 50
