@@ -39,10 +39,10 @@ def leave_out(data):
     else:
         return data
     data = bytearray(data)
-    count, skipped = number(data, at + 8, 4), 0
+    count = number(data, at + 8, 4)
     data[at + 12:at + 16] = (2).to_bytes(4, "little")
     data[HEADER + 4:HEADER + 8] = (contents - count).to_bytes(4, "little")
-    first = HEADER + 8 + 16 * runs + 4096 * skipped
+    first = HEADER + 8 + 16 * runs
     del data[first:first + 4096 * count]
     for at in (8, 20):
         data[at:at + 4] = (len(data) - HEADER).to_bytes(4, "little")

@@ -131,7 +131,6 @@ struct dec_census {
 	uint64_t leaves[6], tables; /* the root included */
 	uint64_t marks;		    /* entries that are not present and not zero */
 	uint64_t writable;	    /* smallest pages that grant W */
-	uint64_t idle;		    /* leaves whose first use faults */
 	uint64_t bad;
 };
 
@@ -159,7 +158,6 @@ static inline void dec_census_below(const struct dec_memory *mem, uint64_t pa, u
 		if (e.kind != DEC_LEAF && e.kind != DEC_IDLE)
 			continue;
 		census->leaves[level]++;
-		census->idle += e.kind == DEC_IDLE;
 		if (e.w)
 			census->writable += 1ull << (s->index_bits * (level - 1));
 	}

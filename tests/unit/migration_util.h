@@ -170,7 +170,6 @@ struct fake_sink {
 	bool missing[FAKE_PAGES], asked[FAKE_PAGES];
 	bool whole, wrong;
 	unsigned brought, dropped, count;
-	int bell;
 };
 
 static inline int sink_description(void *opaque, const struct stream_frame *frame,

@@ -15,6 +15,7 @@ struct guest {
 	atomic_uint_least64_t rate; /* bytes per second that are allowed */
 	uint64_t looked;	    /* when it was looked at */
 	unsigned squeezed, released;
+	int wake; /* eventfd: calls it off */
 };
 
 static int64_t harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
@@ -53,18 +54,14 @@ static void *cancel_main(void *arg)
 
 	while (!atomic_load(&g->rate))
 		usleep(1000);
-	(void)!write(*(int *)((char *)arg + sizeof(*g)), &one, sizeof(one));
+	(void)!write(g->wake, &one, sizeof(one));
 	return NULL;
 }
 
 static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, int want,
 		   bool squeezed, bool postcopy)
 {
-	struct {
-		struct guest g;
-		int wake;
-	} here = {.wake = eventfd(0, EFD_NONBLOCK)};
-	struct guest *g = &here.g;
+	struct guest here = {.wake = eventfd(0, EFD_NONBLOCK)}, *g = &here;
 	struct relay relay = {.address = address};
 	struct fake_there there = {0};
 	struct stream_error err = {0};

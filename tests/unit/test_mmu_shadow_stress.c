@@ -356,14 +356,6 @@ static void *run_host(void *arg)
 	return NULL;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 static void harvest(struct s2_thread *t)
 {
 	static uint64_t bitmap[UNITS / 64];
@@ -466,10 +458,10 @@ static void stress(const char *host, const char *guest, int cpus, uint64_t ms, u
 	pthread_create(&thread[cpus + 1], NULL, run_host, &seeds[1]);
 	while (atomic_load(&running) < cpus + 2)
 		sched_yield();
-	for (end = now_ms() + ms; now_ms() < end;) {
-		uint64_t until = now_ms() + 20;
+	for (end = test_now_ms() + ms; test_now_ms() < end;) {
+		uint64_t until = test_now_ms() + 20;
 
-		while (now_ms() < until)
+		while (test_now_ms() < until)
 			sched_yield();
 		const struct s2_dirty_options how = {
 			.flags = (test_random(seed) % 2 ? S2_DIRTY_EAGER : 0) |
@@ -480,7 +472,7 @@ static void stress(const char *host, const char *guest, int cpus, uint64_t ms, u
 		CHECK(!s2_dirty_start_with(t, &how, NULL), "start");
 		for (uint64_t u = 0; u < units; u++)
 			copy[u] = atomic_load(&memory[u]);
-		for (until = now_ms() + 60; now_ms() < until;) {
+		for (until = test_now_ms() + 60; test_now_ms() < until;) {
 			harvest(t);
 			sched_yield();
 		}

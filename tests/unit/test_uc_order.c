@@ -66,14 +66,6 @@ static void *cpu(void *opaque)
 	return NULL;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static _Atomic uint64_t *word(uint64_t at)
 {
 	return gpa(at);

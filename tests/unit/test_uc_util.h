@@ -131,12 +131,18 @@ static inline int op_irq_ack(void *o)
 	return vm->vector;
 }
 
-static inline uint64_t op_tsc(void *o)
+static inline uint64_t now_ns(void)
 {
 	struct timespec t;
-	(void)o;
+
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint64_t op_tsc(void *o)
+{
+	(void)o;
+	return now_ns();
 }
 
 static inline int op_rdmsr(void *o, uint32_t msr, uint64_t *v)
