@@ -49,7 +49,8 @@ int migration_file_read_at(const struct migration_file *f, uint64_t offset, void
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return stream_fail(err, NULL, -errno, "%s", strerror(errno));
+			return stream_fail(err, NULL, -errno, "%s%s", strerror(errno),
+					   errno == ESPIPE ? ": --eager reads from a pipe" : "");
 		if (!n)
 			return stream_fail(err, NULL, -EBADMSG, "it ends too early: it is cut off");
 		done += (size_t)n;

@@ -201,6 +201,10 @@ def test_restore_elsewhere():
                 break
             time.sleep(0.2)
         check(text.startswith("before\n") and "WRONG" not in text, text[-1000:])
+        with open(path, "rb") as f:
+            code, _, err = ferry("restore", "/dev/stdin", stdin=subprocess.Popen(["cat"], stdin=f, stdout=subprocess.PIPE).stdout,
+                                 env=guest.env)
+        check(code == 1 and "--eager reads from a pipe" in err, f"{code} {err}")
         code, _, err = ferry("restore", "--name", "third", "--disk", f"vda={copy}", path, env=guest.env)
         check(code == 1 and "another process has it" in err, f"{code} {err}")
         check(ferry("kill", "other", env=guest.env)[0] == 0, "kill")
