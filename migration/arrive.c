@@ -71,18 +71,30 @@ static void take_page(struct arrival *a, uint64_t page, uint64_t place, const ui
 		      uint32_t round)
 {
 	uint32_t *known = &a->rounds[place];
-	uint8_t *to;
 
 	if (*known > round + 1)
 		return;
-	to = a->sink->page(a->opaque, page);
 	/* Memory that nothing has been written to is zero, and stays unused. */
 	if (data)
-		memcpy(to, data, STREAM_PAGE);
-	else if (*known)
-		memset(to, 0, STREAM_PAGE);
+		memcpy(a->sink->page(a->opaque, page), data, STREAM_PAGE);
 	a->received += !*known;
 	*known = round + 1;
+}
+
+/* A run of zeroes. What had contents is cleared, as many at once as lie side by side. */
+static void take_zeroes(struct arrival *a, uint64_t first, uint64_t place, uint32_t count,
+			uint32_t round)
+{
+	uint32_t *known = &a->rounds[place], n;
+
+	for (uint32_t i = 0; i < count; i += n ? n : 1) {
+		for (n = 0; i + n < count && known[i + n] && known[i + n] <= round + 1; n++)
+			known[i + n] = round + 1;
+		if (n)
+			a->sink->clear(a->opaque, first + i, n);
+		else
+			take_page(a, first + i, place + i, NULL, round);
+	}
 }
 
 /* ---- what they must be ---- */
@@ -160,9 +172,11 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 
 		if (a->live && (ret = bring_run(a, f, &run, place, err)))
 			return ret;
-		for (uint32_t i = 0; i < run.count && !a->live; i++)
-			take_page(a, run.first + i, place + i,
-				  run.data ? run.data + (size_t)i * STREAM_PAGE : NULL, f->round);
+		if (!a->live && !run.data)
+			take_zeroes(a, run.first, place, run.count, f->round);
+		for (uint32_t i = 0; i < run.count && !a->live && run.data; i++)
+			take_page(a, run.first + i, place + i, run.data + (size_t)i * STREAM_PAGE,
+				  f->round);
 	}
 	return 0;
 }

@@ -55,6 +55,8 @@ struct migration_sink_ops {
 	int (*image)(void *opaque, const struct stream_piece *piece, struct stream_error *err);
 	/* The rest once the machine stands, with the memory that the stream has. */
 	uint8_t *(*page)(void *opaque, uint64_t page);
+	/* Pages of one region that were written to are zero. */
+	void (*clear)(void *opaque, uint64_t first, uint32_t count);
 	int (*load)(void *opaque, const void *state, size_t len, struct stream_error *err);
 	/* Takes what the host must give and lets the guest go: it is here from now on. On failure
 	 * nothing of it has run, and everything taken is given up. run: NULL: guest time goes on

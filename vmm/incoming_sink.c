@@ -50,6 +50,13 @@ static uint8_t *sink_page(void *opaque, uint64_t page)
 	return memory_page(&in->vm->memory, page);
 }
 
+static void sink_clear(void *opaque, uint64_t first, uint32_t count)
+{
+	const struct incoming *in = opaque;
+
+	memory_clear(&in->vm->memory, first, count);
+}
+
 static int sink_load(void *opaque, const void *state, size_t len, struct stream_error *err)
 {
 	struct incoming *in = opaque;
@@ -120,6 +127,7 @@ const struct migration_sink_ops incoming_sink = {
 	.description = sink_description,
 	.image = sink_image,
 	.page = sink_page,
+	.clear = sink_clear,
 	.load = sink_load,
 	.start = sink_start,
 	.miss = sink_miss,

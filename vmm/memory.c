@@ -298,66 +298,6 @@ uint8_t *memory_page(const struct guest_memory *mem, uint64_t page)
 	return mem->host + (gpa < mem->low ? gpa : gpa - FOUR_GIB + mem->low);
 }
 
-/* ---- giving back ---- */
-
-/* Where [gpa, gpa + len) lies, if all of it is RAM. */
-static bool ram(const struct guest_memory *mem, uint64_t gpa, uint64_t len, uint64_t *hpa)
-{
-	const uint64_t high = mem->size - mem->low;
-
-	if (gpa < mem->low && len <= mem->low - gpa) {
-		*hpa = gpa;
-		return true;
-	}
-	*hpa = gpa - FOUR_GIB + mem->low;
-	return gpa >= FOUR_GIB && gpa - FOUR_GIB < high && len <= high - (gpa - FOUR_GIB);
-}
-
-/* Unmapped already. A vCPU may bring it back meanwhile: what it writes then is lost or stays, as on
- * a real machine when memory is taken away that is in use. */
-static int give_back(struct guest_memory *mem, uint64_t gpa, uint64_t len)
-{
-	uint64_t hpa;
-
-	(void)ram(mem, gpa, len, &hpa);
-	if (mem->fd >= 0 ? fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				     (off_t)hpa, (off_t)len)
-			 : madvise(mem->host + hpa, len, MADV_DONTNEED))
-		return -errno;
-	if (mem->written)
-		mem->written(mem->written_opaque, hpa, len);
-	s2_dirty_mark(mem->vmm, gpa, len);
-	return 0;
-}
-
-int memory_discard(struct guest_memory *mem, const struct gpa_range *range, unsigned count)
-{
-	struct s2_range pages[MEMORY_DISCARD_MAX], unmap[MEMORY_DISCARD_MAX];
-	unsigned n = 0;
-	int ret = 0;
-
-	if (count > MEMORY_DISCARD_MAX)
-		return -EINVAL;
-	for (unsigned i = 0; i < count; i++) {
-		uint64_t hpa, start = (range[i].gpa + PAGE - 1) & ~(uint64_t)(PAGE - 1);
-		uint64_t end = (range[i].gpa + range[i].len) & ~(uint64_t)(PAGE - 1);
-
-		if (!ram(mem, range[i].gpa, range[i].len, &hpa))
-			return -EFAULT;
-		if (start < end)
-			pages[n++] = (struct s2_range){start, end};
-	}
-	if (mem->incomplete)
-		return -EAGAIN;
-	if (mem->hugepages || !n)
-		return 0;
-	memcpy(unmap, pages, n * sizeof(*pages));
-	ret = s2_unmap_ranges(mem->vmm, unmap, n);
-	for (unsigned i = 0; !ret && i < n; i++)
-		ret = give_back(mem, pages[i].start, pages[i].end - pages[i].start);
-	return ret;
-}
-
 /* ---- for devices ---- */
 
 static int dma_map(void *opaque, uint64_t gpa, size_t *len, bool write, void **out)

@@ -62,13 +62,16 @@ int memory_set(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, uint
 	       size_t len);
 
 /* Gives the whole pages of up to MEMORY_DISCARD_MAX ranges back to the host: they read as zeroes
- * afterwards, count as written, and no vCPU has a translation or translated code from before. Main
- * thread, no lock held (it waits for vCPUs, once for all ranges). 0; -EFAULT: one is not RAM, and
- * nothing was done; -EAGAIN: not while memory is incomplete; -errno of the host. On failure nothing
- * is lost. Pages of hugetlbfs stay: they would not be this machine's any more when it needs them
- * again. */
+ * afterwards, count as written, and no vCPU has a translation or translated code from before; one
+ * that is not here yet is as if it had come. Main thread, no lock held (it waits for vCPUs, once
+ * for all ranges). 0; -EFAULT: one is not RAM, and nothing was done; -errno of the host: some of
+ * them may be zero. Pages of hugetlbfs stay: they would not be this machine's any more when it
+ * needs them again. */
 enum { MEMORY_DISCARD_MAX = 256 };
 int memory_discard(struct guest_memory *mem, const struct gpa_range *range, unsigned count);
+/* Of memory that no vCPU has looked at yet: pages (gpa / 4096) of one piece of RAM are zero, and
+ * where there are many of them the host has them back. Any thread. */
+void memory_clear(struct guest_memory *mem, uint64_t page, uint64_t count);
 
 /* How guest memory lies, in pages of guest-physical addresses; and where a page of it is. Any
  * thread. */

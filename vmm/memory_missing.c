@@ -115,9 +115,10 @@ int memory_missing_stop(struct guest_memory *mem)
 }
 
 struct bring {
-	uint8_t *host;
+	struct guest_memory *mem;
 	const uint8_t *data;
 	uint64_t gpa;
+	bool give; /* zeroes cost no memory */
 };
 
 static int fill(void *opaque, uint64_t gpa, uint64_t hpa, uint64_t bytes)
@@ -125,9 +126,9 @@ static int fill(void *opaque, uint64_t gpa, uint64_t hpa, uint64_t bytes)
 	const struct bring *b = opaque;
 
 	if (b->data)
-		memcpy(b->host + hpa, b->data + (gpa - b->gpa), bytes);
-	else
-		memset(b->host + hpa, 0, bytes);
+		memcpy(b->mem->host + hpa, b->data + (gpa - b->gpa), bytes);
+	else if (!b->give || memory_punch(b->mem, hpa, bytes))
+		memset(b->mem->host + hpa, 0, bytes);
 	return 0;
 }
 
@@ -151,7 +152,10 @@ int64_t memory_bring_untouched(struct guest_memory *mem, struct s2_thread *t, ui
 int64_t memory_bring(struct guest_memory *mem, struct s2_thread *t, uint64_t gpa, const void *data,
 		     uint64_t len)
 {
-	struct bring b = {.host = mem->host, .data = data, .gpa = gpa};
+	struct bring b = {.mem = mem,
+			  .data = data,
+			  .gpa = gpa,
+			  .give = !data && memory_worth_giving(mem, len)};
 	const uint64_t page = s2_level_size(mem->s2, 1);
 
 	if (len % page)

@@ -4,7 +4,8 @@
  * The guest gives pages up for good (until it takes them back) through the inflate queue, as many
  * as it is asked for, and tells of pages that are free just now through the reporting queue. Both
  * go back to the host. Nothing has to be done when it takes one back: the first touch brings a zero
- * page. Where the host cannot take them nothing is lost but memory.
+ * page. Where the host cannot take them nothing is lost but memory. A page that is still on its way
+ * here (post-copy) need not come any more.
  */
 #include "devices/virtio/devices.h"
 
@@ -148,6 +149,8 @@ static void serve_queue(struct balloon *b, unsigned n, bool (*serve)(struct ball
 	unsigned budget = TURN_REQUESTS;
 	bool any = false;
 
+	/* Free pages that are missing are not to be fetched for this. */
+	v->queue[n].unread = serve == report;
 	for (; budget && b->inflated + b->reported - start < TURN_BYTES; budget--) {
 		if (!virtio_pop(v, n, &b->chain)) {
 			if (virtio_arm(v, n))
@@ -197,6 +200,7 @@ static void stats_queue(struct balloon *b, unsigned n)
 {
 	bool ask;
 
+	b->v.queue[n].unread = false;
 	if (virtio_pop(&b->v, n, &b->chain)) {
 		pthread_mutex_lock(&b->v.lock);
 		ask = b->ask;

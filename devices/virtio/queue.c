@@ -226,7 +226,7 @@ static int load_chain(const struct virtq *q, const struct virtq_env *env, uint16
 	ret = walk(env, &table, head, false, chain, why);
 	if (ret)
 		return ret;
-	return here(env, chain) ? 1 : -EAGAIN;
+	return q->unread || here(env, chain) ? 1 : -EAGAIN;
 }
 
 int virtq_pop(struct virtq *q, const struct virtq_env *env, struct virtq_chain *chain,

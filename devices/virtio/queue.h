@@ -38,6 +38,9 @@ struct virtq {
 	uint16_t next_avail, next_used;
 	uint16_t signalled; /* next_used when the driver was last thought of */
 	bool signalled_valid;
+	/* Not state, the device's: what its requests point to is neither read nor written, and is
+	 * not waited for. */
+	bool unread;
 
 	struct virtq_rings rings; /* not state */
 };

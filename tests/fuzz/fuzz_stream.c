@@ -156,8 +156,18 @@ static uint8_t *page_of(void *opaque, uint64_t page)
 	return m->page[stream_memory_index(&m->memory, page)];
 }
 
-static const struct migration_sink_ops sink = {
-	.description = take_description, .image = take_image, .page = page_of};
+static void clear_pages(void *opaque, uint64_t first, uint32_t count)
+{
+	struct machine *m = opaque;
+
+	must(m->built && stream_memory_has(&m->memory, first, count));
+	memset(m->page[stream_memory_index(&m->memory, first)], 0, (size_t)count * STREAM_PAGE);
+}
+
+static const struct migration_sink_ops sink = {.description = take_description,
+					       .image = take_image,
+					       .page = page_of,
+					       .clear = clear_pages};
 
 /* As a destination does it: what comes is written where it belongs, or refused. */
 static void receive(const uint8_t *data, size_t len)

@@ -195,6 +195,11 @@ static inline uint8_t *sink_page(void *opaque, uint64_t page)
 	return ((struct fake_sink *)opaque)->memory[page];
 }
 
+static inline void sink_clear(void *opaque, uint64_t first, uint32_t count)
+{
+	memset(((struct fake_sink *)opaque)->memory[first], 0, (size_t)count * STREAM_PAGE);
+}
+
 static inline int sink_load(void *opaque, const void *state, size_t len, struct stream_error *err)
 {
 	struct fake_sink *f = opaque;
@@ -300,6 +305,7 @@ static const struct migration_sink_ops fake_sink_ops = {
 	.description = sink_description,
 	.image = sink_image,
 	.page = sink_page,
+	.clear = sink_clear,
 	.load = sink_load,
 	.start = sink_start,
 	.miss = sink_miss,

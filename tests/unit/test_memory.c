@@ -148,8 +148,6 @@ static void test_discard(unsigned flags)
 	CHECK_EQ(discard(30 * MiB, 0), 0);
 	CHECK_EQ(resident(30 * MiB, 2 * MiB), 2 * MiB);
 	CHECK_EQ(discard(UINT64_MAX - 10, 20), -EFAULT);
-	mem.incomplete = true;
-	CHECK_EQ(discard(0, MiB), -EAGAIN);
 	memory_destroy(&mem);
 }
 
@@ -246,6 +244,44 @@ static void test_wait(void)
 }
 
 /* Reserved pages are there to the last, and stay. */
+/* Pages that are on their way here: what is given up need not come, and comes too late. */
+static void test_discard_missing(unsigned flags)
+{
+	static const struct s2_missing_ops ops = {.opaque = &requests, .request = request};
+	static uint8_t data[4 * MiB];
+	struct s2_missing_stats stats;
+	uint8_t byte = 1;
+
+	start(16 * MiB, flags);
+	memset(data, 0x77, sizeof(data));
+	CHECK_EQ(memory_set(&mem, NULL, 0, 0x11, 16 * MiB), 0);
+	CHECK_EQ(memory_missing_start(&mem, &ops), 0);
+	CHECK_EQ(s2_missing_mark(mem.vmm, 4 * MiB, 1024, NULL), 1024);
+	CHECK_EQ(discard(2 * MiB, 4 * MiB), 0);
+	CHECK_EQ(resident(2 * MiB, 4 * MiB), 0);
+	CHECK_EQ(resident(6 * MiB, 2 * MiB), 2 * MiB);
+	s2_missing_stats(mem.vmm, &stats);
+	CHECK_EQ(stats.awaited, 512);
+	CHECK_EQ(stats.requested, 0);
+	CHECK_EQ(memory_bring(&mem, mem.vmm, 4 * MiB, data, 4 * MiB), 512);
+	CHECK_EQ(memory_read(&mem, NULL, 6 * MiB - 1, &byte, 1), 0);
+	CHECK_EQ(byte, 0);
+	CHECK_EQ(memory_read(&mem, NULL, 6 * MiB, &byte, 1), 0);
+	CHECK_EQ(byte, 0x77);
+	/* Zeroes that come cost no memory, whatever was there before. */
+	CHECK_EQ(s2_missing_mark(mem.vmm, 8 * MiB, 1024, NULL), 1024);
+	CHECK_EQ(memory_bring(&mem, mem.vmm, 8 * MiB, NULL, 4 * MiB), 1024);
+	CHECK_EQ(resident(8 * MiB, 4 * MiB), 0);
+	CHECK_EQ(memory_missing_stop(&mem), 0);
+	memory_clear(&mem, 12 * MiB / PAGE, 2);
+	memory_clear(&mem, 13 * MiB / PAGE, 256);
+	CHECK_EQ(resident(12 * MiB, MiB), MiB);
+	CHECK_EQ(resident(13 * MiB, MiB), 0);
+	CHECK_EQ(memory_read(&mem, NULL, 12 * MiB, &byte, 1), 0);
+	CHECK_EQ(byte, 0);
+	memory_destroy(&mem);
+}
+
 static void test_huge(void)
 {
 	struct host_huge_pages host, with;
@@ -283,6 +319,8 @@ int main(void)
 	test_discard(0);
 	test_discard(MEMORY_SHARED);
 	test_wait();
+	test_discard_missing(0);
+	test_discard_missing(MEMORY_SHARED);
 	test_huge();
 	return dev_result("memory");
 }
