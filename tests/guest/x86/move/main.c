@@ -38,6 +38,7 @@ static void say(void)
 	static u64 next;
 	static u32 tick;
 	u32 pass = workers[0].pass, ipi = 0;
+	char more[80];
 	const u64 now = rdtsc();
 
 	if (now < next)
@@ -47,8 +48,9 @@ static void say(void)
 		pass = workers[i].pass < pass ? workers[i].pass : pass;
 		ipi += workers[i].answered;
 	}
+	devices_say(more, sizeof(more));
 	take_line();
-	printf("move: tick %u pass %u ipi %u\n", tick++, pass, ipi);
+	printf("move: tick %u pass %u ipi %u%s\n", tick++, pass, ipi, more);
 	__atomic_store_n(&printing, 0, __ATOMIC_RELEASE);
 }
 
@@ -67,8 +69,11 @@ static void work(void *arg)
 		pages_pass(w);
 		registers_check(w);
 		clocks_check(w);
-		if (!w->index)
-			say();
+		if (w->index)
+			continue;
+		devices_pass();
+		balloon_pass();
+		say();
 	}
 	rest();
 }
@@ -78,5 +83,7 @@ void test_main(void)
 	smp_start();
 	pages_init(argument("last", 16) << 20);
 	clocks_init();
+	devices_init();
+	balloon_init();
 	smp_run_all(work, NULL);
 }

@@ -6,7 +6,8 @@
  *   move: tick N pass P ipi I
  *
  * with the pass of the processor that is behind. Arguments: cpus=N, last=MiB (memory ends there;
- * the pages begin at FIRST_PAGE).
+ * the pages begin at FIRST_PAGE), devices=1 (a disk, a network card and random numbers are used, if
+ * they are there: devices.c), balloon=MiB (so much from 16 MiB on can be given up: balloon.c).
  */
 #ifndef MOVE_H
 #define MOVE_H
@@ -44,6 +45,16 @@ void registers_check(struct worker *w);
 void clocks_init(void); /* once */
 void clocks_start(struct worker *w);
 void clocks_check(struct worker *w);
+
+/* devices.c */
+void devices_init(void);
+void devices_pass(void); /* some more requests; of one processor */
+/* " disk N ...", of what they have brought; "" without them. */
+void devices_say(char *text, size_t size);
+
+/* balloon.c */
+void balloon_init(void);
+void balloon_pass(void); /* what the host asks for, in steps */
 
 static inline u64 mix(u64 x)
 {

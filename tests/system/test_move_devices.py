@@ -1,0 +1,163 @@
+"""The bare guest with devices that write into its memory, and with a balloon, through moves and files."""
+import array
+import json
+import os
+import re
+import time
+
+from bare_guest import Session
+from ferrytest import SCALE, check, each, limit, needs_ferry
+
+MIB = 1 << 20
+MODES = {"pre-copy": ["--downtime", "30s", "--bandwidth", "32M"],
+         "post-copy": ["--postcopy", "--bandwidth", "32M"],
+         "hybrid": ["--downtime", "1ms", "--postcopy-after", "3", "--bandwidth", "64M"]}
+COUNTS = re.compile(rb" pass (\d+) ipi \d+ disk (\d+) rng (\d+) net (\d+)\r*\n")
+
+
+def disk(path, mib=1):
+    """Of words that follow from their places (tests/guest/x86/move/devices.c)."""
+    with open(path, "wb") as f:
+        array.array("Q", (i * 0x9e3779b97f4a7c15 + 1 & (1 << 64) - 1 for i in range(mib * MIB // 8))).tofile(f)
+
+
+def counts(machine, least=(0, 0, 0)):
+    """What has come from the devices, once it is more than that."""
+    end = time.monotonic() + 60 * SCALE
+    while True:
+        found = COUNTS.findall(machine.text)
+        check(b"WRONG" not in machine.text, machine.tail())
+        if found and all(int(n) > m for n, m in zip(found[-1][1:], least)):
+            return [int(n) for n in found[-1][1:]]
+        check(time.monotonic() < end and not machine.ended, f"the devices bring nothing more than {least}{machine.tail()}")
+        time.sleep(0.05)
+
+
+@needs_ferry
+@limit(200)
+@each(mode=list(MODES))
+def test_written(mode):
+    """What a disk, a card and the source of random numbers have written is there after each hop, and they go on."""
+    with Session(2) as s:
+        disk(s.path("disk"))
+        s.extra, s.append = ["--disk", s.path("disk"), "--net", "user"], "devices=1"
+        s.start()
+        for _ in range(2):
+            # All pages that they write to have been written to.
+            before = counts(s.owner, (200, 200, 100))
+            s.move(*MODES[mode])
+            counts(s.owner, [n + 100 for n in before])
+
+
+# ---- a balloon --------------------------------------------------------------------------------------
+
+def balloon(s, machine, mib=None):
+    """Asks for that size and waits until the guest has it; what is known of the balloon."""
+    if mib:
+        s.control("balloon", machine.name, f"{mib}M")
+    end = time.monotonic() + 60 * SCALE
+    while True:
+        said = json.loads(s.control("balloon", "--json", machine.name))
+        if not mib or said["actual"] == mib * MIB:
+            return said
+        check(b"WRONG" not in machine.text and time.monotonic() < end, f"never {mib} MiB: {said}{machine.tail()}")
+        time.sleep(0.05)
+
+
+def resident(s, machine):
+    """MiB that the host has given for the guest's memory."""
+    with open(f"/proc/{machine.pid}/smaps") as maps:
+        inside = False
+        for line in maps:
+            if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line):
+                inside = int(match.group(2), 16) - int(match.group(1), 16) == s.mib * MIB
+            elif inside and line.startswith("Rss:"):
+                return int(line.split()[1]) >> 10
+    check(False, "no such memory")
+
+
+def becomes(s, machine, low, high):
+    end = time.monotonic() + 30 * SCALE
+    while not low <= (now := resident(s, machine)) <= high:
+        check(time.monotonic() < end, f"{now} MiB are resident in {machine.name}, not {low} to {high}{machine.tail()}")
+        time.sleep(0.1)
+
+
+def session():
+    """16 MiB that it works with, and 48 that it can give up."""
+    return Session(1, mib=64, last=16, append="balloon=48")
+
+
+def through_file(s):
+    path = s.path("saved")
+    s.control("save", s.owner.name, path)
+    check(s.owner.wait(30) == 0, s.owner.tail())
+    check(os.stat(path).st_size < 34 * MIB, f"the file has {os.stat(path).st_size} bytes")
+    s.trail += bytes(s.owner.text)
+    return s._new("m", "restore", "--name", f"m{s.count + 1}", path)
+
+
+@needs_ferry
+@limit(200)
+@each(how=[*MODES, "file"])
+def test_balloon(how):
+    """It is as large as it was, the host there gives nothing for it, and it can grow and be let out there."""
+    with session() as s:
+        s.start()
+        check(resident(s, s.owner) > 55, f"{resident(s, s.owner)} MiB")
+        balloon(s, s.owner, 32)
+        becomes(s, s.owner, 0, 34)
+        if how == "file":
+            s.owner = through_file(s)
+            s.owner.passes()
+        else:
+            s.move(*MODES[how])
+        check(balloon(s, s.owner)["actual"] == 32 * MIB, "another size")
+        becomes(s, s.owner, 0, 36)
+        balloon(s, s.owner, 20)
+        becomes(s, s.owner, 0, 24)
+        balloon(s, s.owner, 64)
+        s.owner.passes()
+        becomes(s, s.owner, 55, 64)
+
+
+@needs_ferry
+@limit(200)
+def test_balloon_under_way():
+    """It grows while the guest's memory is being sent: what had been sent of it costs the host there nothing."""
+    with session() as s:
+        s.start()
+        there = s.receiver()
+        mover = s.mover(there.address, "--downtime", "1ms", "--bandwidth", "32M")
+        mover.expect(r'"round":2,', 60)
+        balloon(s, s.owner, 32)
+        s.control("migrate-control", s.owner.name, "postcopy")
+        check(mover.wait(60) == 0, mover.tail())
+        s.went(there)
+        check(balloon(s, there)["actual"] == 32 * MIB, "another size")
+        becomes(s, there, 0, 36)
+        balloon(s, there, 64)
+        there.passes()
+
+
+@needs_ferry
+@limit(200)
+def test_balloon_missing():
+    """It grows and is let out while pages are missing: those need not come, and come too late."""
+    with session() as s:
+        s.start()
+        there = s.receiver()
+        mover = s.mover(there.address, "--postcopy-after", "100ms", "--bandwidth", "4M")
+        mover.expect(r'"phase":"postcopy"', 60)
+        said = balloon(s, there, 30)
+        check(said["inflated-bytes"] >= 34 * MIB, said)
+        becomes(s, there, 0, 32)
+        balloon(s, there, 40)
+        left = [int(n) for n in re.findall(rb'"remaining":(\d+)', mover.text)][-1]
+        check(left > 8 * MIB and not mover.ended, f"{left} bytes were missing, too few to tell")
+        there.passes()
+        check(mover.wait(60) == 0, mover.tail())
+        s.went(there)
+        becomes(s, there, 0, 42)
+        balloon(s, there, 64)
+        there.passes()
