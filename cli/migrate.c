@@ -100,6 +100,11 @@ static void print_progress(const json_t *p, bool terminal)
 		 word(p, "phase"), done * 100, left, number(p, "remaining") >> 20,
 		 number(p, "rate") >> 20, number(p, "dirty-rate") >> 20,
 		 number(p, "expected-downtime-ms"), number(p, "round"));
+	if (*word(p, "trouble")) {
+		snprintf(text, sizeof(text), "%s: %.0f %%, %lld MiB left: %s", word(p, "phase"),
+			 done * 100, number(p, "remaining") >> 20, word(p, "trouble"));
+		message_clean(text);
+	}
 	if (terminal && !ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col > 1)
 		width = size.ws_col - 1;
 	fprintf(stderr, "%s%.*s%s", terminal ? "\r\033[K" : "", width, text, terminal ? "" : "\n");

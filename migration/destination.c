@@ -27,6 +27,16 @@ void destination_lose(struct destination *d)
 	destination_step(d, EVENT_LOST);
 }
 
+void destination_complain(struct destination *d, const struct stream_error *why)
+{
+	struct stream_failure failure = {.kind = STREAM_REFUSED};
+
+	snprintf(failure.text, sizeof(failure.text), "%.199s", why->text);
+	if (d->link && link_may_speak(d->link) && !destination_say(d, STREAM_FAILURE, &failure))
+		link_goodbye(d->link);
+	destination_lose(d);
+}
+
 /* What cannot be said any more is found out by the next who reads. */
 int destination_say(struct destination *d, enum stream_type type, void *object)
 {
@@ -111,11 +121,12 @@ static int other_frame(struct destination *d, const struct stream_frame *frame,
 static void look_aside(struct destination *d)
 {
 	struct stream_hello hello;
+	struct stream_error why;
 	struct link *link;
 
 	if (door_next(d->door, 0, -1, &link, &hello) > 0)
 		destination_on_caller(d, link, &hello);
-	(void)destination_lane_listen(d);
+	(void)destination_lane_listen(d, &why);
 }
 
 /* Frames up to MEMORY (head) or READY. */

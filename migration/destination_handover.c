@@ -121,11 +121,15 @@ static void say_complete(struct destination *d)
 
 void destination_on_page(struct destination *d, const struct stream_frame *frame)
 {
-	int ret = d->state == DEST_NEEDS ? destination_take_page(d, frame) : -EPROTO;
+	struct stream_error err;
+	int ret;
 
-	/* In DEST_RUNS: that somebody asked for it twice. */
-	if (ret < 0 && d->state != DEST_RUNS)
-		destination_lose(d);
+	if (d->state == DEST_RUNS)
+		return; /* somebody has asked for it twice */
+	ret = d->state == DEST_NEEDS ? destination_take_page(d, frame, &err)
+				     : stream_fail(&err, frame, -EPROTO, "it may not come here");
+	if (ret < 0)
+		destination_complain(d, &err);
 	if (ret <= 0)
 		return;
 	destination_step(d, EVENT_WHOLE);
@@ -144,13 +148,13 @@ static void on_frame(struct destination *d, const struct stream_frame *frame)
 		if (!stream_control_read(frame, &run, sizeof(run), &err))
 			on_run(d, &run);
 		else
-			destination_lose(d);
+			destination_complain(d, &err);
 		break;
 	case STREAM_RESUME:
 		if (!stream_control_read(frame, &resume, sizeof(resume), &err))
 			on_resume(d, &resume);
 		else
-			destination_lose(d);
+			destination_complain(d, &err);
 		break;
 	case STREAM_CANCEL:
 	case STREAM_FAILURE: destination_step(d, EVENT_FAILURE); break;
@@ -159,8 +163,19 @@ static void on_frame(struct destination *d, const struct stream_frame *frame)
 	case STREAM_DIGESTS:
 	case STREAM_PAGES: destination_on_page(d, frame); break;
 	case STREAM_STATISTICS: break;
-	default: destination_lose(d); /* nothing else is said now */
+	default: /* nothing else is said now */
+		stream_fail(&err, frame, -EPROTO, "it may not come here");
+		destination_complain(d, &err);
 	}
+}
+
+/* A connection brings something that is wrong, or has ended. */
+static void on_error(struct destination *d, int ret, const struct stream_error *why)
+{
+	if (ret == -EBADMSG || ret == -EPROTO || ret == -ENOTSUP)
+		destination_complain(d, why);
+	else
+		destination_lose(d);
 }
 
 /* One turn: a frame, somebody at the door, or nothing. */
@@ -185,8 +200,9 @@ static int turn(struct destination *d, struct stream_error *err)
 	}
 	if (d->state == DEST_NEEDS && destination_ask(d))
 		destination_lose(d);
-	if (destination_lane_listen(d) && d->state == DEST_NEEDS)
-		destination_lose(d); /* pages that were sent on it are lost: the two agree anew */
+	ret = destination_lane_listen(d, &why);
+	if (ret && d->state == DEST_NEEDS)
+		on_error(d, ret, &why); /* pages sent on it are lost: the two agree anew */
 	if (!d->link)
 		return 0;
 	ret = link_receive(d->link, 200, &frame, &why);
@@ -195,7 +211,9 @@ static int turn(struct destination *d, struct stream_error *err)
 	if (ret > 0)
 		on_frame(d, &frame);
 	/* A source that sends without an end hears of us too. */
-	if (ret < 0 || (d->link && link_alive(d->link)))
+	if (ret < 0)
+		on_error(d, ret, &why);
+	else if (d->link && link_alive(d->link))
 		destination_lose(d);
 	return 0;
 }

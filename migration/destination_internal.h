@@ -9,6 +9,9 @@
 void destination_step(struct destination *d, enum migration_event event);
 /* The connection is over. */
 void destination_lose(struct destination *d);
+/* The same, because of what has come: the source is told, so that people see it there. That says
+ * nothing about where the guest is. Up to two seconds. */
+void destination_complain(struct destination *d, const struct stream_error *why);
 /* 0 or -errno: what cannot be said any more is found out by the next who reads. */
 int destination_say(struct destination *d, enum stream_type type, void *object);
 /* Why it does not run here; kept for whoever asks later. */
@@ -34,8 +37,8 @@ void destination_bell_remove(struct destination *d, int fd);
 /* Whoever comes while a migration is under way: its source again, its lane, or somebody else. */
 void destination_on_caller(struct destination *d, struct link *link,
 			   const struct stream_hello *hello);
-/* What has come on the lane. 0 or -errno: it is lost. */
-int destination_lane_listen(struct destination *d);
+/* What has come on the lane. 0 or -errno with a text: it is lost. */
+int destination_lane_listen(struct destination *d, struct stream_error *err);
 void destination_lane_end(struct destination *d);
 
 /* ---- destination_pages.c: the guest runs, pages are missing ---- */
@@ -45,8 +48,10 @@ int destination_ask(struct destination *d);
 int destination_say_numbers(struct destination *d);
 /* Says what is here, to a source that has come back. */
 int destination_say_received(struct destination *d);
-/* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno: it is over. */
-int destination_take_page(struct destination *d, const struct stream_frame *frame);
+/* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno with a text: the
+ * connection is over. */
+int destination_take_page(struct destination *d, const struct stream_frame *frame,
+			  struct stream_error *err);
 
 /* ---- destination_spool.c ---- */
 /* Reads one that was handed in meanwhile. */

@@ -77,21 +77,20 @@ void destination_on_caller(struct destination *d, struct link *link,
 
 /* ---- the lane ---- */
 
-int destination_lane_listen(struct destination *d)
+int destination_lane_listen(struct destination *d, struct stream_error *err)
 {
 	struct stream_frame frame;
-	struct stream_error err;
 	int ret = 0;
 
 	if (!d->lane)
 		return 0;
-	while (d->lane && (ret = link_receive(d->lane, 0, &frame, &err)) > 0) {
+	while (d->lane && (ret = link_receive(d->lane, 0, &frame, err)) > 0) {
 		if ((frame.type == STREAM_PAGES || frame.type == STREAM_DIGESTS) &&
 		    frame.channel == d->lane->w.channel &&
 		    (d->state == DEST_NEEDS || d->state == DEST_RUNS))
 			destination_on_page(d, &frame);
 		else if (frame.type != STREAM_STATISTICS)
-			ret = -EPROTO;
+			ret = stream_fail(err, &frame, -EPROTO, "it may not come here");
 		if (ret < 0)
 			break;
 	}

@@ -104,17 +104,17 @@ int destination_say_received(struct destination *d)
 	return 0;
 }
 
-int destination_take_page(struct destination *d, const struct stream_frame *frame)
+int destination_take_page(struct destination *d, const struct stream_frame *frame,
+			  struct stream_error *err)
 {
 	struct arrival *a = &d->arrival;
-	struct stream_error err;
-	int ret = arrival_take(a, frame, &err);
+	int ret = arrival_take(a, frame, err);
 
 	if (ret)
-		return ret < 0 ? ret : -EPROTO;
+		return ret;
 	time_answers(d);
 	if (a->received != a->memory.pages)
 		return 0;
-	ret = a->sink->complete(a->opaque, &err);
+	ret = a->sink->complete(a->opaque, err);
 	return ret ? ret : 1;
 }

@@ -63,6 +63,7 @@ struct source_lane {
 		LANE_REFUSED, /* it never was up: pages are asked for on the main connection */
 		LANE_LOST,    /* it was up */
 	} state;	      /* with `lock` */
+	char why[200];	      /* it was lost; with `lock` */
 	atomic_uint_least64_t sent; /* bytes */
 	struct stream_hello hello;
 };
@@ -105,6 +106,8 @@ struct source {
 	uint32_t serve_round; /* of the pages that come after it */
 	atomic_bool asked;    /* for one of them, after RUN */
 	bool asking;	      /* a new connection: RECEIVED is awaited before anything is sent */
+	uint64_t lacking;     /* pages there, as it has said last; at first `missing` */
+	uint64_t agreed;      /* since when a connection is good for pages; ns */
 	uint64_t near;	      /* the next page to be sent if nobody asks for one */
 	uint32_t round;
 	uint64_t begun, state_size;

@@ -78,13 +78,18 @@ int source_copy(struct source *s, struct stream_error *err);
 /* ---- source_pages.c: post-copy ---- */
 /* Says which pages the destination has; the others come after the guest. */
 int source_say_received(struct source *s, struct stream_error *err);
-/* The guest runs there: until nothing is missing there, all of that is in a file, or we are
- * abandoned. */
-void source_serve(struct source *s);
+/* A frame from the other side, or some pages to it; -errno with a text: this connection is of no
+ * use any more. */
+int source_turn(struct source *s, struct stream_error *err);
 /* REQUEST: sends what is still here of it; in doubt it tells that the guest runs there. Any thread,
  * with a batch of its own; `serving`. */
 int source_answer(struct source *s, struct stream_batch *batch, const struct stream_frame *frame,
 		  struct stream_error *err);
+
+/* ---- source_serve.c ---- */
+/* The guest runs there: until nothing is missing there, all of that is in a file, or we are
+ * abandoned. */
+void source_serve(struct source *s);
 
 /* ---- source_lane.c ---- */
 /* Opens the lane, if both sides want one; without it all goes over the main connection. */
@@ -93,6 +98,8 @@ void source_lane_begin(struct source *s);
 void source_lane_wait(struct source *s, int timeout_ms);
 /* It was up and is no more: what was sent on it may be lost. */
 bool source_lane_lost(struct source *s);
+/* Why, for people. */
+void source_lane_why(struct source *s, char *why, size_t size);
 void source_lane_end(struct source *s);
 
 /* ---- source.c ---- */

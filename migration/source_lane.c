@@ -2,6 +2,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -56,8 +57,8 @@ static int open_link(struct source *s, struct link **link)
 static void serve(struct source *s, struct link *link)
 {
 	struct stream_batch *batch = stream_batch_new(&link->w, ANSWER);
+	struct stream_error err = {.text = "no memory"};
 	struct stream_frame frame;
-	struct stream_error err;
 	int ret = batch ? 0 : -ENOMEM;
 
 	if (batch)
@@ -68,10 +69,13 @@ static void serve(struct source *s, struct link *link)
 			ret = stream_batch_round(batch, s->serve_round)
 				      ?: source_answer(s, batch, &frame, &err);
 		else if (ret > 0 && frame.type != STREAM_STATISTICS)
-			ret = -EPROTO;
+			ret = stream_fail(&err, &frame, -EPROTO, "it may not come here");
 		s->lane.sent = link->sent;
 	}
 	stream_batch_free(batch);
+	pthread_mutex_lock(&s->lock);
+	snprintf(s->lane.why, sizeof(s->lane.why), "%.199s", err.text);
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void *lane_main(void *arg)
@@ -122,6 +126,13 @@ void source_lane_wait(struct source *s, int timeout_ms)
 
 	if (s->lane.started && get_state(s) == LANE_OPENING)
 		(void)poll(bell, 2, timeout_ms);
+}
+
+void source_lane_why(struct source *s, char *why, size_t size)
+{
+	pthread_mutex_lock(&s->lock);
+	snprintf(why, size, "%s", s->lane.why);
+	pthread_mutex_unlock(&s->lock);
 }
 
 bool source_lane_lost(struct source *s)

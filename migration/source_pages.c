@@ -178,9 +178,12 @@ static int on_received(struct source *s, const struct stream_frame *frame, struc
 		set_here(s, r.first + i, !(r.bits[i / 8] >> (i % 8) & 1));
 	pthread_mutex_unlock(&s->pages_lock);
 	s->asking = !r.last;
+	if (!r.last)
+		return 0;
+	s->lacking = s->dirty;
+	s->agreed = link_now();
 	/* What is there now is known to be there. */
-	if (r.last)
-		memcpy(s->unsure, s->bitmap, source_words(s) * sizeof(*s->unsure));
+	memcpy(s->unsure, s->bitmap, source_words(s) * sizeof(*s->unsure));
 	return 0;
 }
 
@@ -296,16 +299,34 @@ static int patience(struct source *s, bool idle)
 static int lane_is_lost(struct source *s, struct stream_error *err)
 {
 	struct stream_frame frame;
+	char why[sizeof(s->lane.why)];
 	int ret;
 
 	s->link->bell_fd = -1;
 	ret = link_receive(s->link, GRACE_MS, &frame, err);
 	if (ret > 0)
 		return on_frame(s, &frame, err);
-	return stream_fail(err, NULL, -ECONNRESET, "the connection for demanded pages is lost");
+	source_lane_why(s, why, sizeof(why));
+	return stream_fail(err, NULL, -ECONNRESET, "the connection for demanded pages: %s", why);
 }
 
-static int turn(struct source *s, struct stream_error *err)
+/* Pages could not be sent: who has hung up may have said why, or that nothing is missing. */
+static int hung_up(struct source *s, int code, struct stream_error *err)
+{
+	struct stream_frame frame;
+	int ret;
+
+	while ((ret = link_receive(s->link, 0, &frame, err)) > 0) {
+		if (frame.type == STREAM_REQUEST)
+			continue;
+		ret = on_frame(s, &frame, err);
+		if (ret || s->state != SOURCE_SERVES)
+			return ret;
+	}
+	return ret < 0 ? ret : unsent(code, err);
+}
+
+int source_turn(struct source *s, struct stream_error *err)
 {
 	struct stream_frame frame;
 	bool idle;
@@ -322,71 +343,6 @@ static int turn(struct source *s, struct stream_error *err)
 		return on_frame(s, &frame, err);
 	if (ret < 0 || wait || idle)
 		return ret;
-	return unsent(send_slice(s), err);
-}
-
-static void lose(struct source *s)
-{
-	stream_batch_free(s->batch);
-	s->batch = NULL;
-	source_drop_link(s);
-	source_step(s, EVENT_LOST);
-}
-
-/* What the policy says of a link that does not come back. */
-static void spool(struct source *s, uint64_t *dead)
-{
-	if (!s->spool || s->link || !*dead)
-		return;
-	if (!source_abandoned(s) && (!s->params.recover || link_now() - *dead < s->params.recover))
-		return;
-	if (!s->spool(s->opaque))
-		source_step(s, EVENT_SPOOLED);
-	else
-		*dead = link_now(); /* the next attempt is as far away */
-}
-
-/* Until there is a new connection; *dead: since when there is none that says what has come. */
-static void find(struct source *s, uint64_t *dead, uint64_t *delay, struct stream_error *err)
-{
-	if (!*dead)
-		*dead = link_now();
-	source_paused(s, err->text);
-	source_wait_retry(s, delay);
-	if (!source_abandoned(s) && !source_ask_again(s, STREAM_STAGE_RUNNING, err)) {
-		s->asking = true;
-		source_phase(s, "postcopy");
-		return;
-	}
-	lose(s);
-	spool(s, dead);
-}
-
-void source_serve(struct source *s)
-{
-	struct stream_error err = {.text = "the link broke"};
-	uint64_t delay = 100000000, dead = 0;
-
-	s->round = s->serve_round;
-	s->since = link_now();
-	s->paced = 0;
-	source_phase(s, "postcopy");
-	while (s->state == SOURCE_SERVES && !source_abandoned(s)) {
-		if (!s->link)
-			find(s, &dead, &delay, &err);
-		else if (turn(s, &err) < 0)
-			lose(s);
-		else if (!s->asking) {
-			dead = 0;
-			delay = 100000000;
-		}
-	}
-	/* Its process ends: what is here is all that there is of these pages. */
-	if (s->state == SOURCE_SERVES && s->spool) {
-		lose(s);
-		dead = 1;
-		spool(s, &dead);
-	}
-	stream_batch_free(s->batch);
-	s->batch = NULL;
+	ret = send_slice(s);
+	return ret ? hung_up(s, ret, err) : 0;
 }

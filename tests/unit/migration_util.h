@@ -363,6 +363,7 @@ static inline int fake_there_begin(struct fake_there *t, const char *address,
 
 /* PAGE: contents of pages, with checksums that are right: what no link does by itself. SILENCE:
  * nothing of that direction arrives on this connection any more. */
+enum { RELAY_MAX = 64 };
 enum spoil { SPOIL_NOTHING, SPOIL_CUT, SPOIL_CUT_INSIDE, SPOIL_BYTE, SPOIL_PAGE, SPOIL_SILENCE };
 struct relay {
 	const char *address;
@@ -377,10 +378,13 @@ struct relay {
 	/* What becomes of the first connections that are made when that is done: somebody else
 	 * refuses so many, who never says HELLO; of so many more HELLO arrives damaged. */
 	unsigned strangers, damaged;
-	pthread_t thread[8];
-	int fd[8][2];
+	/* While it is set, from RUN on: each frame of that type is damaged, on whichever
+	 * connection. */
+	atomic_int plague;
+	atomic_bool ran;
+	pthread_t thread[RELAY_MAX];
 	atomic_uint bulk;
-	unsigned count;
+	atomic_uint count;
 };
 
 static inline void relay_spoil_page(uint8_t *frame, size_t len)
@@ -406,9 +410,11 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 
 		if (!whole || f->len < whole)
 			return true;
-		if (f->damage)
+		if (f->damage || (r->ran && f->buf[4] == r->plague))
 			f->buf[whole / 2] ^= 1;
 		f->damage = false;
+		if (f->buf[4] == STREAM_RUN)
+			r->ran = true;
 		alive = f->buf[4] == STREAM_ALIVE;
 		number = atomic_fetch_add(&r->frames[direction], !alive);
 		atomic_fetch_add(&r->lane, !alive && f->buf[6]);
@@ -522,7 +528,8 @@ static inline int relay_dial(void *opaque, int wake_fd, struct stream_error *err
 	job = malloc(sizeof(*job));
 	if (!r->one || !r->count)
 		out = address_connect(r->address, 1000, wake_fd, err);
-	if (out < 0 || r->count == 8 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+	if (out < 0 || r->count == RELAY_MAX ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
 		free(job);
 		return out < 0 ? out : -EMFILE;
 	}
