@@ -7,9 +7,18 @@ import subprocess
 import threading
 import time
 
-from bare_guest import MODES, Session
-from fault_link import HARM, HARMLESS, Link
+import bare_guest
+from bare_guest import Session
+from fault_link import HARM, HARM_ONE, HARMLESS, Link
 from ferrytest import Failure, check, ferry
+
+MODES = {**bare_guest.MODES,
+         # Pages are asked for on the main connection.
+         "one connection": ["--postcopy", "--bandwidth", "100M"],
+         # The connections have time to say that they live.
+         "slow": ["--postcopy-after", "100ms", "--bandwidth", "8M"]}
+# Memory that comes last, because nobody looks at it.
+GUESTS = {"slow": {"mib": 64, "last": 16, "append": "balloon=48"}}
 
 # The frames of an undisturbed move, as fault_link.py names them.
 _HEAD = ["HELLO 0", "DESCRIPTION 0", "IMAGE 0", "MEMORY 0"]
@@ -22,20 +31,30 @@ def _round(n, frame):
 
 
 _REQUESTS = ["REQUEST 0", "REQUEST 1", "REQUEST 9"]
+_DEMAND_REQUESTS = ["demand " + r for r in _REQUESTS]
+_DEMAND_PAGES = ["demand PAGES 0", "demand PAGES 9"]
 PLACES = {
     "pre-copy": {"there": [*_HEAD, *_round(1, 0), *_round(2, 2), "DEVICE 0", "RUN 0", "END 0"],
                  "back": ["HELLO 0", "ACCEPT 0", "READY 0", "ACK 0"]},
-    "post-copy": {"there": [*_HEAD, *_round(1, 0), "RECEIVED 0", "DEVICE 0", "RUN 0", *_round(2, 2)[:4], "END 0"],
-                  "back": ["HELLO 0", "ACCEPT 0", "READY 0", "ACK 0", *_REQUESTS, "RESUME 0"]},
+    "post-copy": {"there": [*_HEAD, *_round(1, 0), "RECEIVED 0", "DEVICE 0", "RUN 0", *_DEMAND_PAGES,
+                            *_round(2, 2)[:4], "END 0"],
+                  "back": ["HELLO 0", "ACCEPT 0", "READY 0", "ACK 0", *_DEMAND_REQUESTS, "RESUME 0"]},
     "hybrid": {"there": [*_HEAD, *_round(1, 0), *_round(2, 2), *_round(3, 4), "RECEIVED 0", "DEVICE 0", "RUN 0",
-                         *_round(4, 6)[:4], "END 0"],
-               "back": ["HELLO 0", "ACCEPT 0", "READY 0", "ACK 0", *_REQUESTS, "RESUME 0"]},
+                         *_DEMAND_PAGES, *_round(4, 6)[:4], "END 0"],
+               "back": ["HELLO 0", "ACCEPT 0", "READY 0", "ACK 0", *_DEMAND_REQUESTS, "RESUME 0"]},
+    "one connection": {"there": ["RUN 0", *_round(2, 2)[:4], "END 0"],
+                       "back": ["READY 0", "ACK 0", *_REQUESTS, "RESUME 0"]},
+    "slow": {"there": ["RUN 0", "demand ALIVE 0", "END 0"],
+             "back": ["READY 0", "ACK 0", "demand ALIVE 0", "ALIVE 0", "RESUME 0"]},
 }
+# Of these two, what the others do not have.
+ONLY = {"one connection": {*_round(2, 2)[:4], *_REQUESTS}, "slow": {"demand ALIVE 0", "ALIVE 0"}}
+
 KILLS = ["source killed", "destination killed"]
 STOPS = {"source stands for 2 s": ("source", 2), "destination stands for 2 s": ("destination", 2),
          "source stands for 13 s": ("source", 13), "destination stands for 13 s": ("destination", 13)}
 # These take longer than a connection may be silent.
-LONG = {"black hole", "source stands for 13 s", "destination stands for 13 s"}
+LONG = {"black hole", "its connection silent", "source stands for 13 s", "destination stands for 13 s"}
 
 
 class Case:
@@ -80,7 +99,14 @@ def all_cases():
             cpus = (1, 2, 4)[(number + index) % 3]
             for way in ("there", "back"):
                 for place in PLACES[mode][way]:
-                    yield Case(mode, cpus, way, place, harm)
+                    if place in ONLY.get(mode, [place]):
+                        yield Case(mode, cpus, way, place, harm)
+    for harm in HARM_ONE:
+        for index, mode in enumerate(MODES):
+            for way in ("there", "back"):
+                for place in PLACES[mode][way]:
+                    if place.startswith("demand"):
+                        yield Case(mode, (1, 2, 4)[index % 3], way, place, harm)
 
 
 class Killer:
@@ -173,8 +199,8 @@ def _after_kill_of_destination(s, case, mover):
 
 def _run(s, case):
     there = s.receiver()
-    harm = HARM.get(case.harm) or Killer(case.harm, s.owner, there)
-    link = Link(s.path(f"l{s.count}"), there.address[5:], case.way, case.place, harm)
+    harm = HARM.get(case.harm) or HARM_ONE.get(case.harm) or Killer(case.harm, s.owner, there)
+    link = Link(s.path(f"l{s.count}"), there.address[5:], case.way, case.place, harm, case.mode == "one connection")
     try:
         mover = s.mover(link.address, *MODES[case.mode])
         if case.harm in KILLS:
@@ -202,14 +228,15 @@ class Runner:
     """Cases one after the other, in one guest as long as it lives."""
 
     def __init__(self):
-        self.session, self.cpus = None, None
+        self.session, self.kind = None, None
 
     def run(self, case):
         """(outcome, whether it is right, text)."""
         try:
-            if self.cpus != case.cpus or not self.session or not self.session.owner:
+            kind = (case.cpus, GUESTS.get(case.mode, {}))
+            if self.kind != kind or not self.session or not self.session.owner:
                 self.close()
-                self.session, self.cpus = Session(case.cpus), case.cpus
+                self.session, self.kind = Session(case.cpus, **kind[1]), kind
                 self.session.start()
             outcome = _run(self.session, case)
             if outcome == "not reached":
@@ -218,9 +245,10 @@ class Runner:
             self.session.tidy()
             good = outcome in case.expected()
             return outcome, good, "" if good else f"expected: {' or '.join(sorted(case.expected()))}"
-        except (Failure, OSError) as failure:
+        except (Failure, OSError, ValueError, subprocess.SubprocessError) as failure:
+            # One that goes wrong in whatever way is not the end of the others.
             self.close()
-            return "WRONG", False, str(failure)
+            return "WRONG", False, f"{type(failure).__name__}: {failure}"
 
     def close(self):
         if self.session:

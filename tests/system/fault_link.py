@@ -36,7 +36,9 @@ class Frame:
     def __init__(self, way, data):
         self.way, self.data = way, data
         self.type = TYPES.get(data[4], str(data[4]))
+        self.channel = number(data, 6, 2)
         self.round = number(data, 16, 4)
+        self.pair = None  # the connection that carries it
 
     def pages(self):
         """How many pages it brings."""
@@ -45,39 +47,51 @@ class Frame:
 
 
 class Counter:
-    """Names the frames of one direction: "ROUND 3", "PAGES 2 middle", "REQUEST 0"."""
+    """Names the frames of one direction: "ROUND 3", "PAGES 2 middle", "REQUEST 0", on whichever connection; those for
+    demanded pages have another name beside it, "demand REQUEST 0" or "demand PAGES 9"."""
 
     def __init__(self):
         self.seen, self.left, self.all, self.half = {}, 0, 0, False
 
-    def name(self, frame):
+    def _next(self, kind):
+        count = self.seen.get(kind, 0)
+        self.seen[kind] = count + 1
+        return f"{kind} {count}"
+
+    def _place(self, frame):
+        first = self.left == self.all
+        self.left -= frame.pages()
+        if first:
+            return "first"
+        if self.left <= 0:
+            return "last"
+        if not self.half and self.left <= self.all / 2:
+            self.half = True
+            return "middle"
+        return None
+
+    def names(self, frame):
         if frame.type == "ROUND":
             table = fields(frame.data, HEADER)
             if not table.get("ends"):
                 self.left = self.all = table.get("pages", 0)
                 self.half = False
-        if frame.type == "PAGES":
-            first = self.left == self.all
-            self.left -= frame.pages()
-            place = None
-            if first:
-                place = "first"
-            elif self.left <= 0:
-                place = "last"
-            elif not self.half and self.left <= self.all / 2:
-                self.half, place = True, "middle"
-            return f"PAGES {frame.round} {place}" if place else None
-        count = self.seen.get(frame.type, 0)
-        self.seen[frame.type] = count + 1
-        return f"{frame.type} {count}"
+        found = [self._next("demand " + frame.type)] if frame.channel else []
+        if frame.type != "PAGES":
+            # That it lives each connection says for itself.
+            return found + ([self._next(frame.type)] if frame.type != "ALIVE" or not frame.channel else [])
+        place = self._place(frame)
+        return found + ([f"PAGES {frame.round} {place}"] if place else [])
 
 
 class Link:
     """Listens at a path, passes on to another. harm(link, frame, send): called once, for the frame of that way and
-    name; True: the frame is done with. names: what has gone through, in order; said: the bytes of the source."""
+    name; True: the frame is done with. names: what has gone through, in order; said: the bytes of the source. alone:
+    no other connection than the main one comes through. ALIVE counts from RUN on."""
 
-    def __init__(self, path, target, way=None, name=None, harm=None):
+    def __init__(self, path, target, way=None, name=None, harm=None, alone=False):
         self.path, self.target, self.way, self.name, self.harm = path, target, way, name, harm
+        self.alone, self.ran = alone, False
         self.lock = threading.Lock()
         self.counters = {"there": Counter(), "back": Counter()}
         self.names, self.said = [], bytearray()
@@ -131,15 +145,19 @@ class Link:
 
     def _frame(self, pair, way, data, to):
         frame = Frame(way, data)
+        frame.pair = pair
         mine = False
-        if frame.type != "ALIVE":
+        if self.alone and frame.channel:
+            self._shut(pair)
+            return
+        if frame.type != "ALIVE" or self.ran:
             with self.lock:
-                name = self.counters[way].name(frame)
-                if name:
-                    self.names.append((way, name))
-                if way == "there":
+                names = self.counters[way].names(frame)
+                self.names += [(way, name) for name in names]
+                if way == "there" and frame.type != "ALIVE":
                     self.said += data
-                mine = self.harm is not None and not self.done and (way, name) == (self.way, self.name)
+                self.ran |= frame.type == "RUN"
+                mine = self.harm is not None and not self.done and way == self.way and self.name in names
                 self.done |= mine
         if not (mine and self.harm(self, frame, lambda piece: self._send(pair, to, piece))):
             self._send(pair, to, data)
@@ -167,6 +185,9 @@ class Link:
         if over:
             pair["near"].close()
             pair["far"].close()
+
+    def cut_one(self, pair):
+        self._shut(pair)
 
     @staticmethod
     def _shut(pair):
@@ -256,6 +277,16 @@ def _hole(link, _frame, _send):
     return True
 
 
+def _cut_one(link, frame, _send):
+    link.cut_one(frame.pair)
+    return True
+
+
+def _hole_one(_link, frame, _send):
+    frame.pair["hole"] = True
+    return True
+
+
 def _delay(_link, _frame, _send):
     time.sleep(1.2)
     return False
@@ -280,5 +311,7 @@ HARM = {"cut before": _cut_before, "cut inside": _cut_inside, "cut after": _cut_
         "bit in the head": _flip(0.0), "bit in the middle": _flip(0.5), "bit at the end": _flip(1.0), "dropped": _drop,
         "twice": _twice, "garbage before": _garbage, "delayed": _delay, "a trickle": _trickle, "crumbs": _crumbs,
         "black hole": _hole}
+# What only the connection suffers that carries the frame: of two.
+HARM_ONE = {"its connection cut": _cut_one, "its connection silent": _hole_one}
 # The connection lives through these: nothing may come of them.
 HARMLESS = {"delayed", "a trickle", "crumbs"}
