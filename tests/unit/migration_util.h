@@ -370,6 +370,7 @@ struct relay {
 	enum spoil spoil;
 	int direction; /* 0: from the source */
 	unsigned frame;
+	enum stream_type type; /* 0: any; else it is the frame of that number of these */
 	/* By whichever connection carries a frame: an old one may still end. */
 	atomic_bool spoiled;
 	atomic_uint frames[2]; /* that were carried, per direction */
@@ -425,6 +426,8 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 				number = atomic_fetch_add(&r->bulk, 1);
 			else
 				number = UINT32_MAX;
+		} else if (r->type && direction == r->direction) {
+			number = f->buf[4] == r->type ? atomic_fetch_add(&r->bulk, 1) : UINT32_MAX;
 		}
 		this = r->spoil && direction == r->direction && !alive && number == r->frame &&
 		       !atomic_exchange(&r->spoiled, true);

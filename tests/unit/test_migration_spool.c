@@ -247,10 +247,10 @@ static bool only_its_own(void)
 
 static bool asked_without_ack(void)
 {
-	const struct relay relay = {.spoil = SPOIL_SILENCE, .direction = 1, .frame = 4};
+	const struct relay relay = {.spoil = SPOIL_SILENCE, .direction = 1, .type = STREAM_ACK};
 	struct world w;
 
-	link_set_silence(500000000);
+	link_set_silence(2000000000);
 	begin_with(&w, false, &relay);
 	link_set_silence(10000000000);
 	printf("no ACK has come, %u frames on the lane\n", w.relay.lane);
