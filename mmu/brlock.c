@@ -3,6 +3,7 @@
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static long membarrier(int command)
@@ -26,7 +27,8 @@ void brlock_destroy(struct brlock *lock)
 
 void brlock_slot_add(struct brlock *lock, struct brlock_slot *slot)
 {
-	atomic_init(&slot->inside, false);
+	atomic_init(&slot->turn, 0);
+	slot->mine = 0;
 	pthread_mutex_lock(&lock->mutex);
 	slot->next = lock->slots;
 	lock->slots = slot;
@@ -44,16 +46,29 @@ void brlock_slot_remove(struct brlock *lock, struct brlock_slot *slot)
 	pthread_mutex_unlock(&lock->mutex);
 }
 
+/* Every thread executes a barrier. */
+static void barrier_all(struct brlock *lock)
+{
+	if (!membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED))
+		return;
+	/* Refused since (by a filter of system calls, or for want of memory). From here on readers
+	 * pay; of those who did not know it yet, stores and loads of 10 ms ago are done. */
+	atomic_fetch_or(&lock->state, BRLOCK_FENCED);
+	nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+}
+
 /* With the mutex held. What was done before is seen by who comes in from now on; then nobody is
  * left of those who came before. */
 static void wait_readers(struct brlock *lock)
 {
-	/* Cannot fail once the process is registered. */
 	if (!(atomic_load_explicit(&lock->state, memory_order_relaxed) & BRLOCK_FENCED))
-		membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+		barrier_all(lock);
 	for (struct brlock_slot *slot = lock->slots; slot; slot = slot->next) {
-		/* A reader is inside for microseconds, unless the host has taken its processor. */
-		for (unsigned spins = 0; atomic_load(&slot->inside); spins++) {
+		const unsigned seen = atomic_load(&slot->turn);
+
+		/* A reader is inside for microseconds, unless the host has taken its processor; who
+		 * comes in again is not waited for. */
+		for (unsigned spins = 0; seen & 1 && atomic_load(&slot->turn) == seen; spins++) {
 			if (spins > 100)
 				sched_yield();
 		}
@@ -86,10 +101,10 @@ void brlock_read_slow(struct brlock *lock, struct brlock_slot *slot)
 	for (;;) {
 		/* Sequentially consistent, as the writer's store and load are: at least one of the
 		 * two sees the other, also without membarrier. */
-		atomic_store(&slot->inside, true);
+		atomic_store(&slot->turn, ++slot->mine);
 		if (!(atomic_load(&lock->state) & BRLOCK_WRITER))
 			return;
-		atomic_store_explicit(&slot->inside, false, memory_order_release);
+		atomic_store_explicit(&slot->turn, ++slot->mine, memory_order_release);
 		pthread_mutex_lock(&lock->mutex);
 		pthread_mutex_unlock(&lock->mutex);
 	}

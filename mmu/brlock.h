@@ -19,7 +19,8 @@
 
 /* One per reading thread; alone on its cache line. */
 struct brlock_slot {
-	_Alignas(64) atomic_bool inside;
+	_Alignas(64) atomic_uint turn; /* odd: inside */
+	unsigned mine;		       /* the same, for the reader */
 	struct brlock_slot *next;
 };
 
@@ -41,7 +42,8 @@ void brlock_slot_remove(struct brlock *lock, struct brlock_slot *slot);
 
 void brlock_write_lock(struct brlock *lock);
 void brlock_write_unlock(struct brlock *lock);
-/* Waits until every reader that is inside now has left; new ones may come in. Not for a reader. */
+/* Waits until every reader that is inside now has left; new ones may come in, and the same again.
+ * Not for a reader. */
 void brlock_synchronize(struct brlock *lock);
 /* brlock_read_lock where there is a writer, or no membarrier. */
 void brlock_read_slow(struct brlock *lock, struct brlock_slot *slot);
@@ -49,13 +51,13 @@ void brlock_read_slow(struct brlock *lock, struct brlock_slot *slot);
 /* false: not inside; there is a writer, or no membarrier. */
 static inline bool brlock_read_try(struct brlock *lock, struct brlock_slot *slot)
 {
-	atomic_store_explicit(&slot->inside, true, memory_order_relaxed);
+	atomic_store_explicit(&slot->turn, ++slot->mine, memory_order_relaxed);
 	/* Against the compiler; for the processor the writer's membarrier stands here: it sees us
 	 * inside, or we see it. */
 	atomic_signal_fence(memory_order_seq_cst);
 	if (__builtin_expect(!atomic_load_explicit(&lock->state, memory_order_acquire), 1))
 		return true;
-	atomic_store_explicit(&slot->inside, false, memory_order_release);
+	atomic_store_explicit(&slot->turn, ++slot->mine, memory_order_release);
 	return false;
 }
 
@@ -67,7 +69,7 @@ static inline void brlock_read_lock(struct brlock *lock, struct brlock_slot *slo
 
 static inline void brlock_read_unlock(struct brlock_slot *slot)
 {
-	atomic_store_explicit(&slot->inside, false, memory_order_release);
+	atomic_store_explicit(&slot->turn, ++slot->mine, memory_order_release);
 }
 
 #endif

@@ -148,10 +148,9 @@ int64_t s2_missing_mark(struct s2_thread *t, uint64_t gpa, uint64_t pages, const
 	each_word(t, gpa, pages, mark_word, &m);
 	if (!m.count)
 		return 0;
-	/* Faults that found them here have mapped them when the lock is free of readers, and later
+	/* Faults that found them here have mapped them when those readers have left, and later
 	 * ones find them missing: what is mapped now is all that will be. */
-	brlock_write_lock(&s2->lock);
-	brlock_write_unlock(&s2->lock);
+	brlock_synchronize(&s2->lock);
 	range_unmap(t, gpa + (m.first << missing_shift(s2)),
 		    gpa + ((m.last + 1) << missing_shift(s2)));
 	return m.count;

@@ -204,14 +204,13 @@ static void put(const struct side *side, uint64_t pages)
 	}
 }
 
-/* What is mapped may be of the state before, until the lock has been free of readers: then it goes.
- * Later faults see the new one. */
+/* What is mapped may be of the state before, until those who read the lock now have left: then it
+ * goes. Later faults see the new one. */
 static void settle(const struct side *side, uint64_t pages)
 {
 	struct s2_thread *t = side->t;
 
-	brlock_write_lock(&t->s2->lock);
-	brlock_write_unlock(&t->s2->lock);
+	brlock_synchronize(&t->s2->lock);
 	range_unmap(t, side->gpa, side->gpa + pages * geometry_size(&t->s2->pt.geo, 1));
 }
 

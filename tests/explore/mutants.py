@@ -93,7 +93,7 @@ MUTANTS = {
     "asked-for-by-everybody": ("missing.c", "		return was == S2_PAGE_REQUESTED;\n",
                                "		if (was != S2_PAGE_REQUESTED)\n			return false;\n"),
     "marked-while-faults-map": ("missing_walk.c",
-                                "	brlock_write_lock(&s2->lock);\n	brlock_write_unlock(&s2->lock);\n", ""),
+                                "	brlock_synchronize(&s2->lock);\n", ""),
     "marked-and-mapped": ("missing_walk.c", "	range_unmap(t, gpa + (m.first", "	(void)(gpa + (m.first",
                           "(m.first << missing_shift(s2)),", "(m.first << missing_shift(s2))),"
                           " (void)("),
