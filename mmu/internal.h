@@ -92,9 +92,11 @@ struct s2 {
 	pthread_mutex_t sharing_mutex; /* changes of owners; of two instances, by address */
 	struct tlb tlb;
 
-	/* NULL: no nested guests. Written under the lock's write side: who has changed an entry
-	 * under its read side and sees NULL then, has no shadow of it anywhere. */
-	struct s2_shadows *_Atomic shadows;
+	struct s2_shadows
+		*_Atomic shadows; /* NULL: no nested guests; under the lock's write side */
+	/* Of them, those that stand for a root. Written under the lock's write side: who has
+	 * changed an entry under its read side and sees none then, has no shadow of it anywhere. */
+	_Atomic unsigned contexts;
 
 	pthread_mutex_t threads_mutex;
 	struct s2_thread *threads;

@@ -29,7 +29,7 @@ static uint64_t post(struct s2_thread *t, uint64_t start, uint64_t end)
 {
 	count_flush(&t->stats, &t->s2->pt.geo, start, end);
 	trace_event(&t->trace, S2_TRACE_FLUSH, start, 0, end, 0);
-	if (__builtin_expect(!!atomic_load(&t->s2->shadows), 0))
+	if (__builtin_expect(!!atomic_load(&t->s2->contexts), 0))
 		shadow_follow(t, start, end);
 	return tlb_post(&t->s2->tlb, start, end);
 }

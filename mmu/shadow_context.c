@@ -141,6 +141,7 @@ void s2_shadows_destroy(struct s2_thread *t, struct s2_shadows *set)
 	pthread_mutex_lock(&s2->threads_mutex); /* nobody counts them */
 	brlock_write_lock(&s2->lock);
 	atomic_store(&s2->shadows, NULL);
+	atomic_store(&s2->contexts, 0);
 	brlock_write_unlock(&s2->lock);
 	pthread_mutex_unlock(&s2->threads_mutex);
 	field_release(&s2->fields, FIELD_SHADOW, LEVEL_FIELD);
@@ -214,6 +215,7 @@ static void settle(struct s2_context *c, const struct root *root, const struct s
 	struct s2 *s2 = c->set->s2;
 
 	brlock_write_lock(&s2->lock);
+	atomic_fetch_add(&s2->contexts, !!root - c->made);
 	c->made = root;
 	if (root) {
 		c->key = *key;
