@@ -184,10 +184,10 @@ uint64_t s2_nx_splits(struct s2 *s2);
 /* Ageing: which pages of [start, end) have been used since this was asked last. The number of pages
  * of 4 KiB (whatever the format's smallest) in leaves that were, or -EINVAL; with `bitmap`, bit n
  * (little endian) is the page start + n * 4 KiB. Unless S2_AGE_TEST, they are unused afterwards:
- * their next use sets A, or faults and is FIXED in no time, with no lock and no slot looked up;
- * what the leaf grants, dirty tracking and states of pages stay as they are. A leaf is used, or
- * not, as a whole: one that reaches beyond the range becomes unused there, too. What another thread
- * is just changing counts as unused and stays as it is.
+ * their next use sets A, or faults and is FIXED without a wait; what the leaf grants, dirty
+ * tracking and states of pages stay as they are. A leaf is used, or not, as a whole: one that
+ * reaches beyond the range becomes unused there, too. What another thread is just changing counts
+ * as unused and stays as it is.
  *
  * Without S2_AGE_FLUSH nothing is flushed: uses through what a TLB holds are not seen until it
  * drops it. That is what operating systems do with hardware's A bits; a software TLB, whose entries

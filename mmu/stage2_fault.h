@@ -126,7 +126,7 @@ mmu_inline void stage2_dirtied(const struct format *f, const struct geometry *g,
 		dirty_note(t, slot, base, size);
 }
 
-/* Under the lock's read side and inside a read section. w is the entry that was found, and on
+/* Under the lock's read side, which keeps tables alive. w is the entry that was found, and on
  * FIXED and SPURIOUS the leaf that is there now. On RETRY with something to flush in *brk: a second
  * round after it.
  * page (a constant): w is of level 1, the slot's pages have no states and the thread has no ring.
@@ -161,7 +161,10 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 		if (!(access & ~pgtable_perm(f, pt, young))) {
 			if (young == old)
 				return S2_SPURIOUS;
-			return walk_replace(f, pt, w, young) ? S2_FIXED : S2_RETRY;
+			if (!walk_replace(f, pt, w, young))
+				return S2_RETRY;
+			count(&t->stats.restored, 1); /* it was aged */
+			return S2_FIXED;
 		}
 		/* Other permissions on the same leaf, unless W is for one page of it only. */
 		if (goal > from || !(s->flags & S2_SLOT_LOG))

@@ -4,7 +4,7 @@
  *
  * All functions are always-inline over a constant `struct format` and so specialised by the
  * compiler. They change entries by compare-and-exchange and may run concurrently; the caller keeps
- * tables alive (an RCU read section, or being alone).
+ * tables alive (an RCU read section, the read side of the instance's lock, or being alone).
  */
 #ifndef MMU_WALKER_H
 #define MMU_WALKER_H

@@ -112,7 +112,7 @@ static void small_leaves(void)
 	n = s2_inspect_walk(s2, base, step);
 	CHECK(n > 0 && step[n - 1].entry.perm == 7 && !step[n - 1].entry.accessed,
 	      "%s: for people: its permissions", tc->name);
-	/* with the lock held for writing by somebody: no lock is taken, no slot looked up */
+	/* with the lock held for writing by somebody: nobody waits */
 	brlock_write_lock(&s2->lock);
 	CHECK(fault(base, S2_R) == 7 && fault(base + page, S2_X) == 7, "all it had");
 	brlock_write_unlock(&s2->lock);
@@ -131,6 +131,7 @@ static void small_leaves(void)
 	CHECK(age(8, 0) == 1 && !s2_unmap(t, base, base + page), "unmap");
 	CHECK(!dec_walk(&mem, base).entry && fault(base, S2_R) == 7, "mapped anew");
 	fault(base + page, S2_R);
+	CHECK(t->stats.restored == 4, "%s: each that was given back is counted", tc->name);
 
 	memset(bitmap, 0xff, sizeof(bitmap));
 	CHECK(s2_age(t, base, base + (64 << 12), 0, bitmap) >= 1, "bitmap");
