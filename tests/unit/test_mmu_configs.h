@@ -41,6 +41,7 @@ static const struct test_config test_configs[] = {
 	 52,
 	 TEST_HIGH},
 	{"npt4", {.format = S2_NPT4}, &npt_decoder, 4, 1, 52, TEST_HIGH},
+	{"npt4, as they lie", {.format = S2_NPT4, .use_ad = true}, &npt_decoder, 4, 1, 52, 0},
 	{"npt5", {.format = S2_NPT5, .use_ad = true}, &npt_decoder, 5, 1, 52, TEST_HIGH},
 	{"arm64 4K, 40 bits", {.format = S2_ARM64_4K}, &arm_decoder, 3, 2, 48, 0},
 	{"arm64 4K, 35 bits", {.format = S2_ARM64_4K, .input_bits = 35}, &arm_decoder, 3, 1, 48, 0},
@@ -103,6 +104,7 @@ static const struct test_config test_configs[] = {
 	 4,
 	 56,
 	 TEST_HIGH},
+	{"sv39x4, as they lie", {.format = S2_SV39X4}, &riscv64_decoder, 3, 4, 56, 0},
 	{"sv57x4", {.format = S2_SV57X4}, &riscv64_decoder, 5, 4, 56, 0},
 };
 

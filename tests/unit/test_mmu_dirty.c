@@ -355,6 +355,6 @@ int main(int argc, char **argv)
 			close_instance();
 		}
 	}
-	CHECK(dbit == 6, "%d instances with dirty bits", dbit);
+	CHECK(dbit == 8, "%d instances with dirty bits", dbit);
 	return test_result("dirty");
 }

@@ -466,6 +466,8 @@ static void stress(int race, int threads, uint64_t ms, uint64_t *seed)
 		exit(1);
 	s2->ops = races[race].ops;
 	s2->nx_huge = test_random(seed) % 2;
+	if (test_random(seed) % 2)
+		atomic_fetch_or(&s2->lock.state, BRLOCK_FENCED); /* as without membarrier */
 	BASE = test_config_boundary(&mem) - 2 * M2;
 	ram.gpa = BASE;
 	moving.gpa = MOVE;
