@@ -49,6 +49,13 @@ static void say(struct change *c)
 	*flush = (struct shadow_flush){0};
 }
 
+/* TLBs forget what they hold of this leaf. */
+static void flush_leaf(struct change *c, const struct shadow_node *n)
+{
+	shadow_flush_add(&c->flush, s2_context_tag(&c->set->context[n->context]), n->ngpa,
+			 n->ngpa | ((UINT64_C(1) << n->shift) - 1));
+}
+
 static void zap(void *opaque, uint32_t index)
 {
 	struct change *c = opaque;
@@ -60,8 +67,7 @@ static void zap(void *opaque, uint32_t index)
 	/* Only hardware's A and D bits can come between. */
 	while (w.kind == ENTRY_LEAF && !walk_replace(f, &ctx->root.pt, &w, 0))
 		;
-	shadow_flush_add(&c->flush, s2_context_tag(ctx), n->ngpa,
-			 n->ngpa | ((UINT64_C(1) << n->shift) - 1));
+	flush_leaf(c, n);
 	shadow_map_remove(&c->set->map, index);
 	c->zapped++;
 }
@@ -92,15 +98,19 @@ static void follow(void *opaque, uint32_t index)
 			break;
 		had = f->perm(w.value);
 		may = shadow_may(s2, own.value);
-		if (!(had & ~may))
+		if (!(had & ~may)) {
+			/* W may have been taken and, by another's fault, given back: no TLB keeps
+			 * what it got before. */
+			if (had & S2_W)
+				flush_leaf(c, n);
 			return;
+		}
 		value = format_set_perm(f, g, w.value, had & may);
 		if (!(had & may) || !value)
 			break;
 		if (!walk_replace(f, &ctx->root.pt, &w, value))
 			continue;
-		shadow_flush_add(&c->flush, s2_context_tag(ctx), n->ngpa,
-				 n->ngpa | ((UINT64_C(1) << n->shift) - 1));
+		flush_leaf(c, n);
 		c->weakened++;
 		return;
 	}

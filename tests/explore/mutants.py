@@ -132,7 +132,8 @@ MUTANTS = {
                             "		brlock_write_unlock(&s2->lock);\n	} while (more);\n}\n\n/* Unlinks",
                             "		brlock_write_unlock(&s2->lock);\n		if (set)\n			say(&c);\n	} while (more);\n}\n\n"
                             "/* Unlinks"),
-    "follow-leaves-w": ("shadow_change.c", "		if (!(had & ~may))\n", "		if (1)\n"),
+    "follow-leaves-w": ("shadow_change.c", "		if (!(had & ~may)) {\n", "		if (1) {\n"),
+    "follow-trusts-w": ("shadow_change.c", "			if (had & S2_W)\n				flush_leaf(c, n);\n", ""),
     "forget-does-not-wait": ("shadow_change.c", "	if (c->generation)\n		tlb_wait_tag(&c->set",
                              "	if (0)\n		tlb_wait_tag(&c->set"),
     "empty-without-grace-period": ("shadow_change.c", "		if (trees)\n			rcu_synchronize();\n", ""),
@@ -187,6 +188,7 @@ HINTS = {
     "follow-says-nothing": ("ept4", "nested: hold, unmap"),
     "follow-says-it-late": ("ept4", "nested: hold, unmap, unmap"),
     "follow-leaves-w": ("ept4", "nested: write, "),
+    "follow-trusts-w": ("ept4", "nested: hold written"),
     "forget-does-not-wait": ("ept4", "nested: hold, guest"),
     "empty-without-grace-period": ("ept4", "nested: write, drop"),
     "range-does-not-look-for-shadows": ("ept4", "nested: hold, unmap"),

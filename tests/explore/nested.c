@@ -143,6 +143,7 @@ void nested_setup(void)
 		s2_fault(main_thread, guest_table[i], S2_R, &x);
 	explore_watch(&shadows->seq, sizeof(shadows->seq));
 	explore_watch(&s2->tlb.mutex, 1);
+	explore_watch(&s2->lock.mutex, 1); /* after a change, and before shadows follow */
 	if (comes_and_goes())
 		return;
 	if (s2_context_get(&context, main_thread, shadows, &root, NULL))
@@ -259,10 +260,11 @@ static void access_nested(struct s2_context *ctx, bool write, bool hold)
 			     (unsigned)page);
 	taken = take(format->base, (unsigned)page);
 	s2_context_registers(ctx, &regs);
-	if (hold) {
+	if (hold)
 		explore_point("holds");
-		acknowledge_others();
-	}
+	/* What it may write to, until a protection has ended. */
+	while (hold && acknowledge_others() && write && !done[PROTECT][page])
+		explore_yield();
 	use(&taken, &regs, write);
 	acknowledge();
 }
@@ -279,6 +281,13 @@ void nested_holds(void *arg)
 {
 	(void)arg;
 	access_nested(context, false, true);
+	processor_ends();
+}
+
+void nested_holds_written(void *arg)
+{
+	(void)arg;
+	access_nested(context, true, true);
 	processor_ends();
 }
 

@@ -163,6 +163,9 @@ static const struct scenario scenarios[] = {
 	{"nested: hold, unmap", SMALL | NESTED, {nested_holds, unmaps}},
 	{"nested: hold, guest remaps", SMALL | NESTED, {nested_holds, guest_remaps}},
 	{"nested: hold, unmap, unmap", SMALL | NESTED, {nested_holds, unmaps, unmaps}},
+	{"nested: hold written, write, protect",
+	 SMALL | NESTED,
+	 {nested_holds_written, writes, protects}},
 	{"nested: come and go", SMALL | NESTED, {visits, visits_other}},
 	{"nested: come and go, unmap", SMALL | NESTED, {visits, unmaps}},
 };
@@ -212,6 +215,7 @@ static bool is_processor(thread_fn *what)
 						nested_writes,
 						nested_writes_twice,
 						nested_holds,
+						nested_holds_written,
 						visits,
 						visits_other};
 

@@ -62,27 +62,35 @@ struct s2_thread *me(void)
 	return explore_self() == EXPLORE_THREADS ? main_thread : thread[explore_self()];
 }
 
+static void serve(unsigned i)
+{
+	uint64_t generation = pending[i];
+
+	if (!is_client[i] || !generation)
+		return;
+	pending[i] = 0;
+	tagged[i] = false;
+	s2_tlb_ack(&client[i], generation);
+}
+
 void acknowledge(void)
 {
 	unsigned i = explore_self();
 
 	explore_sync(&pending[i], false);
-	if (is_client[i] && pending[i]) {
-		uint64_t generation = pending[i];
-
-		pending[i] = 0;
-		tagged[i] = false;
-		s2_tlb_ack(&client[i], generation);
-	}
+	serve(i);
 }
 
-void acknowledge_others(void)
+bool acknowledge_others(void)
 {
 	unsigned i = explore_self();
 
+	/* Others may come here, and not after it. */
 	explore_sync(&pending[i], false);
-	if (!tagged[i])
-		acknowledge();
+	if (tagged[i])
+		return false;
+	serve(i);
+	return true;
 }
 
 static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
