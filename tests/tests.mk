@@ -184,29 +184,41 @@ bench: all guest
 	$(Q).ci/deps.sh test
 	$(Q)tests/bench/bench.py $(ARGS)
 
-# Three times the same core: as it is, and with other locks in its place.
-BENCH_MMU := $(addprefix $(O)/bench/mmu-,parallel exclusive older)
+# Three times the same core: as it is, and with other locks in its place. A programme for each; and
+# one of all three and the floor, in which nothing of a copy is seen but its side_SCHEME.
+BENCH_MMU := $(addprefix $(O)/bench/mmu-,parallel exclusive older pairs)
 BENCH_MMU_SRC := $(wildcard tests/bench/mmu/*.c)
 BENCH_MMU_LOCKS = -include tests/bench/mmu/locks.h -DBENCH_LOCKS -DBENCH_
+BENCH_MMU_PAIRS := $(call obj,$(addprefix tests/bench/mmu/,common.c pairs/pairs.c))
 bench-mmu: $(BENCH_MMU)
 	$(Q)tests/bench/bench_mmu.py --programs $(BENCH_MMU) $(ARGS)
 $(O)/bench/mmu-parallel: $(call obj,$(BENCH_MMU_SRC) $(MMU_SRC))
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(O)/bench/side-parallel.o: $(call obj,$(addprefix tests/bench/mmu/pairs/,side.c floor.c) $(MMU_SRC))
+$(O)/bench/mmu-pairs: $(BENCH_MMU_PAIRS) $(foreach s,parallel exclusive older,$(O)/bench/side-$(s).o)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(O)/bench/side-%.o:
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(LD) -r -o $@ $^
+	$(Q)objcopy --wildcard --keep-global-symbol='side_*' $@
 $(O)/bench/exclusive/%.o: BENCH_SCHEME := EXCLUSIVE
 $(O)/bench/older/%.o: BENCH_SCHEME := OLDER
 define bench_mmu_scheme
 $(O)/bench/mmu-$(1): $(patsubst %.c,$(O)/bench/$(1)/%.o,$(BENCH_MMU_SRC) $(filter-out mmu/brlock.c mmu/rcu.c,$(MMU_SRC)))
 	$$(call say,LD,$$@)
 	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS)
+$(O)/bench/side-$(1).o: $(patsubst %.c,$(O)/bench/$(1)/%.o,tests/bench/mmu/pairs/side.c $(filter-out mmu/brlock.c mmu/rcu.c,$(MMU_SRC)))
 $(O)/bench/$(1)/%.o: %.c tests/bench/mmu/locks.h
 	$$(call say,CC,$$< $(1))
 	$$(Q)mkdir -p $$(@D)
 	$$(Q)$$(CC) $$(filter-out -DFERRY_VERSION=%,$$(ALL_CFLAGS)) $$(BENCH_MMU_LOCKS)$$(BENCH_SCHEME) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach s,exclusive older,$(eval $(call bench_mmu_scheme,$(s))))
--include $(patsubst %.c,$(O)/%.d,$(BENCH_MMU_SRC)) $(foreach s,exclusive older,$(patsubst %.c,$(O)/bench/$(s)/%.d,$(BENCH_MMU_SRC) $(MMU_SRC)))
+-include $(patsubst %.c,$(O)/%.d,$(BENCH_MMU_SRC) $(wildcard tests/bench/mmu/pairs/*.c)) $(foreach s,exclusive older,$(patsubst %.c,$(O)/bench/$(s)/%.d,$(BENCH_MMU_SRC) tests/bench/mmu/pairs/side.c $(MMU_SRC)))
 
 bench-migration: all $(G)/movebench.cpio
 	$(Q).ci/deps.sh test

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Costs of the MMU core, for every format and on one and two threads, next to a hand-written floor, to one exclusive
-lock and to Linux's older locking: runs alternating, medians. Prints the tables and, with --output, writes them.
+lock and to Linux's older locking: by turns, medians. Prints the tables and, with --output, writes them.
 
-    bench_mmu.py [--runs N] [--json FILE] [--output docs/benchmarks-mmu.md] --programs PARALLEL EXCLUSIVE OLDER
+    bench_mmu.py [--runs N] [--rounds N] [--json FILE] [--output docs/benchmarks-mmu.md]
+                 --programs PARALLEL EXCLUSIVE OLDER PAIRS
 """
 import argparse
 import collections
@@ -28,8 +29,7 @@ NESTED = [("nested-map", "nested fault that makes a leaf of the shadow"), ("nest
           ("unmap-one-page-empty-shadows", "the same, shadows exist, nobody uses them"),
           ("unmap-one-page-shadowed", "the same, and the one leaf of 32,768 in the shadow that uses it"),
           ("drop-context", "dropping a context, per leaf")]
-FLOORS = {"hit": "floor-hit", "map": "floor-map", "permission-fault": "floor-permission-fault",
-          "write-protect": "floor-write-protect", "unmap": "floor-unmap"}
+FLOORS = ["hit", "map", "permission-fault", "write-protect", "unmap"]
 
 
 class Figures:
@@ -47,15 +47,23 @@ class Figures:
     def get(self, scheme, fmt, threads, name):
         return median(self.all.get((scheme, fmt, threads, name), []))
 
-    def per_run(self, fmt, threads, over, under, scheme="parallel", under_scheme="parallel"):
-        """The median of a ratio of two figures of the same run, so that what slows a whole run cancels out."""
-        pairs = zip(self.all.get((scheme, fmt, threads, over), []),
+    def ratio(self, fmt, threads, name, under="floor"):
+        """The median of the ratios of neighbours: pieces that were measured one after the other."""
+        return self.per_run(fmt, threads, name, name, under)
+
+    def per_run(self, fmt, threads, over, under, under_scheme="parallel"):
+        pairs = zip(self.all.get(("parallel", fmt, threads, over), []),
                     self.all.get((under_scheme, fmt, threads, under), []))
         return median([a / b for a, b in pairs if b])
 
     def scaling(self, fmt, name):
+        """How much more the core gains from a second thread than the floor does: as (what it costs next to the floor
+        on one thread) / (the same on two)."""
+        return self.ratio(fmt, 1, name) / self.ratio(fmt, 2, name)
+
+    def gain(self, scheme, fmt, name):
         """How much faster two threads are than one: 2 is perfect."""
-        return 2 * self.get("parallel", fmt, 1, name) / self.get("parallel", fmt, 2, name)
+        return 2 * self.get(scheme, fmt, 1, name) / self.get(scheme, fmt, 2, name)
 
     def names(self, prefix):
         return [n for n in dict.fromkeys(k[3] for k in self.all) if n.startswith(prefix)]
@@ -65,14 +73,19 @@ def number(value):
     return "" if value != value else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def measure(programs, runs, figures):
+def measure(programs, runs, rounds, figures):
+    def run(*argv):
+        progress(" ".join([os.path.basename(argv[0]), *argv[1:]]))
+        out = subprocess.run(argv, check=True, timeout=600, stdout=subprocess.PIPE, text=True)
+        for line in out.stdout.splitlines():
+            figures.add(line)
+
+    *schemes, pairs = programs
+    run(pairs, str(rounds))
     for part in ([], ["linux"]):
-        for n in range(runs):
-            for program in programs:
-                progress(f"{os.path.basename(program)} {' '.join(part)} {n + 1}/{runs}")
-                out = subprocess.run([program, *part], check=True, timeout=600, stdout=subprocess.PIPE, text=True)
-                for line in out.stdout.splitlines():
-                    figures.add(line)
+        for _ in range(runs):
+            for program in schemes:
+                run(program, *part)
 
 
 def goals(f):
@@ -89,18 +102,17 @@ def goals(f):
         found.append((what, limit, "not measured" if value != value else text.format(value),
                       "" if met is None else "yes" if met else "**no**"))
 
-    value = f.per_run("ept4", 1, "hit", "floor-hit-rcu")
+    value = f.ratio("ept4", 1, "hit-section")
     add("translate, ept4: next to the hand-written walk in the same read section", "1.05", value, "{:.2f}",
         under(1.05, value))
-    value = f.per_run("ept4", 1, "map", "floor-map")
+    value = f.ratio("ept4", 1, "map")
     add("fault that maps, ept4: next to the floor", "2", value, "{:.2f}", under(2, value))
     for name in ("map", "permission-fault", "write-protect"):
-        floor = f.scaling("ept4", FLOORS[name])
-        value = f.scaling("ept4", name) / floor
-        add(f"two threads, {name}, ept4: the floor's own gain is {floor:.2f}, the core's of it", "0.95", value, "{:.2f}",
-            over(0.95, value))
+        value = f.scaling("ept4", name)
+        add(f"two threads, {name}, ept4: the floor's own gain is {f.gain('floor', 'ept4', name):.2f}, the core's of it",
+            "0.95", value, "{:.2f}", over(0.95, value))
     for name in ("map", "permission-fault", "write-protect"):
-        values = [(f.per_run(fmt, 1, name, name, under_scheme="older"), fmt) for fmt in FORMATS]
+        values = [(f.ratio(fmt, 1, name, "older"), fmt) for fmt in FORMATS]
         values = [v for v in values if v[0] == v[0]] or [(float("nan"), "")]
         value, fmt = median([v[0] for v in values]), max(values)
         add(f"one thread, {name}: next to the older scheme, median of the formats (worst: {fmt[1]} {fmt[0]:.2f})",
@@ -125,8 +137,7 @@ def operations_table(f, threads):
     for name, what in ROWS:
         values = [f.get("parallel", fmt, threads, name) for fmt in FORMATS]
         if any(v == v for v in values):
-            floor = f.get("parallel", "ept4", threads, FLOORS[name]) if name in FLOORS else float("nan")
-            table.add(what, number(floor), *map(number, values))
+            table.add(what, number(f.get("floor", "ept4", threads, name)), *map(number, values))
     return table
 
 
@@ -143,8 +154,16 @@ def schemes_table(f):
         for threads in (1, 2):
             values = [f.get(s, "ept4", threads, name) for s in ("parallel", "exclusive", "older")]
             if values[0] == values[0]:
-                floor = f.get("parallel", "ept4", threads, FLOORS[name]) if name in FLOORS else float("nan")
-                table.add(what, threads, *map(number, [floor, *values]))
+                table.add(what, threads, *map(number, [f.get("floor", "ept4", threads, name), *values]))
+    return table
+
+
+def floor_table(f):
+    table = Table("next to the floor", "threads", *FORMATS)
+    for name, what in ROWS:
+        for threads in (1, 2):
+            if name in FLOORS:
+                table.add(what, threads, *[f"{f.ratio(fmt, threads, name):.2f}" for fmt in FORMATS])
     return table
 
 
@@ -173,13 +192,19 @@ def scenarios_table(f):
 TEXT = """# Benchmarks of the MMU core
 
 `make bench-mmu` measures this anew; `make bench-mmu ARGS="--output docs/benchmarks-mmu.md"` writes it here, `ARGS="--json
-FILE"` keeps every figure of every run. {runs} runs of each programme, alternating; medians. One thread: its processor
-time; two threads: the time of the slower. {machine}{busy}
+FILE"` keeps every figure. {machine}{busy}
 
 Schemes: *parallel* is the core as it is. *exclusive* is the same core under one mutex, without RCU. *older* is what Linux
 did before its parallel faults: a read-write lock whose read side serves permission faults only, without RCU. *floor* is
 written by hand for EPT with four levels, without formats, slots, lock, RCU or counters: a walk and one
-compare-and-exchange per page (tests/bench/mmu/floor.c). Each thread has 32,768 pages of its own.
+compare-and-exchange per page (tests/bench/mmu/pairs/floor.c). Each thread has 32,768 pages of its own.
+
+How: translate, map, permission fault, harvest, write-protect and unmap are measured in one process that holds all four
+(tests/bench/mmu/pairs/). They take turns operation by operation, 32,768 pages each (a millisecond or less), {rounds}
+rounds, each round beginning with another one; so what disturbs the machine disturbs all alike. A ratio is the median of
+the ratios of neighbours, not the ratio of medians. What two threads gain next to the floor's gain is the ratio to the
+floor on one thread over that on two. All other figures are medians of {runs} runs of a programme for each scheme, by turns.
+One thread: its processor time; two threads, which begin together without sleeping: the time of the slower.
 
 ## Goals
 
@@ -194,6 +219,8 @@ The header of a table page has **0 bytes**: nothing but entries is kept per tabl
 {two}
 
 {schemes}
+
+{floors}
 
 Flushes are asserted by the benchmark: a write that splits a block makes one flush on arm64 (break-before-make) and none
 elsewhere, and writes to pages that are small already make none.
@@ -221,14 +248,15 @@ vCPU's own).{ageing}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--json")
     parser.add_argument("--output")
-    parser.add_argument("--programs", nargs=3, required=True)
+    parser.add_argument("--programs", nargs=4, required=True)
     args = parser.parse_args()
     figures = Figures()
     load = os.getloadavg()[0]
-    measure(args.programs, args.runs, figures)
+    measure(args.programs, args.runs, args.rounds, figures)
     if args.json:
         with open(args.json, "w") as file:
             json.dump([{"scheme": s, "format": f, "threads": t, "name": n, "unit": figures.units[n], "values": v}
@@ -238,8 +266,8 @@ def main():
         table.add(*row)
     busy = ("" if load < 1 else "\n\n**The machine was busy (load average {:.0f}): two threads, and ratios, "
             "mean little here; to be measured again on a quiet one.**".format(load))
-    publish(TEXT.format(runs=args.runs, machine=machine().split("; QEMU")[0] + ".", busy=busy, goals=table, one=operations_table(figures, 1),
-                        two=operations_table(figures, 2), schemes=schemes_table(figures),
+    publish(TEXT.format(runs=args.runs, rounds=args.rounds, machine=machine().split("; QEMU")[0] + ".", busy=busy, goals=table, one=operations_table(figures, 1),
+                        two=operations_table(figures, 2), schemes=schemes_table(figures), floors=floor_table(figures),
                         formats=format_table(figures), nested=nested_table(figures),
                         scenarios=scenarios_table(figures),
                         ageing="" if figures.names("access-tracking") else

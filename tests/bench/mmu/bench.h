@@ -1,7 +1,7 @@
 /*
  * Benchmarks of the MMU core: what the files of the programme share. One process measures all
  * formats once and prints one line per figure; bench_mmu.py runs the processes alternately and
- * makes medians.
+ * makes medians. Goals that are ratios are measured by another programme (pairs/).
  *
  *	SCHEME FORMAT THREADS NAME VALUE UNIT
  *
@@ -17,7 +17,7 @@
 
 #include "mmu/second_stage.h"
 
-enum { BENCH_THREADS = 8 };
+enum { BENCH_THREADS = 8, BENCH_FORMATS = 11 };
 
 #ifdef BENCH_EXCLUSIVE
 #define BENCH_SCHEME "exclusive"
@@ -58,9 +58,17 @@ void bench_end(struct worker *w, const char *name, double operations, const char
 void bench_print(const struct bench *b, const char *name, double value, const char *unit);
 void bench_fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
-/* Memory for tables, below 4 GiB, and how much of it is in use. */
+/* Memory for tables, below 4 GiB, once bench_arena was called, and how much of it is in use. */
 extern const struct s2_env bench_env;
+void bench_arena(void);
 uint64_t bench_env_live(void);
+
+struct bench_format {
+	const char *name;
+	enum s2_format format;
+	unsigned input_bits;
+};
+extern const struct bench_format bench_formats[BENCH_FORMATS];
 
 /* Runs body on b->threads threads, each with its registration. */
 void bench_threads(struct bench *b, void (*body)(struct worker *w));
@@ -70,7 +78,6 @@ void bench_destroy(struct bench *b);
 /* Retries until the page is there. */
 void bench_touch(struct worker *w, uint64_t gpa, uint32_t access);
 
-void bench_floor(struct bench *b);	/* hand-written for EPT4 */
 void bench_operations(struct bench *b); /* of the core */
 void bench_memory(struct bench *b);
 void bench_nested(struct bench *b);

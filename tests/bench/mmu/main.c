@@ -1,86 +1,15 @@
 /* The programme: `bench [linux]`. Numbers depend on the host; bench_mmu.py makes them comparable.
  */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #include "tests/bench/mmu/bench.h"
 
 _Thread_local bool bench_permission;
 
-/* ---- memory for tables: zeroed pages below 4 GiB, so that every format can hold their addresses.
- * Free ones are kept, as a kernel keeps them; the system's allocator is not what is measured. */
-
-enum { ARENA = 768 << 20, CLASSES = 32 };
-static char *arena;
-static size_t arena_used;
-static void *arena_free[CLASSES];
-static pthread_mutex_t arena_mutex = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t arena_live;
-
-static void *env_alloc(void *opaque, size_t bytes)
-{
-	unsigned class = (unsigned)__builtin_ctzll(bytes);
-	void *block;
-
-	(void)opaque;
-	pthread_mutex_lock(&arena_mutex);
-	block = arena_free[class];
-	if (block) {
-		arena_free[class] = *(void **)block;
-	} else {
-		arena_used = (arena_used + bytes - 1) & ~(bytes - 1);
-		block = arena_used + bytes <= ARENA ? arena + arena_used : NULL;
-		arena_used += block ? bytes : 0;
-	}
-	arena_live += block ? bytes : 0;
-	pthread_mutex_unlock(&arena_mutex);
-	return block ? memset(block, 0, bytes) : NULL;
-}
-
-static void env_free(void *opaque, void *block, size_t bytes)
-{
-	unsigned class = (unsigned)__builtin_ctzll(bytes);
-
-	(void)opaque;
-	pthread_mutex_lock(&arena_mutex);
-	*(void **)block = arena_free[class];
-	arena_free[class] = block;
-	arena_live -= bytes;
-	pthread_mutex_unlock(&arena_mutex);
-}
-
-const struct s2_env bench_env = {.alloc = env_alloc, .free = env_free};
-
-uint64_t bench_env_live(void)
-{
-	return arena_live;
-}
-
-static void arena_init(void)
-{
-	arena = mmap((void *)0x10000000, ARENA, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-	if (arena == MAP_FAILED)
-		bench_fail("no memory below 4 GiB for tables");
-	memset(arena, 1, 64 << 20); /* there before anything is measured */
-}
-
 /* ---- measuring ---------------------------------------------------------------------------- */
-
-void bench_fail(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	exit(1);
-}
 
 static double seconds(clockid_t clock)
 {
@@ -195,25 +124,16 @@ void bench_touch(struct worker *w, uint64_t gpa, uint32_t access)
 
 /* ---- main --------------------------------------------------------------------------------- */
 
-static const struct {
-	enum s2_format format;
-	unsigned input_bits;
-} formats[] = {
-	{S2_EPT4, 48},	   {S2_EPT5, 57},      {S2_NPT4, 48},	   {S2_NPT5, 57},
-	{S2_ARM64_4K, 48}, {S2_ARM64_16K, 48}, {S2_ARM64_64K, 48}, {S2_SV32X4, 0},
-	{S2_SV39X4, 0},	   {S2_SV48X4, 0},     {S2_SV57X4, 0},
-};
-
 int main(int argc, char **argv)
 {
 	bool scenarios = argc > 1 && !strcmp(argv[1], "linux");
 
-	arena_init();
+	bench_arena();
 	for (unsigned threads = 1; threads <= 2; threads++) {
-		for (unsigned i = 0; i < sizeof(formats) / sizeof(*formats); i++) {
-			struct bench b = {.format = s2_format_name(formats[i].format),
-					  .config = {.format = formats[i].format,
-						     .input_bits = formats[i].input_bits},
+		for (unsigned i = 0; i < BENCH_FORMATS; i++) {
+			struct bench b = {.format = bench_formats[i].name,
+					  .config = {.format = bench_formats[i].format,
+						     .input_bits = bench_formats[i].input_bits},
 					  .threads = threads,
 					  .pages = 32768};
 
@@ -225,8 +145,6 @@ int main(int argc, char **argv)
 			}
 			bench_operations(&b);
 #ifndef BENCH_LOCKS
-			if (!i)
-				bench_floor(&b);
 			if (threads == 1) {
 				bench_memory(&b);
 				bench_nested(&b);

@@ -1,52 +1,11 @@
-/* The core's operations, one after the other, and the memory that tables take. */
+/* Blocks: mapping, splitting, collapsing, first writes; and the memory that tables take. Operations
+ * on the smallest pages are in pairs/. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "tests/bench/mmu/bench.h"
 
 static volatile uint64_t sink;
-
-/* Leaves of the smallest size: slots of small pages, dirty tracking on. */
-static void small(struct worker *w)
-{
-	const uint64_t pages = w->b->pages, page = w->b->page, base = w->base, hits = 1 << 20;
-	const uint64_t units = pages * (page >> 12);
-	uint64_t *bitmap = calloc(units / 64, 8), sum = 0;
-	struct s2_xlat x = {0};
-
-	if (!bitmap)
-		bench_fail("no memory");
-	bench_begin(w);
-	for (uint64_t i = 0; i < pages; i++)
-		sum += s2_fault(w->t, base + i * page, S2_R, &x);
-	bench_end(w, "map", (double)pages, "ns");
-	bench_begin(w);
-	for (uint64_t i = 0; i < hits; i++)
-		sum += s2_translate(w->t, base + (i & 63) * page, S2_R, &x);
-	bench_end(w, "hit", (double)hits, "ns");
-
-	bench_permission = true;
-	bench_begin(w);
-	for (uint64_t i = 0; i < pages; i++)
-		sum += s2_fault(w->t, base + i * page, S2_W, &x);
-	bench_end(w, "permission-fault", (double)pages, "ns");
-	bench_permission = false;
-
-	bench_begin(w);
-	if (s2_dirty_harvest(w->t, base, units, bitmap) != (int64_t)units)
-		bench_fail("%s: a dirty page is missing", w->b->format);
-	bench_end(w, "harvest", (double)pages, "ns");
-	for (uint64_t i = 0; i < pages; i++)
-		bench_touch(w, base + i * page, S2_W);
-	bench_begin(w);
-	s2_write_protect(w->t, base, base + pages * page);
-	bench_end(w, "write-protect", (double)pages, "ns");
-	bench_begin(w);
-	s2_unmap(w->t, base, base + pages * page);
-	bench_end(w, "unmap", (double)pages, "ns");
-	sink += sum + x.hpa;
-	free(bitmap);
-}
 
 /* ---- blocks ---- */
 
@@ -139,7 +98,7 @@ static void first_write(struct worker *w)
 	sink += sum + x.hpa;
 }
 
-static void bench_blocks(struct bench *b)
+void bench_operations(struct bench *b)
 {
 	struct bench first_b = *b;
 
@@ -152,14 +111,6 @@ static void bench_blocks(struct bench *b)
 		bench_threads(&first_b, first_write);
 		bench_destroy(&first_b);
 	}
-}
-
-void bench_operations(struct bench *b)
-{
-	bench_create(b, 0, S2_SLOT_LOG);
-	bench_threads(b, small);
-	bench_destroy(b);
-	bench_blocks(b);
 }
 
 /* Fully mapped by the smallest pages: what tables take of it. */

@@ -5,10 +5,9 @@
  */
 #include <stdlib.h>
 
-#ifndef BENCH_LOCKS
 #include "mmu/rcu.h"
-#endif
 #include "tests/bench/mmu/bench.h"
+#include "tests/bench/mmu/pairs/side.h"
 
 static const uint64_t ADDR = UINT64_C(0xffffffffff000);
 
@@ -97,7 +96,6 @@ static __attribute__((noinline)) bool floor_walk(const uint64_t *table, uint64_t
 	return true;
 }
 
-#ifndef BENCH_LOCKS
 static __attribute__((noinline)) bool floor_walk_rcu(const uint64_t *table, uint64_t gpa,
 						     uint32_t access, struct s2_xlat *out)
 {
@@ -108,43 +106,21 @@ static __attribute__((noinline)) bool floor_walk_rcu(const uint64_t *table, uint
 	rcu_exit();
 	return hit;
 }
-#else
-#define floor_walk_rcu floor_walk
-#endif
 
-static uint64_t *shared_root;
-static volatile uint64_t sink;
-
-static void body(struct worker *w)
+/* Its tables go, too, as the core's do: whoever maps again needs new ones. */
+static uint64_t floor_unmap(uint64_t *root, uint64_t base, uint64_t pages)
 {
-	const uint64_t pages = w->b->pages, hits = 1 << 20;
-	struct s2_xlat x = {0};
-	uint64_t sum = 0;
+	uint64_t changed = floor_range(root, base, pages, UINT64_MAX);
 
-	bench_begin(w);
-	for (uint64_t i = 0; i < pages; i++)
-		sum += floor_change(shared_root, w->base + i * 4096, 0,
-				    (w->base + i * 4096) | 6 << 3 | 5);
-	bench_end(w, "floor-map", (double)pages, "ns");
-	bench_begin(w);
-	for (uint64_t i = 0; i < pages; i++)
-		sum += floor_change(shared_root, w->base + i * 4096, 0, 2);
-	bench_end(w, "floor-permission-fault", (double)pages, "ns");
-	bench_begin(w);
-	sum += floor_range(shared_root, w->base, pages, 2);
-	bench_end(w, "floor-write-protect", (double)pages, "ns");
-	bench_begin(w);
-	for (uint64_t i = 0; i < hits; i++)
-		sum += floor_walk(shared_root, w->base + (i & 63) * 4096, S2_R, &x);
-	bench_end(w, "floor-hit", (double)hits, "ns");
-	bench_begin(w);
-	for (uint64_t i = 0; i < hits; i++)
-		sum += floor_walk_rcu(shared_root, w->base + (i & 63) * 4096, S2_R, &x);
-	bench_end(w, "floor-hit-rcu", (double)hits, "ns");
-	bench_begin(w);
-	sum += floor_range(shared_root, w->base, pages, UINT64_MAX);
-	bench_end(w, "floor-unmap", (double)pages, "ns");
-	sink += sum + x.hpa;
+	for (uint64_t gpa = base; gpa < base + pages * 4096; gpa += 512 * 4096) {
+		uint64_t *table = root;
+
+		for (unsigned shift = 39; shift > 21; shift -= 9)
+			table = (uint64_t *)(uintptr_t)(table[gpa >> shift & 511] & ADDR);
+		bench_env.free(NULL, (void *)(uintptr_t)(table[gpa >> 21 & 511] & ADDR), 4096);
+		table[gpa >> 21 & 511] = 0;
+	}
+	return changed;
 }
 
 static void free_tables(uint64_t *table, unsigned level)
@@ -156,12 +132,70 @@ static void free_tables(uint64_t *table, unsigned level)
 	bench_env.free(NULL, table, 4096);
 }
 
-void bench_floor(struct bench *b)
+static void *floor_create(const struct s2_config *config, uint64_t size)
 {
-	b->stride = UINT64_C(4) << 30;
-	shared_root = bench_env.alloc(NULL, 4096);
-	if (!shared_root)
+	void *root = bench_env.alloc(NULL, 4096);
+
+	(void)config, (void)size;
+	if (!root)
 		bench_fail("no memory");
-	bench_threads(b, body);
-	free_tables(shared_root, 4);
+	return root;
 }
+
+static void floor_destroy(void *instance)
+{
+	free_tables(instance, 4);
+}
+
+static void *floor_enter(void *instance)
+{
+	return instance;
+}
+
+static void floor_leave(void *thread)
+{
+	(void)thread;
+}
+
+static volatile uint64_t sink;
+
+static bool floor_run(void *thread, enum side_op op, uint64_t base, uint64_t pages)
+{
+	struct s2_xlat x = {0};
+	uint64_t *root = thread, sum = 0;
+
+	switch (op) {
+	case SIDE_MAP:
+		for (uint64_t i = 0; i < pages; i++)
+			sum += floor_change(root, base + i * 4096, 0,
+					    (base + i * 4096) | 6 << 3 | 5);
+		break;
+	case SIDE_PERMISSION:
+	case SIDE_WRITABLE:
+		for (uint64_t i = 0; i < pages; i++)
+			sum += floor_change(root, base + i * 4096, 0, 2);
+		break;
+	case SIDE_HIT:
+		for (uint64_t i = 0; i < pages; i++)
+			sum += floor_walk(root, base + (i & 63) * 4096, S2_R, &x);
+		break;
+	case SIDE_HIT_SECTION:
+		for (uint64_t i = 0; i < pages; i++)
+			sum += floor_walk_rcu(root, base + (i & 63) * 4096, S2_R, &x);
+		break;
+	case SIDE_HARVEST: return false;
+	case SIDE_WRITE_PROTECT: sum = floor_range(root, base, pages, 2); break;
+	default: sum = floor_unmap(root, base, pages); break;
+	}
+	sink += x.hpa;
+	if (sum != pages)
+		bench_fail("the floor lost a page");
+	return true;
+}
+
+const struct side side_floor = {.scheme = "floor",
+				.create = floor_create,
+				.destroy = floor_destroy,
+				.enter = floor_enter,
+				.leave = floor_leave,
+				.run = floor_run};
