@@ -42,7 +42,7 @@ struct stage2_ops {
 	/* Change tables; true: something was, or was being, mapped there: flush [*start, *end),
 	 * which is widened to the whole of the leaves met. *tables grows by the trees frozen. */
 	bool (*freeze)(struct s2_thread *t, uint64_t *start, uint64_t *end, uint64_t *tables);
-	/* Takes W, or with `track` what dirty tracking takes (see stage2_protect_entry). */
+	/* Takes W, or with `track` what dirty tracking takes (see stage2_protected). */
 	bool (*protect)(struct s2_thread *t, uint64_t *start, uint64_t *end, bool track);
 	/* After the flush (and a grace period if tables were frozen): frozen becomes empty. */
 	void (*thaw)(struct s2_thread *t, uint64_t start, uint64_t end);

@@ -31,17 +31,26 @@ mmu_inline void stage2_exit(struct stage2_loop *loop)
 	brlock_read_unlock(&loop->t->reader);
 }
 
+/* Out and in again. No part of the loops: it would cost them their registers. */
+static __attribute__((noinline, cold)) void stage2_pause(struct s2_thread *t)
+{
+	struct stage2_loop loop = {.t = t};
+
+	stage2_exit(&loop);
+	stage2_enter(&loop);
+}
+
 /* walk_next with a budget: the entry at which it is used up is looked up again. */
 mmu_inline bool stage2_next(const struct format *f, struct stage2_loop *loop, struct walk_iter *it)
 {
-	if (!walk_next(f, it))
-		return false;
-	if (--loop->left)
-		return true;
-	stage2_exit(loop);
-	stage2_enter(loop);
-	walk_restart(it);
-	return walk_next(f, it);
+	while (walk_next(f, it)) {
+		if (__builtin_expect(--loop->left, 1))
+			return true;
+		stage2_pause(loop->t);
+		loop->left = STAGE2_BUDGET;
+		walk_restart(it);
+	}
+	return false;
 }
 
 mmu_inline void stage2_widen(const struct geometry *g, const struct walk_iter *it, uint64_t *start,
@@ -184,19 +193,25 @@ mmu_inline void stage2_thaw(const struct format *f, struct s2_thread *t, uint64_
 	stage2_exit(&loop);
 }
 
-/* Takes W of one leaf. For dirty tracking (track), where dirty bits of hardware tell: D, and W
+/* A leaf without W. For dirty tracking where dirty bits of hardware tell (dbit): without D, and W
  * stays in the smallest leaves. */
+mmu_inline uint64_t stage2_protected(const struct format *f, const struct geometry *g,
+				     uint64_t leaf, unsigned level, bool dbit)
+{
+	if (dbit)
+		leaf &= ~f->dirty;
+	return dbit && level == 1 ? leaf : format_forbid(f, g, leaf, S2_W);
+}
+
 mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t, uint64_t gpa,
-				     struct walk_entry *w, bool track)
+				     struct walk_entry *w, bool dbit)
 {
 	const struct geometry g = format_fold(f, &t->s2->pt.geo);
-	bool dbit = track && stage2_dbit(f, t->s2);
 
 	while (w->kind == ENTRY_LEAF) {
-		uint64_t before = w->value, value = dbit ? before & ~f->dirty : before;
+		uint64_t before = w->value;
+		uint64_t value = stage2_protected(f, &g, before, w->level, dbit);
 
-		if (!dbit || w->level > 1)
-			value = format_forbid(f, &g, value, S2_W);
 		if (value == before)
 			return;
 		if (walk_replace(f, &t->s2->pt, w, value)) {
@@ -209,6 +224,44 @@ mmu_inline void stage2_protect_entry(const struct format *f, struct s2_thread *t
 	}
 }
 
+/* An entry of level 1, whatever it is. false: nothing is there. */
+static __attribute__((noinline, cold)) bool stage2_protect_any(const struct format *f,
+							       struct s2_thread *t, uint64_t gpa,
+							       void *entry, bool dbit)
+{
+	const struct geometry g = format_fold(f, &t->s2->pt.geo);
+	struct walk_entry w = {.entry = entry, .value = entry_load(&g, entry), .level = 1};
+
+	w.kind = format_kind(f, w.value, 1);
+	if (w.kind == ENTRY_FROZEN)
+		stage2_gone(f, &t->s2->pt, &w);
+	if (w.kind == ENTRY_NONE)
+		return false;
+	stage2_protect_entry(f, t, gpa, &w, dbit);
+	return true;
+}
+
+/* The same, short for what is usual: a valid leaf, or 0. */
+mmu_inline bool stage2_protect_page(const struct format *f, const struct geometry *g,
+				    struct s2_thread *t, uint64_t gpa, void *entry, bool dbit)
+{
+	uint64_t value = entry_load(g, entry), other;
+
+	if (!value)
+		return false;
+	if (value & f->valid && !trace_on(&t->trace)) {
+		other = stage2_protected(f, g, value, 1, dbit);
+		if (other == value)
+			return true;
+		MMU_RACE_POINT();
+		if (entry_cas(g, entry, &value, other))
+			return true;
+		count(&t->stats.retries, 1);
+	}
+	return stage2_protect_any(f, t, gpa, entry, dbit);
+}
+
+/* track: for dirty tracking. */
 mmu_inline bool stage2_protect(const struct format *f, struct s2_thread *t, uint64_t *start,
 			       uint64_t *end, bool track)
 {
@@ -221,6 +274,20 @@ mmu_inline bool stage2_protect(const struct format *f, struct s2_thread *t, uint
 	stage2_enter(&loop);
 	walk_begin(&it, pt, *start, *end, 1);
 	while (stage2_next(f, &loop, &it)) {
+		const bool dbit = track && stage2_dbit(f, t->s2);
+
+		if (it.at.level == 1) {
+			/* The rest of its table in a loop of its own. */
+			size_t n = walk_run(f, &it, loop.left);
+
+			for (size_t i = 0; i < n; i++)
+				met |= stage2_protect_page(f, &g, t,
+							   it.gpa + (i << geometry_shift(&g, 1)),
+							   entry_at(&g, it.at.entry, i), dbit);
+			walk_run_done(f, &it, n);
+			loop.left -= (unsigned)n - 1;
+			continue;
+		}
 		if (it.at.kind == ENTRY_FROZEN)
 			stage2_gone(f, pt, &it.at);
 		if (it.at.kind == ENTRY_NONE || it.at.kind == ENTRY_TABLE)
@@ -230,7 +297,7 @@ mmu_inline bool stage2_protect(const struct format *f, struct s2_thread *t, uint
 		if (it.at.kind == ENTRY_FROZEN)
 			continue;
 		stage2_widen(&g, &it, start, end);
-		stage2_protect_entry(f, t, it.gpa, &it.at, track);
+		stage2_protect_entry(f, t, it.gpa, &it.at, dbit);
 	}
 	stage2_exit(&loop);
 	return met;
@@ -245,22 +312,20 @@ mmu_inline unsigned stage2_protect_word(const struct format *f, struct s2_thread
 	const struct geometry g = format_fold(f, &pt->geo);
 	unsigned shift = geometry_shift(&g, 1);
 	struct walk_entry w;
-	char *first;
+	bool dbit;
 
 	rcu_enter();
+	dbit = stage2_dbit(f, t->s2);
 	do {
 		w = walk_lookup(f, pt, gpa);
 		if (w.level > 1 && !stage2_gone(f, pt, &w))
-			stage2_protect_entry(f, t, gpa, &w, true);
+			stage2_protect_entry(f, t, gpa, &w, dbit);
 	} while (w.kind == ENTRY_TABLE); /* split meanwhile */
-	first = w.entry;
 	for (; w.level == 1 && bits; bits &= bits - 1) {
 		uint64_t page = gpa + ((uint64_t)__builtin_ctzll(bits) << 12);
 
-		w.entry = first + ((page >> shift) - (gpa >> shift)) * g.entry_size;
-		w.value = entry_load(&g, w.entry);
-		w.kind = format_kind(f, w.value, 1);
-		stage2_protect_entry(f, t, page, &w, true);
+		stage2_protect_page(f, &g, t, page,
+				    entry_at(&g, w.entry, (page >> shift) - (gpa >> shift)), dbit);
 	}
 	rcu_exit();
 	return w.level;

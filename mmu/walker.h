@@ -236,6 +236,27 @@ mmu_inline bool walk_next(const struct format *f, struct walk_iter *it)
 	return walk_skip(f, it);
 }
 
+/* With the present entry of level 1: how many entries of its table follow each other from it on in
+ * the range (at most `most`), itself included, to be visited without the iterator: entry_at(g,
+ * it->at.entry, i). walk_run_done says that n of them have been: the walk goes on behind. */
+mmu_inline size_t walk_run(const struct format *f, const struct walk_iter *it, size_t most)
+{
+	const struct geometry g = format_fold(f, &it->pt->geo);
+	size_t left = geometry_entries(&g, 1) - geometry_index(&g, 1, it->gpa);
+	uint64_t pages = (it->last >> geometry_shift(&g, 1)) - (it->gpa >> geometry_shift(&g, 1));
+
+	if (pages < left)
+		left = (size_t)pages + 1;
+	return left < most ? left : most;
+}
+
+mmu_inline void walk_run_done(const struct format *f, struct walk_iter *it, size_t n)
+{
+	const struct geometry g = format_fold(f, &it->pt->geo);
+
+	it->gpa += (uint64_t)(n - 1) << geometry_shift(&g, 1);
+}
+
 /* The part of the range that the present entry covers lies wholly inside it. */
 mmu_inline bool walk_covers(const struct format *f, const struct walk_iter *it)
 {

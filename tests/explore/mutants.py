@@ -36,7 +36,9 @@ MUTANTS = {
     "no-bit": ("stage2_fault.h", SET_BIT, ""),
     "harvest-without-flush": ("dirty_harvest.c", "	if (h->clear && h->count)\n		range_flush(",
                               "	if (0)\n		range_flush("),
-    "harvest-keeps-w": ("stage2_range.h", "		stage2_protect_entry(f, t, page, &w, true);\n	}\n	rcu_exit();",
+    "harvest-keeps-w": ("stage2_range.h", "		stage2_protect_page(f, &g, t, page,\n"
+                        "				    entry_at(&g, w.entry, (page >> shift) - (gpa >> shift)), dbit);\n"
+                        "	}\n	rcu_exit();",
                         "	}\n	rcu_exit();"),
     "mark-does-nothing": ("dirty_log.c", "		if (slot->bitmap)\n			dirty_wrote(",
                           "		if (0)\n			dirty_wrote("),
@@ -44,9 +46,8 @@ MUTANTS = {
     "unmap-does-not-wait": ("range.c", "	tlb_wait(&t->s2->tlb, generation);\n	/* Tables that", "	/* Tables that"),
     "protect-without-flush": ("range.c", "if (!err && t->ops->protect(t, &start, &end, false))\n		range_flush(t, start, end);",
                               "if (!err)\n		t->ops->protect(t, &start, &end, false);"),
-    "protected-already-is-not-flushed": ("stage2_range.h", "		met = true;\n		if (it.at.kind == ENTRY_FROZEN)\n",
-                                         "		met |= it.at.kind == ENTRY_LEAF && f->perm(it.at.value) & S2_W;\n"
-                                         "		if (it.at.kind == ENTRY_FROZEN)\n"),
+    "protected-already-is-not-flushed": ("stage2_range.h", "		if (other == value)\n			return true;\n",
+                                         "		if (other == value)\n			return false;\n"),
     "frozen-already-is-not-flushed": ("stage2_range.h", "				met = true; /* another's work",
                                       "				(void)0; /* another's work"),
     # ageing
