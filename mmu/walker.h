@@ -74,6 +74,7 @@ typedef int walk_load_fn(void *opaque, uint64_t table, size_t index, struct walk
 mmu_inline int walk_down(const struct format *f, const struct geometry *g, uint64_t root,
 			 uint64_t addr, walk_load_fn load, void *opaque, struct walk_entry *w)
 {
+	bool below = false;
 	int err;
 
 	w->level = g->levels;
@@ -81,13 +82,15 @@ mmu_inline int walk_down(const struct format *f, const struct geometry *g, uint6
 	if (err)
 		return err;
 	w->kind = format_kind(f, w->value, w->level);
-	/* Unrolled, so that every level below the root is a constant. */
+	/* Unrolled, so that every level below the root is a constant; once below it, the compiler
+	 * need not ask any more. */
 #pragma GCC unroll 8
 	for (unsigned level = MMU_MAX_LEVELS - 1; level; level--) {
 		size_t index = (size_t)(addr >> geometry_shift(g, level)) &
 			       (((size_t)1 << g->index_bits) - 1);
 
-		if (level >= g->levels)
+		below = below || level < g->levels;
+		if (!below)
 			continue;
 		if (w->kind != ENTRY_TABLE)
 			break;
