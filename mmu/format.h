@@ -161,6 +161,13 @@ mmu_inline bool format_perm_legal(const struct format *f, const struct geometry 
 	return !f->exec_only_option || perm != FORMAT_X || g->options & FORMAT_EXEC_ONLY;
 }
 
+/* A leaf that is legal: of format_make_leaf's checks none is needed. */
+mmu_inline uint64_t format_leaf(const struct format *f, const struct geometry *g, uint64_t addr,
+				unsigned level, uint32_t perm)
+{
+	return f->pack(g, addr) | f->leaf(g, level) | f->encode_perm(perm);
+}
+
 /* Encoders return 0, which is never a leaf or a table, for what the format or the geometry forbids:
  * permissions that cannot be expressed, a misaligned or too wide address, a level without leaves.
  */
@@ -171,7 +178,7 @@ mmu_inline uint64_t format_make_leaf(const struct format *f, const struct geomet
 		return 0;
 	if (addr & (geometry_size(g, level) - 1) || addr >> g->output_bits)
 		return 0;
-	return f->pack(g, addr) | f->leaf(g, level) | f->encode_perm(perm);
+	return format_leaf(f, g, addr, level, perm);
 }
 
 mmu_inline uint64_t format_make_table(const struct format *f, const struct geometry *g, uint64_t pa)

@@ -189,10 +189,12 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 	} else {
 		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
 
-		leaf = format_make_leaf(f, &g, base - s->gpa + s->hpa, goal, grant);
+		/* s2_slot_add has checked the addresses. */
+		leaf = page ? format_leaf(f, &g, base - s->gpa + s->hpa, goal, grant)
+			    : format_make_leaf(f, &g, base - s->gpa + s->hpa, goal, grant);
 	}
 	if (!leaf)
-		return S2_EMULATE; /* cannot be: s2_slot_add has checked the addresses */
+		return S2_EMULATE; /* cannot be */
 	if (!page && __builtin_expect(s->flags & SLOT_SHARING, 0))
 		leaf = sharing_leaf(f, t->s2, slot, gpa, leaf);
 	if (t->s2->use_ad) {
@@ -245,42 +247,58 @@ mmu_inline void stage2_fault_end(const struct format *f, struct s2_thread *t, ui
 	count_fault(&t->stats, access, permission, result);
 }
 
-/* No result of a fault: it is for another function, and nothing was done. */
-enum { STAGE2_OTHER = S2_NR_RESULTS };
-
 /* The usual fault: of a small page whose table is there, in the slot of the thread's last one,
- * where table addresses are pointers. No
- * function is called on the way, so that few registers are saved. The lock's read side keeps tables
- * alive, as everywhere; a read section is not needed. */
-mmu_inline unsigned stage2_fault_page(const struct format *f, struct s2_thread *t, uint64_t gpa,
-				      uint32_t access, struct s2_xlat *out)
-{
-	struct s2 *s2 = t->s2;
-	struct stage2_break brk = {0};
-	unsigned result = STAGE2_OTHER;
-	struct walk_entry w;
-	struct slot *slot;
-	bool permission;
+ * where table addresses are pointers. The lock's read side keeps tables alive, as everywhere; a
+ * read section is not needed. It finds the entry (stage2_fault_page), and leaves the rest to one of
+ * three functions, to which it jumps with all they need in registers: so none is saved on the way,
+ * and the two usual ones are short since each knows what it is about. */
+typedef enum s2_result stage2_fault_fn(struct s2_thread *t, uint64_t gpa, uint32_t access,
+				       struct s2_xlat *out);
+typedef enum s2_result stage2_found_fn(struct s2_thread *t, uint64_t gpa, uint32_t access,
+				       struct s2_xlat *out, const struct slot *slot, void *entry);
 
-	if (__builtin_expect(trace_on(&t->trace), 0) || !brlock_read_try(&s2->lock, &t->reader))
-		return STAGE2_OTHER;
-	slot = slots_hinted(&s2->slots, gpa, t->slot_hint);
-	if (__builtin_expect(!slot || slot->dying || t->ring.entry ||
-				     slot->s.flags & (SLOT_STATES | S2_SLOT_READONLY),
-			     0))
-		goto out;
-	w = walk_lookup_pointers(f, &s2->pt, gpa);
-	if (__builtin_expect(w.level != 1 || w.kind == ENTRY_FROZEN, 0))
-		goto out;
-	w.level = 1;
-	permission = w.kind == ENTRY_LEAF;
-	result = stage2_fix(f, t, slot, gpa, access, &w, &brk, true);
+/* Nothing was there, or (leaf, a constant) something: a leaf, or what its owner is changing. */
+mmu_inline enum s2_result stage2_fault_found(const struct format *f, struct s2_thread *t,
+					     uint64_t gpa, uint32_t access, struct s2_xlat *out,
+					     const struct slot *slot, void *entry, bool leaf)
+{
+	const struct geometry g = format_fold(f, &t->s2->pt.geo);
+	struct walk_entry w = {.entry = entry, .level = 1, .kind = ENTRY_NONE};
+	struct stage2_break brk = {0};
+	enum s2_result result = S2_RETRY;
+
+	if (leaf) {
+		w.value = entry_load(&g, entry);
+		w.kind = format_kind(f, w.value, 1);
+	}
+	if (__builtin_expect(!leaf || w.kind == ENTRY_LEAF, 1))
+		result = stage2_fix(f, t, slot, gpa, access, &w, &brk, true);
 	brlock_read_unlock(&t->reader);
-	stage2_fault_end(f, t, gpa, access, &w, permission, result, out);
+	stage2_fault_end(f, t, gpa, access, &w, leaf, result, out);
 	return result;
-out:
+}
+
+mmu_inline enum s2_result stage2_fault_page(const struct format *f, struct s2_thread *t,
+					    uint64_t gpa, uint32_t access, struct s2_xlat *out,
+					    stage2_found_fn *none, stage2_found_fn *leaf,
+					    stage2_fault_fn *other)
+{
+	const struct slot *slot;
+	struct walk_entry w;
+
+	if (__builtin_expect(trace_on(&t->trace), 0) || !brlock_read_try(&t->s2->lock, &t->reader))
+		return other(t, gpa, access, out);
+	slot = slots_hinted(&t->s2->slots, gpa, t->slot_hint);
+	if (__builtin_expect(slot && !slot->dying && !t->ring.entry &&
+				     !(slot->s.flags & (SLOT_STATES | S2_SLOT_READONLY)),
+			     1)) {
+		w = walk_lookup_pointers(f, &t->s2->pt, gpa);
+		if (w.level == 1)
+			return w.value ? leaf(t, gpa, access, out, slot, w.entry)
+				       : none(t, gpa, access, out, slot, w.entry);
+	}
 	brlock_read_unlock(&t->reader);
-	return result;
+	return other(t, gpa, access, out);
 }
 
 mmu_inline enum s2_result stage2_fault(const struct format *f, struct s2_thread *t, uint64_t gpa,

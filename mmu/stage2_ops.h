@@ -33,14 +33,23 @@
 	{                                                                                          \
 		return stage2_fault(&fmt##_format, t, gpa, access, out);                           \
 	}                                                                                          \
+	static __attribute__((noinline)) enum s2_result fmt##_fault_none(                          \
+		struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out,           \
+		const struct slot *slot, void *entry)                                              \
+	{                                                                                          \
+		return stage2_fault_found(&fmt##_format, t, gpa, access, out, slot, entry, false); \
+	}                                                                                          \
+	static __attribute__((noinline)) enum s2_result fmt##_fault_leaf(                          \
+		struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out,           \
+		const struct slot *slot, void *entry)                                              \
+	{                                                                                          \
+		return stage2_fault_found(&fmt##_format, t, gpa, access, out, slot, entry, true);  \
+	}                                                                                          \
 	static enum s2_result fmt##_fault(struct s2_thread *t, uint64_t gpa, uint32_t access,      \
 					  struct s2_xlat *out)                                     \
 	{                                                                                          \
-		unsigned result = stage2_fault_page(&fmt##_format, t, gpa, access, out);           \
-                                                                                                   \
-		if (__builtin_expect(result == STAGE2_OTHER, 0))                                   \
-			return fmt##_fault_other(t, gpa, access, out);                             \
-		return result;                                                                     \
+		return stage2_fault_page(&fmt##_format, t, gpa, access, out, fmt##_fault_none,     \
+					 fmt##_fault_leaf, fmt##_fault_other);                     \
 	}                                                                                          \
 	static bool fmt##_freeze_range(struct s2_thread *t, uint64_t *start, uint64_t *end,        \
 				       uint64_t *tables)                                           \

@@ -79,15 +79,15 @@ struct counters {
 };
 
 /* No read-modify-write on the bus: there is one writer. */
-static inline void count(_Atomic uint64_t *counter, uint64_t n)
+mmu_inline void count(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
 			      memory_order_relaxed);
 }
 
 /* A fault that is over. permission: it met a leaf. */
-static inline void count_fault(struct counters *c, uint32_t access, bool permission,
-			       enum s2_result result)
+mmu_inline void count_fault(struct counters *c, uint32_t access, bool permission,
+			    enum s2_result result)
 {
 	unsigned kind = access & S2_W	? MMU_WRITE_TRANSLATION
 			: access & S2_X ? MMU_EXEC_TRANSLATION

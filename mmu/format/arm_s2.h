@@ -83,12 +83,12 @@ static inline bool arm_is_leaf(uint64_t e, unsigned level)
 	return level == 1 || !(e & ARM_TYPE);
 }
 
-static inline bool arm_lpa2(const struct geometry *g)
+mmu_inline bool arm_lpa2(const struct geometry *g)
 {
 	return g->page_shift != 16 && g->options & FORMAT_WIDE;
 }
 
-static inline uint64_t arm_pack(const struct geometry *g, uint64_t addr)
+mmu_inline uint64_t arm_pack(const struct geometry *g, uint64_t addr)
 {
 	if (g->page_shift == 16)
 		return (addr & UINT64_C(0xffffffff0000)) | (addr >> 48 & 15) << 12;
@@ -97,7 +97,7 @@ static inline uint64_t arm_pack(const struct geometry *g, uint64_t addr)
 	return addr & UINT64_C(0xfffffffff000);
 }
 
-static inline uint64_t arm_unpack(const struct geometry *g, uint64_t e)
+mmu_inline uint64_t arm_unpack(const struct geometry *g, uint64_t e)
 {
 	if (!(e & ARM_TYPE))
 		e &= ~ARM_NT;
