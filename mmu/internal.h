@@ -138,7 +138,7 @@ static inline void s2_synchronize(struct s2 *s2)
 /* Dirty bits of hardware track. */
 mmu_inline bool stage2_dbit(const struct format *f, const struct s2 *s2)
 {
-	return atomic_load_explicit(&s2->pt.need, memory_order_relaxed) & f->dirty;
+	return f->dirty && atomic_load_explicit(&s2->pt.need, memory_order_relaxed) & f->dirty;
 }
 
 #endif

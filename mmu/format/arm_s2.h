@@ -85,7 +85,7 @@ static inline bool arm_is_leaf(uint64_t e, unsigned level)
 
 mmu_inline bool arm_lpa2(const struct geometry *g)
 {
-	return g->page_shift != 16 && g->options & FORMAT_WIDE;
+	return __builtin_expect(g->page_shift != 16 && g->options & FORMAT_WIDE, 0);
 }
 
 mmu_inline uint64_t arm_pack(const struct geometry *g, uint64_t addr)
