@@ -8,6 +8,7 @@
 
 /* vmm/board/pc.h */
 enum { SLOT_RNG = 1, SLOT_DISK = 8, SLOT_CARD = 24 };
+enum { FRESH = 4 /* times, until the rest is written again */ };
 enum { PAGES = 96, PIECE = 2048, AT = 1024, SECTOR = 512, BATCH = 12 };
 #define ODD 0x9e3779b97f4a7c15ull
 
@@ -18,6 +19,7 @@ struct place {
 struct known {
 	u64 sum, around;
 	u32 len; /* 0: nothing yet */
+	u32 times;
 };
 struct store {
 	const char *name;
@@ -77,6 +79,8 @@ static void prepare(struct store *s, u32 n)
 
 	check(s, n);
 	k->len = 0;
+	if (k->times++ % FRESH)
+		return;
 	k->around = mix(k->around + n + ODD);
 	for (u32 i = 0; i < PAGE_SIZE / 8; i++)
 		if (i < AT / 8 || i >= (AT + PIECE) / 8)
@@ -107,7 +111,8 @@ static void disk_pass(void)
 		const u32 n = (first + i) % PAGES;
 
 		prepare(&disk_store, n);
-		header[i].sector = mix(disk_store.known[n].around) % (sectors - PIECE / SECTOR);
+		header[i].sector = mix(disk_known[n].around + disk_known[n].times) %
+				   (sectors - PIECE / SECTOR);
 		status[i] = 0xff;
 		vq_describe(&disk, 3 * i, &header[i], 16, DESC_NEXT);
 		vq_describe(&disk, 3 * i + 1, disk_place[n].byte + AT, PIECE,
@@ -136,7 +141,7 @@ static void disk_pass(void)
 
 static void rng_pass(void)
 {
-	for (u32 i = 0; i < 4; i++) {
+	for (u32 i = 0; i < BATCH; i++) {
 		const u32 n = rng_store.next++ % PAGES;
 		u32 len;
 
