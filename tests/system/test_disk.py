@@ -171,11 +171,13 @@ def test_discard():
 
 
 class SmallHost:
-    """A host's file system of a few MiB, in a mount namespace of its own; ferry runs in there."""
+    """A host's file system of a few MiB (and, if said, so many files), in a mount namespace of its own; ferry runs in
+    there."""
 
-    def __init__(self, mib):
+    def __init__(self, mib, files=0):
         self.folder = tempfile.mkdtemp(prefix="ferry-small-")
-        script = f"mount -t tmpfs -o size={mib}m small {self.folder} && echo ready && read -r _"
+        limits = f"size={mib}m,nr_inodes={files}"
+        script = f"mount -t tmpfs -o {limits} small {self.folder} && echo ready && read -r _"
         wrap = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-rm"]
         self.keeper = Process([*wrap, "sh", "-c", script], terminal=False)
         try:

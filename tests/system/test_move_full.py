@@ -1,0 +1,91 @@
+"""Hosts that have no room: for what a receiver has to make, and for what a source leaves behind."""
+import os
+import time
+
+from bare_guest import MODES, Session
+from fault_link import Link
+from ferrytest import FERRY, Process, check, each, limit, needs_ferry
+from test_disk import SmallHost
+
+# What the receiver is to make in a file system that takes no file more, and when it is found out.
+FILES = {"pidfile": (["--pidfile", "{}/pid"], 20), "serial": (["--serial", "file={}/log"], 20),
+         "console": (["--console", "file={}/log"], 20)}
+
+
+@needs_ferry
+@limit(200)
+@each(what=list(FILES))
+def test_no_file(what):
+    """A file that cannot be made: the source hears why, the guest stays and goes where there is room."""
+    options, code = FILES[what]
+    with SmallHost(1, files=1) as host, Session(extra=["--console", "none"]) as s:
+        s.start()
+        there = s.receiver(*(o.format(host.folder) for o in options), through=host.enter)
+        lines = s.migrate(there.address, code=code)
+        check("No space left on device" in lines[-1]["text"] and host.folder in lines[-1]["text"], lines[-1])
+        check(there.wait(30) == 1 and "No space left on device" in there.stderr(), there.tail())
+        check(not there.text, f"it ran there{there.tail()}")
+        s.owner.passes()
+        s.move(*MODES["pre-copy"])
+
+
+@needs_ferry
+@limit(200)
+def test_no_runtime_folder():
+    """The folder in which machines are found is full: nobody is let in who could not be shown."""
+    with SmallHost(1, files=1) as host, Session() as s:
+        s.start()
+        env = {"FERRY_RUNTIME_DIR": host.folder}
+        address = "unix:" + s.path("full")
+        with Process([*host.enter, FERRY, "receive", "--name", "full", address], terminal=False, env=env) as there:
+            check(there.wait(30) == 1 and "No space left on device" in there.stderr(), there.tail())
+        lines = s.migrate(address, code=22)
+        check(address[5:] in lines[-1]["text"] or "No such file" in lines[-1]["text"], lines[-1])
+        s.owner.passes()
+
+
+@needs_ferry
+@limit(200)
+def test_full_line():
+    """A serial line's file cannot grow: the guest goes all the same, and it is said; with room it is written on."""
+    with SmallHost(1) as host, Session() as s:
+        log, filler = (os.path.join(host.inside, name) for name in ("log", "filler"))
+        s.start()
+        fd = os.open(filler, os.O_WRONLY | os.O_CREAT)
+        try:
+            while os.write(fd, b"x" * 4096):
+                pass
+        except OSError:
+            os.close(fd)
+        there = s.receiver("--serial", f"file={host.folder}/log", through=host.enter)
+        s.migrate(there.address, *MODES["pre-copy"])
+        there.await_error("No space left on device; output is lost until this is cured")
+        os.unlink(filler)
+        end = time.monotonic() + 30
+        while os.path.getsize(log) < 200:
+            check(time.monotonic() < end, f"nothing is written{there.tail()}")
+            time.sleep(0.05)
+        with open(log, "rb") as f:
+            text = f.read()
+        check(b"move: tick" in text and b"WRONG" not in text, text)
+
+
+@needs_ferry
+@limit(200)
+def test_full_spool():
+    """There is no room for the pages that the guest lacks: they stay, no half file is left, and with room they go."""
+    with SmallHost(1) as host, Session() as s:
+        s.start()
+        there = s.receiver()
+        link = Link(s.path("link"), there.address[5:], "back", "demand REQUEST 3", lambda link, _frame, _send: link.close())
+        spool = os.path.join(host.inside, "spool")
+        old = s.owner
+        mover = s.mover(link.address, "--postcopy", "--bandwidth", "8M", "--spool", spool, "--recover-timeout", "100ms")
+        old.await_error("the pages that the guest lacks cannot be written: No space left on device")
+        check(os.listdir(host.inside) == [], f"left behind: {os.listdir(host.inside)}")
+        check(not mover.ended and old.child.poll() is None, f"it has given up{mover.tail()}{old.tail()}")
+        again = Link(s.path("link"), there.address[5:])
+        s.control("migrate-control", old.name, "retry")
+        check(mover.wait(60) == 0, mover.tail())
+        s.went(there)
+        again.close()
