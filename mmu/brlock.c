@@ -101,10 +101,10 @@ void brlock_read_slow(struct brlock *lock, struct brlock_slot *slot)
 	for (;;) {
 		/* Sequentially consistent, as the writer's store and load are: at least one of the
 		 * two sees the other, also without membarrier. */
-		atomic_store(&slot->turn, ++slot->mine);
+		atomic_store(&slot->turn, slot->mine + 1);
 		if (!(atomic_load(&lock->state) & BRLOCK_WRITER))
 			return;
-		atomic_store_explicit(&slot->turn, ++slot->mine, memory_order_release);
+		brlock_read_unlock(slot);
 		pthread_mutex_lock(&lock->mutex);
 		pthread_mutex_unlock(&lock->mutex);
 	}

@@ -20,7 +20,7 @@
 /* One per reading thread; alone on its cache line. */
 struct brlock_slot {
 	_Alignas(64) atomic_uint turn; /* odd: inside */
-	unsigned mine;		       /* the same, for the reader */
+	unsigned mine;		       /* the reader's copy of it while outside */
 	struct brlock_slot *next;
 };
 
@@ -48,16 +48,22 @@ void brlock_synchronize(struct brlock *lock);
 /* brlock_read_lock where there is a writer, or no membarrier. */
 void brlock_read_slow(struct brlock *lock, struct brlock_slot *slot);
 
+static inline void brlock_read_unlock(struct brlock_slot *slot)
+{
+	slot->mine += 2;
+	atomic_store_explicit(&slot->turn, slot->mine, memory_order_release);
+}
+
 /* false: not inside; there is a writer, or no membarrier. */
 static inline bool brlock_read_try(struct brlock *lock, struct brlock_slot *slot)
 {
-	atomic_store_explicit(&slot->turn, ++slot->mine, memory_order_relaxed);
+	atomic_store_explicit(&slot->turn, slot->mine + 1, memory_order_relaxed);
 	/* Against the compiler; for the processor the writer's membarrier stands here: it sees us
 	 * inside, or we see it. */
 	atomic_signal_fence(memory_order_seq_cst);
 	if (__builtin_expect(!atomic_load_explicit(&lock->state, memory_order_acquire), 1))
 		return true;
-	atomic_store_explicit(&slot->turn, ++slot->mine, memory_order_release);
+	brlock_read_unlock(slot);
 	return false;
 }
 
@@ -65,11 +71,6 @@ static inline void brlock_read_lock(struct brlock *lock, struct brlock_slot *slo
 {
 	if (__builtin_expect(!brlock_read_try(lock, slot), 0))
 		brlock_read_slow(lock, slot);
-}
-
-static inline void brlock_read_unlock(struct brlock_slot *slot)
-{
-	atomic_store_explicit(&slot->turn, ++slot->mine, memory_order_release);
 }
 
 #endif
