@@ -201,7 +201,7 @@ compare-and-exchange per page (tests/bench/mmu/pairs/floor.c). Each thread has 3
 
 How: translate, map, permission fault, harvest, write-protect and unmap are measured in one process that holds all four
 (tests/bench/mmu/pairs/). They take turns operation by operation, 32,768 pages each (a millisecond or less), {rounds}
-rounds, each round beginning with another one; so what disturbs the machine disturbs all alike. A ratio is the median of
+rounds, forth and back, beginning with another one; so what disturbs the machine disturbs all alike. A ratio is the median of
 the ratios of neighbours, not the ratio of medians. What two threads gain next to the floor's gain is the ratio to the
 floor on one thread over that on two. All other figures are medians of {runs} runs of a programme for each scheme, by turns.
 One thread: its processor time; two threads, which begin together without sleeping: the time of the slower.
@@ -211,6 +211,12 @@ One thread: its processor time; two threads, which begin together without sleepi
 {goals}
 
 The header of a table page has **0 bytes**: nothing but entries is kept per table, canonical or not.
+
+What the core does in a fault on a small page and the floor does not: it enters and leaves the lock (three stores, a look
+for a writer), compares the address with the thread's last slot, looks whether the page has states, a ring or a trace,
+takes levels, hardware options and the host address from where they were configured, counts leaf and outcome, and tells
+the caller what it found (four stores). Stepped through, that is 170 instructions and 13 stores (x86-64, ept4; the floor:
+73 and 9). None of it is shared with another thread.
 
 ## Operations
 

@@ -88,8 +88,12 @@ static void *worker(void *arg)
 		thread[s] = sides[s]->enter(instance[s]);
 	for (unsigned n = 0; n < rounds; n++) {
 		for (enum side_op op = 0; op < SIDE_OPS; op++) {
-			for (unsigned s = 0; s < SIDES; s++)
-				piece(id, (s + n) % SIDES, thread[(s + n) % SIDES], op);
+			/* Each in each place, and after each of its neighbours. */
+			for (unsigned i = 0; i < SIDES; i++) {
+				unsigned s = ((n & 1 ? SIDES - 1 - i : i) + n / 2) % SIDES;
+
+				piece(id, s, thread[s], op);
+			}
 		}
 	}
 	for (unsigned s = 0; s < SIDES; s++)
