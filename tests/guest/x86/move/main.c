@@ -83,6 +83,7 @@ void test_main(void)
 	smp_start();
 	pages_init(argument("last", 16) << 20);
 	clocks_init();
+	registers_begin();
 	devices_init();
 	balloon_init();
 	smp_run_all(work, NULL);

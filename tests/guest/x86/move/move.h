@@ -7,7 +7,8 @@
  *
  * with the pass of the processor that is behind. Arguments: cpus=N, last=MiB (memory ends there;
  * the pages begin at FIRST_PAGE), devices=1 (a disk, a network card and random numbers are used, if
- * they are there: devices.c), balloon=MiB (so much from 16 MiB on can be given up: balloon.c).
+ * they are there: devices.c), balloon=MiB (so much from 16 MiB on can be given up: balloon.c),
+ * probes=N (so many of its pages are looked at in each pass).
  */
 #ifndef MOVE_H
 #define MOVE_H
@@ -37,6 +38,7 @@ void pages_init(u64 last);
 void pages_pass(struct worker *w); /* one more */
 
 /* registers.c */
+void registers_begin(void); /* once, before there are others */
 void registers_init(struct worker *w);
 void registers_load(struct worker *w);
 void registers_check(struct worker *w);

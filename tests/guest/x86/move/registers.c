@@ -53,11 +53,14 @@ static void harmonic(u32 rounding, u64 sum[2])
 	sum[1] = x87;
 }
 
+void registers_begin(void)
+{
+	for (u32 r = 0; r < 4; r++)
+		harmonic(r, sums[r]);
+}
+
 void registers_init(struct worker *w)
 {
-	if (!w->index)
-		for (u32 r = 0; r < 4; r++)
-			harmonic(r, sums[r]);
 	for (u32 i = 0; i < ARRAY_SIZE(msrs); i++)
 		wrmsr(msrs[i], msr_value(w, msrs[i]));
 	write_dr0(debug_value(w, 0));
