@@ -18,7 +18,7 @@ MODES = {**bare_guest.MODES,
          # The connections have time to say that they live.
          "slow": ["--postcopy-after", "100ms", "--bandwidth", "8M"]}
 # Memory that comes last, because nobody looks at it.
-GUESTS = {"slow": {"mib": 64, "last": 16, "append": "balloon=48"}}
+GUESTS = {"slow": {"mib": 64, "last": 16, "append": "balloon=48 probes=0"}}
 
 # The frames of an undisturbed move, as fault_link.py names them.
 _HEAD = ["HELLO 0", "DESCRIPTION 0", "IMAGE 0", "MEMORY 0"]

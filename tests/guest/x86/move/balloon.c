@@ -4,14 +4,14 @@
  */
 #include "virtio.h"
 
-enum { SLOT_BALLOON = 3, STEP = 256, STEPS = 8, NUM_PAGES = 0, ACTUAL = 4, PROBES = 64 };
+enum { SLOT_BALLOON = 3, STEP = 256, STEPS = 8, NUM_PAGES = 0, ACTUAL = 4 };
 #define FIRST (16ull << 20)
 #define ODD   0x9e3779b97f4a7c15ull
 
 static volatile struct vq_rings rings[2];
 static struct vq inflate, deflate;
 static struct vdev dev;
-static u32 pages, given;
+static u32 pages, given, probes;
 static u32 pfn[STEP];
 static u64 probe;
 
@@ -34,6 +34,7 @@ void balloon_init(void)
 		return;
 	if (!virtio_find(&dev, SLOT_BALLOON))
 		panic("no balloon");
+	probes = (u32)argument("probes", 64);
 	virtio_queue(&dev, &inflate, 0, &rings[0]);
 	virtio_queue(&dev, &deflate, 1, &rings[1]);
 	virtio_run(&dev);
@@ -93,7 +94,7 @@ void balloon_pass(void)
 		check_empty(pages - given - n, n);
 	}
 	kept = pages - given;
-	for (u32 i = 0; i < PROBES && kept; i++) {
+	for (u32 i = 0; i < probes && kept; i++) {
 		const u32 page = (u32)((probe = mix(probe + ODD)) % kept);
 
 		if (*word(page, 64) != ((u64)page << 32 | 64) * ODD)
