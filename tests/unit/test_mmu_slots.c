@@ -1,6 +1,7 @@
 /*
  * Description: slots: what is refused, and which leaf a fault maps, at all alignments of gpa, hpa,
- * size and page size, against a rule written down separately and read back by a decoder.
+ * size and page size, against a rule written down separately and read back by a decoder; slots that
+ * are being removed, or read-only.
  */
 #include <errno.h>
 
@@ -224,8 +225,79 @@ static void configurations(void)
 	}
 }
 
+/* A processor that faults while it is waited for. */
+static struct {
+	struct s2_tlb_client client;
+	struct s2_thread *t;
+	uint64_t gpa;
+	enum s2_result result;
+	bool asked;
+} late;
+
+static void late_invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
+{
+	(void)opaque;
+	(void)start;
+	(void)end;
+	(void)generation;
+}
+
+static void late_wait(void *opaque, uint64_t generation)
+{
+	(void)opaque;
+	late.result = s2_fault(late.t, late.gpa, S2_R, NULL);
+	late.asked = true;
+	s2_tlb_ack(&late.client, generation);
+}
+
+/* In a slot that goes nothing is mapped any more, also where its table stays. */
+static void dying(bool table)
+{
+	struct s2_slot stays = {.gpa = GiB, .size = M2, .hpa = 2 * GiB, .page_size = K4},
+		       goes = {.gpa = GiB + M2, .size = 2 * K4, .hpa = 3 * GiB, .page_size = K4};
+
+	setup(S2_EPT4, 48, 0);
+	if (table)
+		goes.gpa = stays.gpa + stays.size - goes.size;
+	stays.size = goes.gpa - stays.gpa;
+	CHECK(!s2_slot_add(t, &stays) && !s2_slot_add(t, &goes), "add");
+	CHECK(!s2_thread_init(&late.t, s2, "late"), "thread");
+	if (table)
+		CHECK(s2_fault(t, stays.gpa, S2_R, NULL) == S2_FIXED, "the table");
+	/* it found the slot last; the neighbour is not mapped yet */
+	CHECK(s2_fault(late.t, goes.gpa, S2_R, NULL) == S2_FIXED, "fault");
+	late.gpa = goes.gpa + K4;
+	late.asked = false;
+	late.client = (struct s2_tlb_client){.invalidate = late_invalidate, .wait = late_wait};
+	s2_tlb_client_add(t, &late.client);
+	CHECK(!s2_slot_remove(t, goes.gpa) && late.asked, "remove");
+	CHECK(late.result == S2_EMULATE, "result %d", late.result);
+	CHECK(dec_walk(&mem, late.gpa).outcome == DEC_FAULT, "nothing comes back");
+	s2_tlb_client_remove(t, &late.client);
+	s2_thread_exit(late.t);
+	teardown();
+}
+
+static void read_only(void)
+{
+	const struct s2_slot s = {
+		.gpa = GiB, .size = M2, .hpa = GiB, .page_size = K4, .flags = S2_SLOT_READONLY};
+
+	setup(S2_EPT4, 48, 0);
+	CHECK(!s2_slot_add(t, &s), "add");
+	CHECK(s2_fault(t, GiB, S2_W, NULL) == S2_EMULATE, "before it has a table");
+	CHECK(s2_fault(t, GiB, S2_R, NULL) == S2_FIXED, "read");
+	CHECK(s2_fault(t, GiB, S2_W, NULL) == S2_EMULATE, "mapped");
+	CHECK(s2_fault(t, GiB + K4, S2_W, NULL) == S2_EMULATE, "its neighbour");
+	CHECK(s2_fault(t, GiB + K4, S2_R, NULL) == S2_FIXED && !dec_walk(&mem, GiB + K4).w, "read");
+	teardown();
+}
+
 int main(void)
 {
+	dying(true);
+	dying(false);
+	read_only();
 	configurations();
 	refused();
 	many();
