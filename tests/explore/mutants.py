@@ -58,6 +58,8 @@ MUTANTS = {
     "thaw-of-others": ("stage2_range.h", "if (it.at.kind != ENTRY_FROZEN || format_frozen_owner(f, it.at.value) != t->owner)",
                        "if (it.at.kind != ENTRY_FROZEN)"),
     "no-grace-period": ("range.c", "	if (tables)\n		s2_synchronize(t->s2);", ""),
+    "grace-period-without-the-lock": ("internal.h", "	brlock_synchronize(&s2->lock);\n", ""),
+    "grace-period-without-rcu": ("internal.h", "	rcu_synchronize();\n", ""),
     "collapse-without-grace-period": ("stage2_collapse.h", "		s2_synchronize(t->s2);\n		for", "		for"),
     "fault-maps-over-frozen": ("stage2_fault.h", "	} else if (w->kind == ENTRY_FROZEN) {\n		return S2_RETRY;\n",
                                "	} else if (0) {\n		return S2_RETRY;\n"),
@@ -66,6 +68,23 @@ MUTANTS = {
     "exchange-without-compare": ("entry.h", "	return __atomic_compare_exchange_n((uint64_t *)entry, old, value,",
                                  "	*old = __atomic_load_n((uint64_t *)entry, __ATOMIC_ACQUIRE);\n"
                                  "	return __atomic_compare_exchange_n((uint64_t *)entry, old, value,"),
+    # the lock, and the short way of a fault
+    "synchronize-does-not-wait": ("brlock.c", "where there is no membarrier */\n	wait_readers(lock);\n",
+                                  "where there is no membarrier */\n"),
+    "writer-does-not-wait": ("brlock.c", "BRLOCK_WRITER);\n	wait_readers(lock);\n", "BRLOCK_WRITER);\n"),
+    "reader-does-not-look": ("brlock.h", "!atomic_load_explicit(&lock->state, memory_order_acquire)",
+                             "!(atomic_load_explicit(&lock->state, memory_order_acquire) & 0)"),
+    "short-fault-in-a-dying-slot": ("stage2_fault.h", "!slot || slot->dying || t->ring.entry",
+                                    "!slot || t->ring.entry"),
+    "fault-in-a-dying-slot": ("stage2_fault.h", "	} else if (slot && !slot->dying) {", "	} else if (slot) {"),
+    "short-fault-past-the-ring": ("stage2_fault.h", "slot->dying || t->ring.entry ||", "slot->dying ||"),
+    "short-fault-of-a-missing-page": ("stage2_fault.h", "(SLOT_STATES | S2_SLOT_READONLY)",
+                                      "(SLOT_SHARING | S2_SLOT_READONLY)"),
+    "short-fault-of-another's-page": ("stage2_fault.h", "(SLOT_STATES | S2_SLOT_READONLY)",
+                                      "(SLOT_MISSING | S2_SLOT_READONLY)"),
+    "short-fault-writes-what-is-read-only": ("stage2_fault.h", "(SLOT_STATES | S2_SLOT_READONLY)", "SLOT_STATES"),
+    "slot-dies-without-waiting": ("second_stage.c", "	brlock_write_lock(&s2->lock);\n	slot->dying = true;\n"
+                                  "	brlock_write_unlock(&s2->lock);\n", "	slot->dying = true;\n"),
     # break-before-make
     "comes-back-after-unmap": ("stage2_break.h", "		walk_replace(f, pt, w, format_frozen_gone(f, w->value));",
                                "		break;"),
@@ -78,8 +97,6 @@ MUTANTS = {
                            "false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE);"),
     "load-relaxed-32": ("entry.h", "return __atomic_load_n((const uint32_t *)entry, __ATOMIC_ACQUIRE);",
                         "return __atomic_load_n((const uint32_t *)entry, __ATOMIC_RELAXED);"),
-    # ageing
-    "age-without-flush": ("age.c", "	if (age.met && (flush", "	if (0 && (flush"),
     # missing pages
     "received-before-it-is-filled": ("missing.c", "		ret = fill(opaque,",
                                      "		states_change(&slot->missing, &missing_rules, page, S2_PAGE_RECEIVED, "
@@ -141,7 +158,10 @@ MUTANTS = {
     "range-does-not-look-for-shadows": ("range.c", "		shadow_follow(t, start, end);", "		(void)0;"),
 }
 
-# Where a mutant is looked for first, with two preemptions and a stale load: a format, the beginning of a scenario.
+BY_UNIT = "unit tests"
+
+# Where a mutant is looked for first, with two preemptions and a stale load: a format, the beginning of a scenario; or
+# one of the unit tests.
 HINTS = {
     "publish-relaxed": ("ept4", "read, read"),
     "load-relaxed": ("ept4", "read, read"),
@@ -156,6 +176,18 @@ HINTS = {
     "frozen-already-is-not-flushed": ("ept4", "read, unmap, unmap"),
     "thaw-of-others": ("ept4", "unmap the table, twice"),
     "no-grace-period": ("ept4", "read, unmap the table"),
+    "grace-period-without-the-lock": ("ept4", "read, unmap the table"),
+    "grace-period-without-rcu": ("ept4", "read, unmap the table"),
+    "synchronize-does-not-wait": ("ept4", "read, unmap the table"),
+    "writer-does-not-wait": ("ept4", "read, remove the slot"),
+    "reader-does-not-look": ("ept4", "read, remove the slot"),
+    "short-fault-in-a-dying-slot": (BY_UNIT, "test_mmu_slots"),
+    "fault-in-a-dying-slot": ("ept4", "write, remove the slot"),
+    "short-fault-past-the-ring": (BY_UNIT, "test_mmu_dirty"),
+    "short-fault-of-a-missing-page": ("ept4", "missing: read, receive"),
+    "short-fault-of-another's-page": (BY_UNIT, "test_mmu_sharing"),
+    "short-fault-writes-what-is-read-only": (BY_UNIT, "test_mmu_slots"),
+    "slot-dies-without-waiting": ("ept4", "read, remove the slot"),
     "collapse-without-grace-period": ("ept4", "collapse, "),
     "fault-maps-over-frozen": ("ept4", "read, unmap"),
     "unmap-without-freezing": ("ept4", "read, unmap the table"),
@@ -196,8 +228,8 @@ HINTS = {
 }
 
 # Found by unit tests that have delays compiled in, or by none of the scenarios: these are tried next.
-UNIT = ["test_mmu_range", "test_mmu_missing", "test_mmu_shadow_ops", "test_mmu_stress", "test_mmu_shadow_stress",
-        "test_mmu_postcopy"]
+UNIT = ["test_mmu_slots", "test_mmu_sharing", "test_mmu_dirty", "test_mmu_range", "test_mmu_missing",
+        "test_mmu_shadow_ops", "test_mmu_stress", "test_mmu_shadow_stress", "test_mmu_postcopy"]
 
 
 def build(source, changed, formats):
@@ -235,7 +267,7 @@ def explored(program, *options):
     return where + (f" ({why[0][7:]})" if why else "")
 
 
-def unit_tests(source):
+def unit_tests(source, tests):
     flags = "-std=gnu17 -O0 -w -D_GNU_SOURCE -pthread".split()
     units = [p for pattern in ("*.c", "format/*.c", "guest/*.c")
              for p in sorted(glob.glob(os.path.join(source, "mmu", pattern)))]
@@ -243,7 +275,7 @@ def unit_tests(source):
     # A library: some tests bring their own of some of it.
     subprocess.run(["ar", "qcs", "mutant.a", *glob.glob(os.path.join(source, "*.o"))], check=True, cwd=source)
     libs = subprocess.run(["pkg-config", "--libs", "liburcu-memb"], check=True, stdout=subprocess.PIPE, text=True)
-    for test in UNIT:
+    for test in tests:
         program = os.path.join(source, test)
         subprocess.run(["gcc", *flags, f"-I{source}", "-I.", "-o", program, f"tests/unit/{test}.c",
                         os.path.join(source, "mutant.a"), *libs.stdout.split()], check=True, cwd=TOP)
@@ -278,7 +310,10 @@ def try_mutant(hint, file, texts):
         shutil.copytree(os.path.join(TOP, "mmu"), os.path.join(folder, "mmu"))
         if not plant(os.path.join(folder, "mmu"), file, texts):
             return None
-        if hint:
+        if hint and hint[0] == BY_UNIT:
+            if found := unit_tests(folder, hint[1:]):
+                return {"found": found, "bounds": BY_UNIT}
+        elif hint:
             others = {"ept4": ("arm", "riscv"), "sv32x4": ("ept", "arm")}.get(hint[0], ("ept", "riscv"))
             program = build(folder, file, others)
             for bounds in ("-p 1 -s 1", "-p 2 -s 1"):
@@ -289,14 +324,17 @@ def try_mutant(hint, file, texts):
         for bounds in ("-p 1 -s 1", "-p 2 -s 0", "-p 2 -s 1"):
             if found := explored(program, *bounds.split()):
                 return {"found": found, "bounds": bounds}
-        found = unit_tests(folder)
-        return {"found": found, "bounds": "unit tests"} if found else {}
+        found = unit_tests(folder, UNIT)
+        return {"found": found, "bounds": BY_UNIT} if found else {}
 
 
-def fingerprint(mutant):
-    """Of all that a verdict depends on."""
+def fingerprint(mutant, units):
+    """Of all that a verdict depends on; units: it was the unit tests'."""
     digest = hashlib.sha256(repr(mutant).encode())
-    for pattern in ("mmu/**/*.[ch]", "tests/explore/*.[ch]"):
+    patterns = ["mmu/**/*.[ch]", "tests/explore/*.[ch]", "tests/unit/*decoder.h"]
+    if units:
+        patterns += ["tests/unit/test_mmu_*.h", *(f"tests/unit/{test}.c" for test in UNIT)]
+    for pattern in patterns:
         for path in sorted(glob.glob(os.path.join(TOP, pattern), recursive=True)):
             with open(path, "rb") as f:
                 digest.update(f.read())
@@ -331,15 +369,15 @@ def main():
     names = args.name or list(MUTANTS)
     for name in names:
         file, *texts = MUTANTS[name]
-        last, now = known.get(name), fingerprint(MUTANTS[name])
-        if not (last and last["of"] == now and not args.again):
+        last = known.get(name)
+        if args.again or not last or last["of"] != fingerprint(MUTANTS[name], last["bounds"] == BY_UNIT):
             verdict = try_mutant(HINTS.get(name), file, texts)
             if not verdict:
                 bad += 1
                 why = "survives" if verdict == {} else f"mmu/{file} has changed, the mutant must, too"
                 print(f"FAILED {name}: {why}", flush=True)
                 continue
-            last = known[name] = {**verdict, "of": now}
+            last = known[name] = {**verdict, "of": fingerprint(MUTANTS[name], verdict["bounds"] == BY_UNIT)}
             with open(store, "w") as f:
                 json.dump(known, f, indent=1)
         print(f"{name:36} {last['bounds']:10} {last['found']}", flush=True)
