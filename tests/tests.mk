@@ -190,7 +190,7 @@ BENCH_MMU := $(addprefix $(O)/bench/mmu-,parallel exclusive older pairs)
 BENCH_MMU_SRC := $(wildcard tests/bench/mmu/*.c)
 BENCH_MMU_LOCKS = -include tests/bench/mmu/locks.h -DBENCH_LOCKS -DBENCH_
 BENCH_MMU_PAIRS := $(call obj,$(addprefix tests/bench/mmu/,common.c pairs/pairs.c))
-bench-mmu: $(BENCH_MMU)
+bench-mmu: $(BENCH_MMU) $(O)/ferry
 	$(Q)tests/bench/bench_mmu.py --programs $(BENCH_MMU) $(ARGS)
 $(O)/bench/mmu-parallel: $(call obj,$(BENCH_MMU_SRC) $(MMU_SRC))
 	$(call say,LD,$@)
