@@ -127,6 +127,7 @@ enum { MACHINE_PAGES = 64 };
 struct machine {
 	struct stream_memory memory;
 	bool built;
+	uint64_t image;		      /* bytes of the one that comes */
 	uint8_t (*page)[STREAM_PAGE]; /* of its own size */
 };
 
@@ -139,12 +140,16 @@ static int take_description(void *opaque, const struct stream_frame *frame,
 	return 0;
 }
 
-static int take_image(void *opaque, const char *name, const void *data, size_t len,
-		      struct stream_error *err)
+static int take_image(void *opaque, const struct stream_piece *piece, struct stream_error *err)
 {
-	(void)opaque;
+	struct machine *m = opaque;
+
 	(void)err;
-	must(memchr(name, 0, 64) && (data || !len));
+	must(memchr(piece->name, 0, sizeof(piece->name)) && piece->offset == m->image);
+	must((piece->data || !piece->len) && piece->len <= piece->total - piece->offset);
+	m->image += piece->len;
+	if (m->image == piece->total)
+		m->image = 0;
 	return 0;
 }
 
