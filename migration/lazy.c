@@ -197,7 +197,7 @@ static int bring_page(struct migration_file *f, uint64_t page, struct stream_err
 /* All pages are here: nobody waits for any. */
 static int bring_images(struct migration_file *f, struct stream_error *err)
 {
-	struct stream_frame frame;
+	struct stream_frame frame = {0};
 	int ret = 0;
 
 	for (uint64_t at = f->images; at < f->images_end && !ret;
