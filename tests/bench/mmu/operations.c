@@ -23,6 +23,7 @@ static void large(struct worker *w)
 	const uint64_t some = w->b->pages / per;
 	struct s2_xlat x = {0};
 	uint64_t sum = 0;
+	int64_t came;
 
 	bench_begin(w);
 	for (uint64_t i = 0; i < blocks; i++)
@@ -33,8 +34,10 @@ static void large(struct worker *w)
 		bench_fail("%s: s2_split", w->b->format);
 	bench_end(w, "eager-split", (double)(some * per), "ns");
 	bench_begin(w);
-	if (s2_collapse(w->t, w->base, w->base + some * w->b->block) != (int64_t)some)
-		bench_fail("%s: s2_collapse", w->b->format);
+	came = s2_collapse(w->t, w->base, w->base + some * w->b->block);
+	if (came != (int64_t)some)
+		bench_fail("%s: s2_collapse of %u blocks: %lld", w->b->format, (unsigned)some,
+			   (long long)came);
 	bench_end(w, "collapse", (double)(some * per), "ns");
 	sink += sum + x.hpa;
 }
