@@ -71,7 +71,7 @@ void incoming_missing_exit(struct incoming *in);
 /* The next piece (migration/machine.h); of a whole one it is looked at, on a thread, whether the
  * kernel can be started. */
 int incoming_image(struct incoming *in, const struct stream_piece *piece, struct stream_error *err);
-/* Whether it can be, once that is known; the guest must not run before. */
+/* Whether it can be, once that is known: asked before the source is told that it is accepted. */
 int incoming_image_check(struct incoming *in, struct error *err);
 /* Before the machine is given up: it has the image. Again is fine. */
 void incoming_image_exit(struct incoming *in);
@@ -87,7 +87,8 @@ struct incoming *incoming_of(struct vm_arrival *arrival);
 
 /* ---- incoming_sink.c ---- */
 extern const struct migration_sink_ops incoming_sink; /* opaque: struct incoming */
-/* The machine has the memory that the stream has, and disks of the size that they had. */
+/* The machine has the memory that the stream has, disks of the size that they had, and what can be
+ * booted from. */
 int incoming_check(struct incoming *in, const struct stream_memory *memory, struct error *err);
 void incoming_init(struct incoming *in, const struct incoming_config *how);
 void incoming_exit(struct incoming *in);

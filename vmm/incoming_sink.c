@@ -61,10 +61,8 @@ static int sink_load(void *opaque, const void *state, size_t len, struct stream_
 {
 	struct incoming *in = opaque;
 	struct error why = {""};
-	int ret = incoming_image_check(in, &why);
+	int ret = vm_state_load(in->vm, state, len, &why);
 
-	if (!ret)
-		ret = vm_state_load(in->vm, state, len, &why);
 	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
 }
 
@@ -169,7 +167,7 @@ int incoming_check(struct incoming *in, const struct stream_memory *memory, stru
 	if (mine.count != memory->count)
 		return error_set(err, -EPROTO,
 				 "the stream's memory is not that of the machine it describes");
-	return check_disks(in->vm, err);
+	return check_disks(in->vm, err) ?: incoming_image_check(in, err);
 }
 
 void incoming_init(struct incoming *in, const struct incoming_config *how)
