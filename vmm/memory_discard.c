@@ -46,16 +46,23 @@ void memory_clear(struct guest_memory *mem, uint64_t page, uint64_t count)
 		memset(host, 0, count * PAGE);
 }
 
+/* Of a range that is RAM; *hpa: where it lies. */
+static int punch(struct guest_memory *mem, const struct s2_range *range, uint64_t *hpa)
+{
+	const uint64_t len = range->end - range->start;
+
+	(void)ram(mem, range->start, len, hpa);
+	return memory_punch(mem, *hpa, len);
+}
+
 /* Unmapped already. A vCPU may bring it back meanwhile: what it writes then is lost or stays, as on
  * a real machine when memory is taken away that is in use. */
 static int give_back(struct guest_memory *mem, const struct s2_range *range)
 {
 	const uint64_t len = range->end - range->start;
 	uint64_t hpa;
-	int ret;
+	int ret = punch(mem, range, &hpa);
 
-	(void)ram(mem, range->start, len, &hpa);
-	ret = memory_punch(mem, hpa, len);
 	if (ret)
 		return ret;
 	if (mem->written)
@@ -68,16 +75,13 @@ static int give_back(struct guest_memory *mem, const struct s2_range *range)
  * older round: nobody else writes there before the page has come. */
 static int forget(struct guest_memory *mem, const struct s2_range *range)
 {
-	const uint64_t len = range->end - range->start;
 	uint64_t hpa;
 	int64_t n;
-	int ret;
+	int ret = punch(mem, range, &hpa);
 
-	(void)ram(mem, range->start, len, &hpa);
-	ret = memory_punch(mem, hpa, len);
 	if (ret)
 		return ret;
-	n = memory_bring_untouched(mem, mem->vmm, range->start, len);
+	n = memory_bring_untouched(mem, mem->vmm, range->start, range->end - range->start);
 	return n < 0 ? (int)n : 0;
 }
 

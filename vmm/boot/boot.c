@@ -132,12 +132,10 @@ int boot_load(struct boot_image *img, struct guest_memory *mem, const struct boo
 {
 	struct boot_job job = {.img = img, .mem = mem, .board = board, .cpu = bsp};
 	struct error why = {""};
-	const void *data;
-	size_t len;
-	int ret = boot_bytes(img, &data, &len, err);
+	int ret;
 
-	if (ret)
-		return ret;
+	if (!img)
+		return image_lost(err);
 	ret = kernel_open(img, &why);
 	if (ret)
 		return error_set(err, ret, "the kernel %s", why.text);

@@ -115,12 +115,17 @@ int image_finish(struct image_writer *w, struct boot_image **out, struct error *
 	return image_from_sink(&w->sink, out, err);
 }
 
+int image_lost(struct error *err)
+{
+	return error_set(err, -ENODATA,
+			 "the kernel that the guest would start again is lost: the file it was "
+			 "restored from is damaged");
+}
+
 int boot_bytes(const struct boot_image *img, const void **data, size_t *len, struct error *err)
 {
 	if (!img)
-		return error_set(err, -ENODATA,
-				 "the kernel that the guest would start again is lost: the file it "
-				 "was restored from is damaged");
+		return image_lost(err);
 	*data = img->map;
 	*len = img->size;
 	return 0;

@@ -59,6 +59,9 @@ int image_part(struct image_writer *w, enum boot_part part, const void *data, si
 int image_finish(struct image_writer *w, struct boot_image **out, struct error *err);
 void image_abandon(struct image_writer *w);
 
+/* What is said where an image would be needed that is lost: -ENODATA. */
+int image_lost(struct error *err);
+
 /* What the memfd holds, sealed, as an image; only the directory is checked. Closes it in any case.
  */
 int image_from_sink(struct sink *s, struct boot_image **out, struct error *err);
