@@ -7,7 +7,7 @@ STALE ?= 1
 EXPLORE_CFLAGS := -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wno-unused-value -Wno-maybe-uninitialized -I. -D_GNU_SOURCE
 EXPLORE_OBJ := $(patsubst mmu/%.c,$(E)/%.o,$(filter-out mmu/rcu.c,$(MMU_SRC)))
 
-$(E)/%.o: mmu/%.c tests/explore/instrument.h
+$(E)/%.o: mmu/%.c tests/explore/instrument.h tests/explore/calls.h
 	$(call say,CC,$< for the exploration)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(EXPLORE_CFLAGS) -include tests/explore/instrument.h -MMD -MP -c -o $@ $<

@@ -6,6 +6,7 @@
 #ifndef EXPLORE_INTERNAL_H
 #define EXPLORE_INTERNAL_H
 
+#include "tests/explore/calls.h"
 #include "tests/explore/explore.h"
 
 enum {
@@ -87,19 +88,8 @@ static inline bool heap_beyond_window(const volatile void *at)
 	return block >= 0 && (const char *)at >= heap_blocks[block] + current.config->window;
 }
 
-/* ---- what instrument.h makes of the code's accesses ---- */
+/* ---- what else instrument.h makes of the code's calls ---- */
 
-uint64_t explore_load(const void *at, unsigned bytes, int order);
-void explore_store(void *at, unsigned bytes, uint64_t value, int order);
-bool explore_cas(void *at, unsigned bytes, uint64_t *old, uint64_t value, int order);
-uint64_t explore_or(void *at, uint64_t bits, int order);
-uint64_t explore_and(void *at, uint64_t bits, int order);
-void explore_sync(const volatile void *at, unsigned how);
-/* Waits until each of the others has done something, or cannot. */
-void explore_yield(void);
-void explore_lock(const void *mutex);
-void explore_unlock(const void *mutex);
-long explore_membarrier(void);
 int rcu_init(void);
 void rcu_enter(void);
 void rcu_exit(void);

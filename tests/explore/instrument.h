@@ -14,18 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-uint64_t explore_load(const void *at, unsigned bytes, int order);
-void explore_store(void *at, unsigned bytes, uint64_t value, int order);
-bool explore_cas(void *at, unsigned bytes, uint64_t *old, uint64_t value, int order);
-uint64_t explore_or(void *at, uint64_t bits, int order);
-uint64_t explore_and(void *at, uint64_t bits, int order);
-/* Around an ordered access. how: 1: a store; 2: sequentially consistent. */
-void explore_sync(const volatile void *at, unsigned how);
-void explore_yield(void);
-void explore_lock(const void *mutex);
-void explore_unlock(const void *mutex);
-/* A full barrier in every thread: what any has done before is seen by all after it. 0. */
-long explore_membarrier(void);
+#include "tests/explore/calls.h"
 
 /* Entries and dirty bits. */
 #define __atomic_load_n(p, order)     ((__typeof__(*(p) + 0))explore_load((p), sizeof(*(p)), order))
