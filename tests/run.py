@@ -157,7 +157,7 @@ def main():
         return
     tests = tests * args.repeat
 
-    times, started, passed, failed, skipped, broken = load_times(), time.monotonic(), 0, 0, [], []
+    times, started, passed, failed, skipped, broken = load_times(), time.monotonic(), 0, 0, [], {}
     for number, (test, (code, text, seconds)) in enumerate(results(tests, args.jobs), 1):
         was = f" (was {times[test.name]:.1f})" if test.name in times else ""
         head = f"[{number:{len(str(len(tests)))}}/{len(tests)}]"
@@ -172,7 +172,7 @@ def main():
             print(f"{head} SKIP {test.name}: {reason}", flush=True)
         else:
             failed += 1
-            broken.append(test.name)
+            broken.setdefault(test.name, []).append(text)
             print(f"{head} FAIL {test.name}  {seconds:.1f} s", flush=True)
             print("".join("    " + line + "\n" for line in text.splitlines()[-60:]), flush=True)
 
@@ -182,8 +182,10 @@ def main():
     print(f"\n{time.monotonic() - started:.0f} s")
     for name, reason in skipped:
         print(f"skipped: {name}: {reason}")
-    for name in sorted(set(broken)):
-        print(f"failed: {name} ({broken.count(name)} of {args.repeat})" if args.repeat > 1 else f"failed: {name}")
+    # Why, once more: of a long log often only the end is kept.
+    for name, texts in sorted(broken.items()):
+        print(f"failed: {name} ({len(texts)} of {args.repeat})" if args.repeat > 1 else f"failed: {name}")
+        print("".join("    " + line + "\n" for line in texts[-1].splitlines()[-12:]), end="")
     print(f"{passed} passed, {failed} failed, {len(skipped)} skipped")
     sys.exit(1 if failed or not passed else 0)
 

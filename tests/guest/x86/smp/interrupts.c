@@ -166,8 +166,13 @@ static void test_nmi(void)
 		leave_idle = true;
 		if (k)
 			lapic_ipi(0, ICR_NMI | ICR_ASSERT | ICR_OTHERS);
-		for (u32 i = 1; i < cpu_count; i++)
+		for (u32 i = 1; i < cpu_count; i++) {
 			smp_wait(i);
+			/* A processor may have seen leave_idle first: its NMI is on the way. */
+			if (k)
+				expect("the last NMI arrived", true,
+				       wait_for(&nmis[i], 21, 5000000));
+		}
 		test_end();
 	}
 	irq_handler(NMI, NULL);
