@@ -8,10 +8,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "vmm/config.h"
 #include "vmm/error.h"
+
+/* CLOCK_MONOTONIC in ns when this process began, as far as it can tell. */
+extern uint64_t process_begun;
 
 enum completion { COMPLETE_NOTHING, COMPLETE_FILES, COMPLETE_MACHINES };
 

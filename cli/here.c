@@ -25,8 +25,10 @@ static void reached(void *opaque, const char *name)
 int run_here(run_here_fn *start, const void *config, bool background)
 {
 	int report = -1, ret;
-	const struct vm_observer observer = {
-		.running = reached, .listening = reached, .opaque = &report};
+	const struct vm_observer observer = {.running = reached,
+					     .listening = reached,
+					     .opaque = &report,
+					     .begun = process_begun};
 	struct vm_result result;
 	struct error err = {""};
 

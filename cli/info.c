@@ -72,7 +72,8 @@ const struct verb verb_info = {
 	.operands = "[NAME]",
 	.description = "Prints the machine's description and what it does now: state (running, "
 		       "pausing, paused, shutdown), engine and why it was taken, process, "
-		       "uptime. " MACHINE_NAME_TEXT,
+		       "uptime, and how long after the start of the process its guest had the "
+		       "first instruction. " MACHINE_NAME_TEXT,
 	.options = machine_json_options,
 	.fields = machine_fields,
 	.size = sizeof(struct machine_config),

@@ -105,6 +105,9 @@ struct engine_ops {
 	/* Pages that the vCPU has dirtied (mmu/second_stage.h, s2_dirtied()); any thread. */
 	uint64_t (*dirtied)(struct engine *engine, unsigned vcpu);
 	void (*counters)(struct engine *engine, unsigned vcpu, uint64_t counters[COUNT_NR]);
+	/* CLOCK_MONOTONIC in ns when the vCPU had its first instruction: fetched, from a page that
+	 * is here, to be executed next. 0: not yet. Any thread. */
+	uint64_t (*begun)(struct engine *engine, unsigned vcpu);
 };
 
 extern const struct engine_ops engine_soft;

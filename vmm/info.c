@@ -98,11 +98,29 @@ json_t *vm_devices(struct vm *vm, bool counters)
 	return all;
 }
 
+/* When the guest's first instruction was executed here; NULL: none was yet. */
+static json_t *first_instruction(struct vm *vm)
+{
+	uint64_t first = 0;
+
+	for (unsigned i = 0; i < vm->vcpu_count; i++) {
+		const uint64_t one = vm->engine_ops->begun(vm->engine, i);
+
+		if (one && (!first || one < first))
+			first = one;
+	}
+	if (!first || first < vm->process_ns)
+		return NULL;
+	return json_pack("{s:f, s:I}", "ms-after-start",
+			 vm->process_ns ? (double)(first - vm->process_ns) / 1e6 : 0.0,
+			 "monotonic-ns", (json_int_t)first);
+}
+
 json_t *vm_info(struct vm *vm)
 {
 	const struct clock_source *clock = loop_clock(vm->loop);
 	struct timespec now;
-	json_t *all, *migration;
+	json_t *all, *migration, *first = first_instruction(vm);
 	json_int_t up;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
@@ -116,6 +134,8 @@ json_t *vm_info(struct vm *vm)
 			json_text(vm->host_engine.reason), "cpu-model", vm->cpuid.model->name,
 			"config", config_json(run_config_fields, vm->config), "devices",
 			vm_devices(vm, false));
+	if (first)
+		json_object_set_new(all, "first-instruction", first);
 	if (migration)
 		json_object_set_new(all, "migration", migration);
 	return all;

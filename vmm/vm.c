@@ -256,8 +256,10 @@ static void live(struct vm *vm, const struct vm_observer *observer)
 		vm->parent = parent_watch(vm->loop, parent_gone, vm);
 	if (!vm->arrival)
 		lifecycle_start(vm);
-	if (observer)
+	if (observer) {
+		vm->process_ns = observer->begun;
 		observer->running(observer->opaque, vm->presence.name.name);
+	}
 	vm->result = (struct vm_result){.end = VM_END_STOPPED};
 	code = loop_run(vm->loop);
 	if (vm->result.end == VM_END_STOPPED)

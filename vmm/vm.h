@@ -29,6 +29,7 @@ struct vm_observer {
 	/* Of one that is waited for: where. */
 	void (*listening)(void *opaque, const char *address);
 	void *opaque;
+	uint64_t begun; /* CLOCK_MONOTONIC in ns when this process began; 0: not known */
 };
 
 struct vm;

@@ -98,6 +98,7 @@ struct vm {
 	struct loop_work settle_work;
 	struct still_waiter *still_waiters;
 	uint64_t start_ns;	   /* CLOCK_MONOTONIC */
+	uint64_t process_ns;	   /* the same when the process began; 0: not known */
 	struct error engine_error; /* under lock */
 
 	struct vtimer *balloon_timer; /* runs after an event, and then... */

@@ -1,5 +1,7 @@
 #include "cpu/soft/soft.h"
 
+#include <time.h>
+
 static uint64_t bus_mmio_read(void *opaque, uint64_t gpa, unsigned size)
 {
 	struct soft_vcpu *v = opaque;
@@ -128,6 +130,15 @@ static int conflict(struct soft_vcpu *v, uint32_t page, enum claim want)
 	return UC_VCPU_XLAT_FAULT;
 }
 
+static void note_begin(struct soft_vcpu *v)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	atomic_store_explicit(&v->begun, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
+			      memory_order_relaxed);
+}
+
 static int bus_translate(void *opaque, uint64_t gpa, uint64_t gva, uint32_t access, uint32_t walk,
 			 uc_vcpu_xlat *out)
 {
@@ -148,6 +159,8 @@ static int bus_translate(void *opaque, uint64_t gpa, uint64_t gva, uint32_t acce
 		return conflict(v, page, CLAIM_WRITE);
 	if ((access & UC_VCPU_FETCH) && soft_claim(v, page, CLAIM_CODE))
 		return conflict(v, page, CLAIM_CODE);
+	if ((access & UC_VCPU_FETCH) && !atomic_load_explicit(&v->begun, memory_order_relaxed))
+		note_begin(v);
 	out->hpa = x.hpa;
 	out->prot = UC_PROT_READ;
 	/* A TLB entry may hold what is claimed and nothing more: the rest is asked for when it is

@@ -315,6 +315,11 @@ static void soft_counters(struct engine *e, unsigned vcpu, uint64_t counters[COU
 			atomic_load_explicit(&e->vcpu[vcpu]->counters[i], memory_order_relaxed);
 }
 
+static uint64_t soft_begun(struct engine *e, unsigned vcpu)
+{
+	return atomic_load_explicit(&e->vcpu[vcpu]->begun, memory_order_relaxed);
+}
+
 const struct engine_ops engine_soft = {
 	.name = "soft",
 	.probe = soft_probe,
@@ -331,4 +336,5 @@ const struct engine_ops engine_soft = {
 	.written = soft_written,
 	.dirtied = soft_dirtied,
 	.counters = soft_counters,
+	.begun = soft_begun,
 };

@@ -62,6 +62,7 @@ struct soft_vcpu {
 	struct s2_page_waiter page;
 	const char *failure;
 	_Atomic uint64_t counters[COUNT_NR];
+	_Atomic uint64_t begun; /* its first instruction; ns, 0: none yet */
 };
 
 struct engine {

@@ -124,8 +124,8 @@ class Hosts:
         self.names = []
 
     def inside(self, place):
-        """What a command at that place begins with."""
-        return ["ip", "netns", "exec", self.names[place]] if self.names else []
+        """What a command at that place (None: anywhere) begins with."""
+        return ["ip", "netns", "exec", self.names[place]] if self.names and place is not None else []
 
     def listen(self, place):
         """An address there that nobody has used."""

@@ -139,19 +139,24 @@ def test_save_paused():
     with Folder() as folder, start(folder) as guest:
         check(ferry("pause", "test", env=guest.env)[0] == 0, "pause")
         path = save(folder, guest)
+        begun = time.monotonic()
         with restore(path, guest.env) as again:
-            again.started = time.monotonic()
             for _ in range(100):
                 code, out, _ = ferry("info", "--json", "test", env=guest.env)
                 if code == 0:
                     break
                 time.sleep(0.1)
             check(json.loads(out)["state"] == "paused", out)
+            check("first-instruction" not in json.loads(out), out)
             mark = len(again.text)
             time.sleep(1)
             check(len(again.text) == mark, f"a paused guest prints{again.tail()}")
+            resumed = time.monotonic()
             check(ferry("resume", "test", env=guest.env)[0] == 0, "resume")
             passes(again, 1)
+            first = json.loads(ferry("info", "--json", "test", env=guest.env)[1])["first-instruction"]
+            check(resumed < first["monotonic-ns"] / 1e9 < time.monotonic(), f"{first}, resumed at {resumed}")
+            check(1000 < first["ms-after-start"] < 1e3 * (time.monotonic() - begun), f"{first}, begun at {begun}")
 
 
 @needs_ferry
