@@ -167,7 +167,8 @@ int main(int argc, char **argv)
 		for (int i = 4; i < argc; i++)
 			net(argv[2], argv[3], argv[i]);
 	} else {
-		fputs("usage: iobench disk|cached DEVICE NAME... | net ADDRESS PORT NAME...\n", stderr);
+		fputs("usage: iobench disk|cached DEVICE NAME... | net ADDRESS PORT NAME...\n",
+		      stderr);
 		return 2;
 	}
 	return 0;
