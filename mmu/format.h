@@ -317,6 +317,13 @@ mmu_inline uint64_t format_forbid(const struct format *f, const struct geometry 
 	return young == e ? forbidden : format_old(f, g, forbidden);
 }
 
+/* The bits that W takes with it when it is forbidden to a valid leaf that can be read: a valid leaf
+ * is not hidden, so no more has to be looked at. */
+mmu_inline uint64_t format_write_bits(const struct format *f)
+{
+	return f->encode_perm(FORMAT_R | FORMAT_W) & ~f->encode_perm(FORMAT_R);
+}
+
 mmu_inline uint64_t format_sw_mask(const struct format *f)
 {
 	return ((UINT64_C(1) << f->sw_bits) - 1) << f->sw_shift;

@@ -241,16 +241,20 @@ static __attribute__((noinline, cold)) bool stage2_protect_any(const struct form
 	return true;
 }
 
-/* The same, short for what is usual: a valid leaf, or 0. */
+/* What protection takes from a valid leaf of level 1: see stage2_protected. */
+mmu_inline uint64_t stage2_taken(const struct format *f, bool dbit)
+{
+	return dbit ? f->dirty : format_write_bits(f);
+}
+
+/* The same, short for what is usual: a valid leaf, or 0. Of the few instructions between two
+ * exchanges none but those of the page itself: a second thread on the same core wants them. */
 mmu_inline bool stage2_protect_page(const struct format *f, const struct geometry *g,
 				    struct s2_thread *t, uint64_t gpa, void *entry, bool dbit)
 {
-	uint64_t value = entry_load(g, entry), other;
+	uint64_t value = entry_load(g, entry), other = value & ~stage2_taken(f, dbit);
 
-	if (!value)
-		return false;
 	if (value & f->valid && !trace_on(&t->trace)) {
-		other = stage2_protected(f, g, value, 1, dbit);
 		if (other == value)
 			return true;
 		MMU_RACE_POINT();
@@ -258,7 +262,7 @@ mmu_inline bool stage2_protect_page(const struct format *f, const struct geometr
 			return true;
 		count(&t->stats.retries, 1);
 	}
-	return stage2_protect_any(f, t, gpa, entry, dbit);
+	return value && stage2_protect_any(f, t, gpa, entry, dbit);
 }
 
 /* track: for dirty tracking. */

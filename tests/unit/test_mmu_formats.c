@@ -468,6 +468,10 @@ static void cross_check(const struct test_config *tc, uint64_t *seed)
 		leaf = format_set_sw(f, leaf, sw);
 		if (tc->c.use_ad)
 			leaf = format_set_ad(f, leaf, ad);
+		if (perm & FORMAT_R)
+			CHECK((leaf & ~format_write_bits(f)) ==
+				      format_forbid(f, &g, leaf, FORMAT_W),
+			      "%s: %" PRIx64 " without W", tc->name, leaf);
 		typed = format_set_memory(f, &g, leaf, type);
 		leaf = typed ? typed : leaf;
 		napot = napot && level == 1 && format_make_napot(f, &g, leaf);
