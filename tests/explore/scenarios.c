@@ -78,6 +78,9 @@ static const struct scenario scenarios[] = {
 	{"start, write, large", LARGE, {starts_tracking, writes}},
 	{"device, harvest", TRACKED, {device, harvests}},
 	{"device, start", SMALL, {device, starts_tracking}},
+	/* Nobody waits for it to acknowledge: the grace period alone keeps what it walks, and what
+	 * it changes. */
+	{"device, unmap the table", TRACKED, {device, unmaps_all}},
 	{"harvest, harvest", TRACKED, {harvests, harvests}},
 	{"harvest, unmap", TRACKED, {harvests, unmaps}},
 	{"age, write, harvest", TRACKED, {ages, writes, harvests}},
