@@ -2,6 +2,9 @@
  * The programme: `pairs [ROUNDS [FORMAT [THREADS]]]`. For each format, on one thread and on two,
  * ROUNDS times: each operation by every contestant in turn, each for PAGES pages, a millisecond or
  * less. Prints every piece, as bench.h says; the n-th figures of two contestants belong together.
+ *
+ * On two threads the first format once more, NAME-apart: each thread with instances of its own, so
+ * that they share nothing but the machine.
  */
 #include <sched.h>
 #include <stdatomic.h>
@@ -31,7 +34,8 @@ static const char *const names[SIDE_OPS] = {
 };
 
 static unsigned rounds, threads;
-static void *instance[SIDES];
+static bool apart;
+static void *instance[MAX_THREADS][SIDES];
 static const char *format;
 
 static double seconds(void)
@@ -75,8 +79,8 @@ static void piece(unsigned id, unsigned side, void *thread, enum side_op op)
 	for (unsigned i = 0; i < threads; i++)
 		slowest = took[i] > slowest ? took[i] : slowest;
 	if (!id && any && names[op])
-		printf("%s %s %u %s %.4g ns\n", sides[side]->scheme, format, threads, names[op],
-		       slowest * 1e9 / PAGES);
+		printf("%s %s %u %s%s %.4g ns\n", sides[side]->scheme, format, threads, names[op],
+		       apart ? "-apart" : "", slowest * 1e9 / PAGES);
 }
 
 static void *worker(void *arg)
@@ -85,7 +89,7 @@ static void *worker(void *arg)
 	void *thread[SIDES];
 
 	for (unsigned s = 0; s < SIDES; s++)
-		thread[s] = sides[s]->enter(instance[s]);
+		thread[s] = sides[s]->enter(instance[apart ? id : 0][s]);
 	for (unsigned n = 0; n < rounds; n++) {
 		for (enum side_op op = 0; op < SIDE_OPS; op++) {
 			/* Each in each place, and after each of its neighbours. */
@@ -109,16 +113,18 @@ static void measure(const struct bench_format *f)
 	pthread_t thread[MAX_THREADS];
 
 	format = f->name;
-	for (unsigned s = 0; s < SIDES; s++)
-		instance[s] = sides[s]->create(&config, threads * STRIDE);
+	for (unsigned i = 0; i < (apart ? threads : 1); i++)
+		for (unsigned s = 0; s < SIDES; s++)
+			instance[i][s] = sides[s]->create(&config, threads * STRIDE);
 	for (unsigned i = 0; i < threads; i++) {
 		if (pthread_create(&thread[i], NULL, worker, (void *)&id[i]))
 			bench_fail("no thread");
 	}
 	for (unsigned i = 0; i < threads; i++)
 		pthread_join(thread[i], NULL);
-	for (unsigned s = 0; s < SIDES; s++)
-		sides[s]->destroy(instance[s]);
+	for (unsigned i = 0; i < (apart ? threads : 1); i++)
+		for (unsigned s = 0; s < SIDES; s++)
+			sides[s]->destroy(instance[i][s]);
 	fflush(stdout);
 }
 
@@ -131,8 +137,13 @@ int main(int argc, char **argv)
 	bench_arena();
 	for (threads = 1; threads <= most && threads <= MAX_THREADS; threads++) {
 		for (unsigned i = 0; i < BENCH_FORMATS; i++) {
-			if (!only || !strcmp(only, bench_formats[i].name))
+			if (only && strcmp(only, bench_formats[i].name))
+				continue;
+			measure(&bench_formats[i]);
+			apart = threads > 1 && i == 0;
+			if (apart)
 				measure(&bench_formats[i]);
+			apart = false;
 		}
 	}
 	return 0;
