@@ -383,8 +383,9 @@ const struct verb verb_migrate = {
 	.operands = "[NAME] tcp:HOST:PORT|unix:PATH",
 	.description =
 		"Moves the guest to the ferry receive at that address, while it runs: memory is "
-		"copied in rounds until the rest fits into --downtime; then the guest stands still "
-		"for as long, and goes on there. The machine here ends with code 0. Returns when "
+		"copied in rounds until the rest fits into --downtime, and as long as each round "
+		"leaves half of what the one before it left; then the guest stands still, and goes "
+		"on there. The machine here ends with code 0. Returns when "
 		"it "
 		"is known where the guest is; the exit code tells.\n"
 		"Whatever fails before the guest is given away leaves it running here. If the link "

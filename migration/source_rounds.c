@@ -15,6 +15,8 @@ enum {
 	IDLE_MS = 50,
 	LANE_MS = 1000, /* for the lane to open, while the guest runs */
 };
+/* For so long the guest may well stand still: it is not worth another round. */
+static const uint64_t short_stop = 4000000;
 
 /* ---- what is dirty ---------------------------------------------------------------------- */
 
@@ -281,9 +283,45 @@ static int one_more(struct source *s, struct stream_error *err)
 	return ret > 0 ? source_said(s, &frame, err) : ret;
 }
 
+/* ns that what is dirty, and what the kernel has not sent yet, would take. */
+static uint64_t time_to_send(struct source *s)
+{
+	return (uint64_t)((double)(s->dirty * STREAM_PAGE + link_unsent(s->link)) * (double)second /
+			  (double)source_rate(s));
+}
+
+/* The guest may be stopped. As long as each round halves what is left it is cheap to go on: what
+ * is sent now, and what lies in the socket, the guest need not stand still for. before: pages of
+ * the last round. */
+static bool pays(struct source *s, uint64_t before)
+{
+	return s->dirty < before && s->dirty <= before / 2 && time_to_send(s) > short_stop;
+}
+
+/* A round, and then until the socket is nearly empty, or it is clear that it will not be. */
+static int shrink(struct source *s, struct stream_error *err)
+{
+	const uint64_t end = link_now() + 2 * time_to_send(s);
+	struct stream_frame frame;
+	int ret = send_round(s, true, err);
+
+	s->since = link_now();
+	s->paced = 0;
+	s->dirty = 0;
+	while (!ret && time_to_send(s) > short_stop / 8 && link_now() < end) {
+		ret = link_receive(s->link, 1, &frame, err);
+		if (ret > 0)
+			ret = source_said(s, &frame, err);
+	}
+	s->spent += link_now() - s->since;
+	s->since = 0;
+	return ret;
+}
+
 int source_copy(struct source *s, struct stream_error *err)
 {
 	bool done = false, postcopy = false;
+	uint64_t before = 0;
 	int ret = describe(s, err);
 
 	if (!ret)
@@ -292,6 +330,7 @@ int source_copy(struct source *s, struct stream_error *err)
 	if (!ret) {
 		source_phase(s, "copy");
 		take_all(s);
+		before = s->dirty;
 		ret = send_round(s, true, err);
 	}
 	while (!ret && !done) {
@@ -305,10 +344,17 @@ int source_copy(struct source *s, struct stream_error *err)
 		if (ret)
 			break;
 		if (source_expect_downtime(s, s->dirty) <=
-		    s->params.downtime - s->params.downtime / 8)
+		    s->params.downtime - s->params.downtime / 8) {
+			if (pays(s, before)) {
+				before = s->dirty;
+				ret = shrink(s, err);
+				continue;
+			}
 			ret = stop_and_finish(s, false, &done, err);
-		else
+		} else {
 			ret = source_decide(s, &postcopy, err);
+		}
+		before = s->dirty;
 		if (!ret && !done && !postcopy)
 			ret = one_more(s, err);
 	}

@@ -1,7 +1,7 @@
 /*
  * A guest that writes faster than the link carries, and each thing that can be done about it: wait
  * for ever and call it off in time, let it go without its pages, throttle it; and that a throttled
- * guest is let go in each case.
+ * guest is let go in each case. And one that could be stopped at once, but writes less each time.
  */
 #include "migration_util.h"
 
@@ -15,7 +15,9 @@ struct guest {
 	atomic_uint_least64_t rate; /* bytes per second that are allowed */
 	uint64_t looked;	    /* when it was looked at */
 	unsigned squeezed, released;
-	int wake; /* eventfd: calls it off */
+	uint64_t writes; /* if set: so many pages between two looks, and then... */
+	bool calms_down; /* ...half of them each time */
+	int wake;	 /* eventfd: calls it off */
 };
 
 static int64_t harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
@@ -26,6 +28,10 @@ static int64_t harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *b
 
 	if (g->rate && g->rate * (now - g->looked) / 1000000000 / STREAM_PAGE < writes)
 		writes = g->rate * (now - g->looked) / 1000000000 / STREAM_PAGE;
+	if (g->writes)
+		writes = g->writes;
+	if (g->calms_down)
+		g->writes = g->writes / 2 ?: 1;
 	g->looked = now;
 	g->fake.harvests++;
 	if (g->fake.running)
@@ -56,6 +62,42 @@ static void *cancel_main(void *arg)
 		usleep(1000);
 	(void)!write(g->wake, &one, sizeof(one));
 	return NULL;
+}
+
+/* It is stopped when the next round would not be much shorter: `most` pages are left then. */
+static int calm(bool calms_down, uint64_t most)
+{
+	struct guest here = {.wake = -1, .writes = 60, .calms_down = calms_down};
+	struct relay relay = {.address = address};
+	struct fake_there there = {0};
+	struct stream_error err = {0};
+	struct source s;
+	int ret;
+
+	fake_source_init(&here.fake);
+	here.fake.m.ops = &ops;
+	if (fake_there_begin(&there, address, &here.fake, 500000000, -1))
+		return 1;
+	s = (struct source){.m = &here.fake.m,
+			    .params = {.downtime = 1000000000, .bandwidth = BANDWIDTH},
+			    .dial = relay_dial,
+			    .opaque = &relay,
+			    .wake_fd = -1};
+	if (source_init(&s))
+		return 1;
+	ret = source_run(&s, &err);
+	printf("%s: %d %s: %u rounds, %u pages when it stood still, at most %u\n",
+	       calms_down ? "calms down" : "goes on", ret, err.text, s.round, (unsigned)s.dirty,
+	       (unsigned)most);
+	fflush(stdout);
+	source_exit(&s);
+	pthread_join(there.thread, NULL);
+	relay_end(&relay);
+	ret = ret || s.dirty > most || (!calms_down && s.round != 3) ||
+	      memcmp(there.sink.memory, here.fake.memory, FAKE_PAGES * STREAM_PAGE) != 0;
+	free(there.sink.memory);
+	free(here.fake.memory);
+	return ret;
 }
 
 static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, int want,
@@ -124,5 +166,6 @@ int main(void)
 	       migrate(MIGRATION_POSTCOPY, 100000000, false, 0, false, true) ||
 	       migrate(MIGRATION_THROTTLE, 0, false, 0, true, false) ||
 	       migrate(MIGRATION_THROTTLE, 100000000, false, 0, true, false) ||
-	       migrate(MIGRATION_THROTTLE, 0, true, -ECANCELED, true, false);
+	       migrate(MIGRATION_THROTTLE, 0, true, -ECANCELED, true, false) || calm(true, 8) ||
+	       calm(false, 60);
 }
