@@ -34,6 +34,9 @@ static int begin(struct incoming *in, struct stream_error *err)
 	ret = s2_thread_init(&in->s2, in->vm->memory.s2, "arriving pages");
 	if (!ret)
 		ret = memory_missing_start(&in->vm->memory, &ops);
+	/* Out of a file many come at once, in order. */
+	if (!ret && !in->fresh)
+		memory_allow_huge(&in->vm->memory, false);
 	return ret ? stream_fail(err, NULL, ret, "pages cannot be missing here: %s", strerror(-ret))
 		   : 0;
 }
@@ -95,6 +98,8 @@ int incoming_complete(struct incoming *in, struct stream_error *err)
 {
 	int ret = memory_missing_stop(&in->vm->memory);
 
+	if (!ret)
+		memory_allow_huge(&in->vm->memory, true);
 	return ret ? stream_fail(err, NULL, ret, "pages are missing: %s", strerror(-ret)) : 0;
 }
 

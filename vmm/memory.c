@@ -128,7 +128,7 @@ static int map(struct guest_memory *mem, bool shared, struct error *err)
 	if (mem->hugepages && fallocate(mem->fd, 0, 0, (off_t)mem->size))
 		return no_huge_pages(mem, -errno, err);
 	mem->host = host;
-	(void)madvise(mem->host, mem->size, MADV_HUGEPAGE);
+	memory_allow_huge(mem, true);
 	(void)madvise(mem->host, mem->size, MADV_DONTDUMP);
 	return 0;
 }

@@ -83,6 +83,10 @@ uint8_t *memory_page(const struct guest_memory *mem, uint64_t page);
  * s2_missing_start; stop: s2_missing_stop, and their errors. Main thread, devices included. */
 int memory_missing_start(struct guest_memory *mem, const struct s2_missing_ops *ops);
 int memory_missing_stop(struct guest_memory *mem);
+/* Whether the host may give memory as transparent huge pages; at first it may. Not while single
+ * pages come in any order: who waits for the first of a huge page would wait until all of it is
+ * cleared, 0.2 ms to 10 ms. Any thread. */
+void memory_allow_huge(struct guest_memory *mem, bool allow);
 /* Brings the whole pages [gpa, gpa + len): those that are not here get their part of `data` (NULL:
  * zeroes), others stay. Any thread that has a registration `t`. Returns how many pages were
  * brought; -EINVAL: not whole pages of RAM. */

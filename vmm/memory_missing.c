@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "vmm/memory.h"
 
@@ -112,6 +113,13 @@ int memory_missing_stop(struct guest_memory *mem)
 	mem->incomplete = false;
 	memory_arrived(mem);
 	return 0;
+}
+
+void memory_allow_huge(struct guest_memory *mem, bool allow)
+{
+	/* Of a kernel without them it fails, and nothing is lost. */
+	if (!mem->hugepages)
+		(void)madvise(mem->host, mem->size, allow ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 struct bring {

@@ -245,6 +245,41 @@ static void test_wait(void)
 
 /* Reserved pages are there to the last, and stay. */
 /* Pages that are on their way here: what is given up need not come, and comes too late. */
+/* What the kernel has been told of the mapping that begins there: "hg", "nh" or neither. */
+static bool told(const void *at, const char *flag)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	char line[512], *word;
+	bool inside = false, found = false;
+	unsigned long from, to;
+
+	if (!f)
+		return false;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			inside = from == (uintptr_t)at;
+		if (!inside || strncmp(line, "VmFlags:", 8) != 0)
+			continue;
+		for (word = strtok(line, " \n"); word; word = strtok(NULL, " \n"))
+			found |= !strcmp(word, flag);
+	}
+	fclose(f);
+	return found;
+}
+
+static void test_transparent(void)
+{
+	if (access("/sys/kernel/mm/transparent_hugepage", F_OK))
+		return;
+	start(16 * MiB, 0);
+	CHECK(told(mem.host, "hg"));
+	memory_allow_huge(&mem, false);
+	CHECK(told(mem.host, "nh") && !told(mem.host, "hg"));
+	memory_allow_huge(&mem, true);
+	CHECK(told(mem.host, "hg") && !told(mem.host, "nh"));
+	memory_destroy(&mem);
+}
+
 static void test_discard_missing(unsigned flags)
 {
 	static const struct s2_missing_ops ops = {.opaque = &requests, .request = request};
@@ -319,6 +354,7 @@ int main(void)
 	test_discard(0);
 	test_discard(MEMORY_SHARED);
 	test_wait();
+	test_transparent();
 	test_discard_missing(0);
 	test_discard_missing(MEMORY_SHARED);
 	test_huge();
