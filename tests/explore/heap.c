@@ -31,10 +31,18 @@ bool heap_watched(const volatile void *at)
 	return false;
 }
 
+/* An allocator may take its time, and a grace period must not wait for it. */
+static void check_outside(void)
+{
+	if (rcu_in_section())
+		explore_fail("allocates or frees inside a read section");
+}
+
 void *explore_alloc(size_t bytes)
 {
 	unsigned n = (unsigned)(bytes / 4096), first = (nr_blocks + n - 1) & ~(n - 1);
 
+	check_outside();
 	if (bytes % 4096 || n & (n - 1) || first + n > EXPLORE_BLOCKS)
 		explore_fail("no block of %zu bytes", bytes);
 	live++;
@@ -49,6 +57,7 @@ void explore_free(void *memory, size_t bytes)
 {
 	int block = heap_block(memory);
 
+	check_outside();
 	if (block < 0 || heap_freed[block])
 		explore_fail("freed twice, or never allocated");
 	for (size_t i = 0; i < bytes / 4096; i++)

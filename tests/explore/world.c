@@ -16,45 +16,6 @@ static struct s2_tlb_client client[EXPLORE_THREADS];
 static uint64_t pending[EXPLORE_THREADS];			 /* generation to acknowledge */
 static bool is_client[EXPLORE_THREADS], tagged[EXPLORE_THREADS]; /* of nested ones */
 
-/* ---- memory of tables ---- */
-
-static void *env_alloc(void *opaque, size_t bytes)
-{
-	(void)opaque;
-	return explore_alloc(bytes < 4096 ? 4096 : bytes);
-}
-
-static void env_free(void *opaque, void *memory, size_t bytes)
-{
-	(void)opaque;
-	explore_free(memory, bytes);
-}
-
-/* Not 0, which is no table's address. */
-static const uint64_t first_address = 1 << 20;
-
-static uint64_t env_number(void *opaque, const void *table)
-{
-	(void)opaque;
-	return first_address + explore_address(table);
-}
-
-static void *env_numbered(void *opaque, uint64_t pa)
-{
-	(void)opaque;
-	return explore_memory(pa - first_address);
-}
-
-static const void *world_table(void *opaque, uint64_t pa)
-{
-	(void)opaque;
-	return format->numbered ? env_numbered(NULL, pa) : (const void *)(uintptr_t)pa;
-}
-
-static const struct s2_env env = {.alloc = env_alloc, .free = env_free};
-static const struct s2_env numbered_env = {
-	.alloc = env_alloc, .free = env_free, .to_pa = env_number, .from_pa = env_numbered};
-
 /* ---- processors ---- */
 
 struct s2_thread *me(void)
@@ -277,6 +238,8 @@ void world_setup(bool (*processor)(thread_fn *what))
 				     .hpa = format->hpa,
 				     .page_size = scenario->state & BIG ? format->large : K4};
 
+	main_thread = NULL; /* the last run's */
+	memset(thread, 0, sizeof(thread));
 	memset(data, 0, sizeof(data));
 	memset(written, 0, sizeof(written));
 	memset(begun, 0, sizeof(begun));
@@ -286,7 +249,7 @@ void world_setup(bool (*processor)(thread_fn *what))
 	memset(seen_used, 0, sizeof(seen_used));
 	ages_running = busy = 0;
 	tracking = removing = ageing = false;
-	c.env = format->numbered ? &numbered_env : &env;
+	c.env = world_env();
 	if (s2_create(&s2, &c, NULL) || s2_thread_init(&main_thread, s2, "main") ||
 	    s2_slot_add(main_thread, &slot))
 		explore_fail("no instance");
@@ -385,6 +348,7 @@ void world_finish(void)
 			s2_thread_exit(thread[i]);
 	}
 	s2_thread_exit(main_thread);
+	main_thread = NULL;
 	s2_destroy(s2);
 	if (explore_live())
 		explore_fail("%ld pieces of memory leaked", explore_live());

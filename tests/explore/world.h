@@ -106,6 +106,9 @@ void copy_rings(void);
 /* For explore(): `processor` says who is a TLB client. */
 void world_setup(bool (*processor)(thread_fn *what));
 void world_finish(void);
+/* tables.c: where tables come from, for this format; the table with an address, for decoders. */
+const struct s2_env *world_env(void);
+const void *world_table(void *opaque, uint64_t pa);
 /* How hardware reads tables. */
 struct dec_memory memory_of(const struct s2_registers *regs);
 
