@@ -5,7 +5,7 @@
 #   T=PATTERN               only the tests with this in their name
 #   JOBS=$(nproc)           tests at a time
 #   N=20                    how often `make boots` boots each kernel
-#   MINUTES=5               how long `make stress` runs
+#   MINUTES=5               how long `make stress` runs, and `make mmu-soak` for each sanitizer
 
 SUITE ?= bookworm
 T ?=
@@ -160,6 +160,24 @@ test-sanitizers:
 .PHONY: sanitized
 sanitized: unit
 	$(Q)TIMEOUT_SCALE=5 $(RUN_TESTS) --jobs $(JOBS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
+
+# Threads on the MMU core alone, MINUTES for each sanitizer: 8 of them on each of six formats, and an eighth of it each what
+# waits for pages and what runs nested guests.
+MMU_SOAK := $(addprefix $(O)/soak/test_mmu_,stress postcopy shadow_stress)
+MMU_SOAK_MS = $(shell echo $$(($(MINUTES) * $(1))))
+mmu-soak:
+	$(Q)$(MAKE) --no-print-directory SAN=address,undefined mmu-soaked
+	$(Q)$(MAKE) --no-print-directory SAN=thread RUN="setarch -R" mmu-soaked
+mmu-soaked: $(MMU_SOAK)
+	$(Q)for format in 0 1 2 3 4 5; do \
+		$(RUN) $(O)/soak/test_mmu_stress $$(date +%s) $(call MMU_SOAK_MS,7500) $$format 8 || exit; done
+	$(Q)$(RUN) $(O)/soak/test_mmu_postcopy $$(date +%s) $(call MMU_SOAK_MS,1250)
+	$(Q)$(RUN) $(O)/soak/test_mmu_shadow_stress $$(date +%s) $(call MMU_SOAK_MS,1875)
+$(O)/soak/%: $(O)/tests/unit/%.o $(O)/libmmu.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+.PHONY: mmu-soak mmu-soaked
 
 # Fuzz targets with sanitizers, FUZZ_SECONDS each. Their inputs follow from FUZZ_SEED.
 FUZZ_SECONDS ?= 20
