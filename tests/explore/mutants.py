@@ -238,7 +238,8 @@ HINTS = {
 
 # Found by unit tests that have delays compiled in, or by none of the scenarios: these are tried next.
 UNIT = ["test_mmu_slots", "test_mmu_sharing", "test_mmu_dirty", "test_mmu_range", "test_mmu_missing",
-        "test_mmu_shadow_ops", "test_mmu_stress", "test_mmu_shadow_stress", "test_mmu_postcopy"]
+        "test_mmu_shadow_ops", "test_mmu_shadow_walk", "test_mmu_stress", "test_mmu_shadow_stress",
+        "test_mmu_postcopy"]
 
 
 def build(source, changed, formats):
