@@ -129,6 +129,13 @@ static void look_aside(struct destination *d)
 	(void)destination_lane_listen(d, &why);
 }
 
+/* What the machine is made of is looked at while pages come; in post-copy the guest would have to
+ * stand still for the rest of that. */
+static int check(const struct arrival *a, bool last, struct stream_error *err)
+{
+	return a->sink->check ? a->sink->check(a->opaque, last && !a->missed, err) : 0;
+}
+
 /* Frames up to MEMORY (head) or READY. */
 static int take_frames(struct destination *d, bool head, struct stream_error *err)
 {
@@ -155,7 +162,12 @@ static int take_frames(struct destination *d, bool head, struct stream_error *er
 			return 0;
 		/* The last thing before the hand-over. */
 		if (!head && frame.type == STREAM_DEVICE && a->state.whole)
-			return arrival_complete(a, err);
+			return check(a, true, err) ?: arrival_complete(a, err);
+		if (!head && frame.type == STREAM_ROUND) {
+			ret = check(a, false, err);
+			if (ret)
+				return ret;
+		}
 		if (link_alive(d->link))
 			return stream_fail(err, NULL, -ECONNRESET, "the connection is lost");
 	}

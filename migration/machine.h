@@ -53,6 +53,9 @@ struct migration_sink_ops {
 	int (*description)(void *opaque, const struct stream_frame *frame,
 			   struct stream_error *err);
 	int (*image)(void *opaque, const struct stream_piece *piece, struct stream_error *err);
+	/* What is still found out about the machine while its pages come. 0: nothing is wrong, as
+	 * far as it is known, or (wait) for sure; NULL: there is nothing. */
+	int (*check)(void *opaque, bool wait, struct stream_error *err);
 	/* The rest once the machine stands, with the memory that the stream has. */
 	uint8_t *(*page)(void *opaque, uint64_t page);
 	/* Pages of one region that were written to are zero. */

@@ -18,6 +18,7 @@ struct incoming {
 	struct incoming_look {
 		pthread_t thread;
 		bool started;
+		_Atomic bool done;
 		const struct boot_image *image;
 		int code;
 		struct error err;
@@ -71,9 +72,10 @@ void incoming_missing_exit(struct incoming *in);
 /* The next piece (migration/machine.h); of a whole one it is looked at, on a thread, whether the
  * kernel can be started. */
 int incoming_image(struct incoming *in, const struct stream_piece *piece, struct stream_error *err);
-/* Whether it can be, once that is known: asked before the source is told that it is accepted. */
-int incoming_image_check(struct incoming *in, struct error *err);
-/* Before the machine is given up: it has the image. Again is fine. */
+/* Whether it can be, as far as that is known; wait: until it is. The migration's thread. */
+int incoming_image_check(struct incoming *in, bool wait, struct error *err);
+/* That thread has ended, or never began. Before the machine is given up: it has the image. Again is
+ * fine. */
 void incoming_image_exit(struct incoming *in);
 
 /* ---- incoming_complete.c ---- */

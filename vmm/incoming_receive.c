@@ -162,12 +162,14 @@ static void receive_finish(struct vm_arrival *arrival)
 	struct incoming *in = incoming_of(arrival);
 	const uint64_t one = 1;
 
-	incoming_image_exit(in);
-	if (!in->started)
+	if (!in->started) {
+		incoming_image_exit(in);
 		return;
+	}
 	loop_call_end(&in->call);
 	(void)!write(in->wake_fd, &one, sizeof(one));
 	pthread_join(in->thread, NULL);
+	incoming_image_exit(in);
 	loop_work_cancel(in->vm->loop, &in->over_work);
 	incoming_complete_exit(in);
 	loop_call_exit(&in->call);

@@ -43,6 +43,14 @@ static int sink_image(void *opaque, const struct stream_piece *piece, struct str
 	return incoming_image(opaque, piece, err);
 }
 
+static int sink_check(void *opaque, bool wait, struct stream_error *err)
+{
+	struct error why = {""};
+	int ret = incoming_image_check(opaque, wait, &why);
+
+	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
+}
+
 static uint8_t *sink_page(void *opaque, uint64_t page)
 {
 	const struct incoming *in = opaque;
@@ -124,6 +132,7 @@ static int sink_complete(void *opaque, struct stream_error *err)
 const struct migration_sink_ops incoming_sink = {
 	.description = sink_description,
 	.image = sink_image,
+	.check = sink_check,
 	.page = sink_page,
 	.clear = sink_clear,
 	.load = sink_load,
@@ -167,7 +176,7 @@ int incoming_check(struct incoming *in, const struct stream_memory *memory, stru
 	if (mine.count != memory->count)
 		return error_set(err, -EPROTO,
 				 "the stream's memory is not that of the machine it describes");
-	return check_disks(in->vm, err) ?: incoming_image_check(in, err);
+	return check_disks(in->vm, err);
 }
 
 void incoming_init(struct incoming *in, const struct incoming_config *how)

@@ -287,6 +287,39 @@ static int state_is_another(void)
 	return end(&w);
 }
 
+/* ---- what was looked at while pages came cannot be had ---- */
+
+static int wrong_early(void *opaque, bool wait, struct stream_error *err)
+{
+	(void)opaque;
+	(void)wait;
+	return stream_fail(err, NULL, -ENOEXEC, "no such kernel");
+}
+
+static int wrong_late(void *opaque, bool wait, struct stream_error *err)
+{
+	return wait ? wrong_early(opaque, wait, err) : 0;
+}
+
+/* Known at once: the guest has not stood still for it; at the latest before READY. In post-copy
+ * that is not waited for. */
+static int no_kernel(bool late, bool postcopy)
+{
+	const bool moves = late && postcopy;
+	struct world w;
+	bool over;
+
+	begin(&w);
+	sink_ops.check = late ? wrong_late : wrong_early;
+	w.s.params.postcopy_time = postcopy;
+	w.s.params.bandwidth = 8 << 20;
+	over = run(&w, 5000);
+	if (!over || !w.ret != moves || w.fake.running == moves || w.there.sink.running != moves ||
+	    (!moves && !strstr(w.err.text, "no such kernel")) || (!late && !postcopy && w.s.ticket))
+		return bad("a kernel that cannot be started", &w);
+	return end(&w);
+}
+
 /* ---- it is called off in the moment in which it is given away ---- */
 
 static struct world *given;
@@ -363,5 +396,6 @@ int main(void)
 	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
 	return destination_ends() || disk_taken(false) || disk_taken(true) || runs_again() ||
 	       abandoned(false) || abandoned(true) || refused(false) || refused(true) ||
-	       state_is_another() || called_off(false) || called_off_somewhen();
+	       state_is_another() || no_kernel(false, false) || no_kernel(true, false) ||
+	       no_kernel(true, true) || called_off(false) || called_off_somewhen();
 }
