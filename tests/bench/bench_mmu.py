@@ -9,6 +9,7 @@ import argparse
 import collections
 import json
 import os
+import statistics
 import subprocess
 import sys
 
@@ -29,6 +30,7 @@ NESTED = [("nested-map", "nested fault that makes a leaf of the shadow"), ("nest
           ("unmap-one-page-empty-shadows", "the same, shadows exist, nobody uses them"),
           ("unmap-one-page-shadowed", "the same, and the one leaf of 32,768 in the shadow that uses it"),
           ("drop-context", "dropping a context, per leaf")]
+APART = "-apart"  # two threads, with an instance each
 FLOORS = ["hit", "map", "permission-fault", "write-protect", "unmap"]
 
 
@@ -52,18 +54,26 @@ class Figures:
         return self.per_run(fmt, threads, name, name, under)
 
     def per_run(self, fmt, threads, over, under, under_scheme="parallel"):
+        return median(self.ratios(fmt, threads, over, under, under_scheme))
+
+    def ratios(self, fmt, threads, over, under, under_scheme):
         pairs = zip(self.all.get(("parallel", fmt, threads, over), []),
                     self.all.get((under_scheme, fmt, threads, under), []))
-        return median([a / b for a, b in pairs if b])
+        return [a / b for a, b in pairs if b]
 
-    def scaling(self, fmt, name):
+    def scaling(self, fmt, name, how=""):
         """How much more the core gains from a second thread than the floor does: as (what it costs next to the floor
-        on one thread) / (the same on two)."""
-        return self.ratio(fmt, 1, name) / self.ratio(fmt, 2, name)
+        on one thread) / (the same on two). how: APART for two with an instance each."""
+        return self.ratio(fmt, 1, name) / self.ratio(fmt, 2, name + how)
 
-    def gain(self, scheme, fmt, name):
+    def gain(self, scheme, fmt, name, how=""):
         """How much faster two threads are than one: 2 is perfect."""
-        return 2 * self.get(scheme, fmt, 1, name) / self.get(scheme, fmt, 2, name)
+        return 2 * self.get(scheme, fmt, 1, name) / self.get(scheme, fmt, 2, name + how)
+
+    def spread(self, fmt, threads, name):
+        """The quartiles of what ratio() is the median of."""
+        ratios = self.ratios(fmt, threads, name, name, "floor")
+        return "" if len(ratios) < 4 else "{0:.2f} to {2:.2f}".format(*statistics.quantiles(ratios))
 
     def names(self, prefix):
         return [n for n in dict.fromkeys(k[3] for k in self.all) if n.startswith(prefix)]
@@ -71,6 +81,25 @@ class Figures:
 
 def number(value):
     return "" if value != value else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+class Others:
+    """What took the processors beside this and its children, since it was made: percent of all there is."""
+
+    def __init__(self):
+        self.start = self.now()
+
+    @staticmethod
+    def now():
+        with open("/proc/stat") as file:
+            user, nice, system, idle, wait, irq, softirq, steal = map(int, file.readline().split()[1:9])
+        per_second = os.sysconf("SC_CLK_TCK")
+        used, stolen, free = user + nice + system + irq + softirq, steal, idle + wait
+        return [used / per_second - sum(os.times()[:4]), stolen / per_second, (used + stolen + free) / per_second]
+
+    def percent(self):
+        others, stolen, all_of_it = (b - a for a, b in zip(self.start, self.now()))
+        return 100 * max(others, 0) / all_of_it, 100 * stolen / all_of_it
 
 
 def measure(programs, runs, rounds, figures):
@@ -158,12 +187,25 @@ def schemes_table(f):
     return table
 
 
-def floor_table(f):
-    table = Table("next to the floor", "threads", *FORMATS)
-    for name, what in ROWS:
+def ratio_table(f, under, what, rows):
+    table = Table(what, "threads", *FORMATS)
+    for name, row in ROWS:
         for threads in (1, 2):
-            if name in FLOORS:
-                table.add(what, threads, *[f"{f.ratio(fmt, threads, name):.2f}" for fmt in FORMATS])
+            if name in rows:
+                table.add(row, threads, *[f"{f.ratio(fmt, threads, name, under):.2f}" for fmt in FORMATS])
+    return table
+
+
+def gains_table(f):
+    table = Table("what a second thread gains, ept4", "floor", "core", "the core's of the floor's",
+                  "apart: floor", "core", "of it", "next to the floor, 1 thread: quartiles", "2 threads", "2 apart")
+    for name, what in ROWS:
+        if name not in FLOORS or name == "hit":
+            continue
+        table.add(what, *[f"{v:.2f}" for how in ("", APART)
+                          for v in (f.gain("floor", "ept4", name, how), f.gain("parallel", "ept4", name, how),
+                                    f.scaling("ept4", name, how))],
+                  f.spread("ept4", 1, name), f.spread("ept4", 2, name), f.spread("ept4", 2, name + APART))
     return table
 
 
@@ -192,7 +234,8 @@ def scenarios_table(f):
 TEXT = """# Benchmarks of the MMU core
 
 `make bench-mmu` measures this anew; `make bench-mmu ARGS="--output docs/benchmarks-mmu.md"` writes it here, `ARGS="--json
-FILE"` keeps every figure. {machine}{busy}
+FILE"` keeps every figure. {machine}
+{busy}
 
 Schemes: *parallel* is the core as it is. *exclusive* is the same core under one mutex, without RCU. *older* is what Linux
 did before its parallel faults: a read-write lock whose read side serves permission faults only, without RCU. *floor* is
@@ -228,6 +271,16 @@ the caller what it found (four stores). Stepped through, that is 170 instruction
 
 {floors}
 
+{exclusive}
+
+{older}
+
+{gains}
+
+*apart*: each thread with an instance of its own, so that the two share nothing but the machine. Where the core gains as
+little there, it is no line of its memory that they fight for. Fetching dirty bits is one thread's at a time, and who unmaps
+waits for a grace period.
+
 Flushes are asserted by the benchmark: a write that splits a block makes one flush on arm64 (break-before-make) and none
 elsewhere, and writes to pages that are small already make none.
 
@@ -261,8 +314,9 @@ def main():
     parser.add_argument("--programs", nargs=4, required=True)
     args = parser.parse_args()
     figures = Figures()
-    load = os.getloadavg()[0]
+    others = Others()
     measure(args.programs, args.runs, args.rounds, figures)
+    taken = others.percent()
     if args.json:
         with open(args.json, "w") as file:
             json.dump([{"scheme": s, "format": f, "threads": t, "name": n, "unit": figures.units[n], "values": v}
@@ -270,10 +324,17 @@ def main():
     table = Table("goal", "limit", "measured", "met")
     for row in goals(figures):
         table.add(*row)
-    busy = ("" if load < 1 else "\n\n**The machine was busy (load average {:.0f}): two threads, and ratios, "
-            "mean little here; to be measured again on a quiet one.**".format(load))
-    publish(TEXT.format(runs=args.runs, rounds=args.rounds, machine=machine().split("; QEMU")[0] + ".", busy=busy, goals=table, one=operations_table(figures, 1),
-                        two=operations_table(figures, 2), schemes=schemes_table(figures), floors=floor_table(figures),
+    busy = "Meanwhile other programmes took {:.0f} % of the processors, and the host {:.0f} %.".format(*taken)
+    if sum(taken) > 5:
+        busy += ("\n\n**The machine was busy: two threads, and ratios, mean little here; to be measured again on a "
+                 "quiet one.**")
+    publish(TEXT.format(runs=args.runs, rounds=args.rounds,
+                        machine=machine().split("; QEMU")[0] + ".",
+                        busy=busy, goals=table, one=operations_table(figures, 1),
+                        two=operations_table(figures, 2), schemes=schemes_table(figures), floors=ratio_table(figures, "floor", "next to the floor", FLOORS),
+                        exclusive=ratio_table(figures, "exclusive", "next to one exclusive lock", dict(ROWS)),
+                        older=ratio_table(figures, "older", "next to the older scheme", dict(ROWS)),
+                        gains=gains_table(figures),
                         formats=format_table(figures), nested=nested_table(figures),
                         scenarios=scenarios_table(figures),
                         ageing="" if figures.names("access-tracking") else
