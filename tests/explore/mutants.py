@@ -232,7 +232,7 @@ HINTS = {
     "follow-leaves-w": ("ept4", "nested: write, "),
     "follow-trusts-w": ("ept4", "nested: hold written"),
     "forget-does-not-wait": ("ept4", "nested: hold, guest"),
-    "empty-without-grace-period": ("ept4", "nested: write, drop"),
+    "empty-without-grace-period": ("ept4", "nested: look, drop"),
     "range-does-not-look-for-shadows": ("ept4", "nested: hold, unmap"),
 }
 

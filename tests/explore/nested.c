@@ -1,6 +1,7 @@
 /* A guest that runs a guest: its tables are made by a second instance in guest memory, and changed
  * by hand. Nested page n leads to page n, and after a change nested page 0 to page 1. */
 #include "mmu/shadow_internal.h"
+#include "tests/explore/calls.h"
 #include "tests/explore/world.h"
 
 enum { TABLES = 8, VMID = 3 };
@@ -13,9 +14,6 @@ static struct s2_guest_root root;
 static struct s2_shadows *shadows;
 static struct s2_context *context; /* NULL: threads come and go */
 static bool quietly;		   /* the guest has changed something and not said so */
-
-uint64_t explore_load(const void *at, unsigned bytes, int order);
-bool explore_cas(void *at, unsigned bytes, uint64_t *old, uint64_t value, int order);
 
 /* Beyond the entries that are points. */
 static uint64_t tables_gpa(void)
@@ -274,6 +272,16 @@ void nested_reads(void *arg)
 	(void)arg;
 	access_nested(context, false, false);
 	processor_ends();
+}
+
+/* A translation of somebody whom nobody waits for. */
+void nested_looks(void *arg)
+{
+	struct s2_xlat x;
+
+	(void)arg;
+	if (s2_context_translate(me(), context, format->base, S2_R, &x) && x.hpa != format->hpa)
+		explore_fail("nested page 0 -> %llx", (unsigned long long)x.hpa);
 }
 
 /* Other invalidations than of nested translations leave it what it has. */

@@ -155,6 +155,7 @@ static const struct scenario scenarios[] = {
 	 SMALL | NESTED,
 	 {nested_writes, guest_remaps_quietly}},
 	{"nested: write, drop", SMALL | NESTED, {nested_writes, drops_context}},
+	{"nested: look, drop", SMALL | NESTED, {nested_looks, drops_context}},
 	{"nested: write, harvest", TRACKED | NESTED, {nested_writes, harvests}},
 	{"nested: write twice, harvest", TRACKED | NESTED, {nested_writes_twice, harvests}},
 	{"nested: write, start", SMALL | NESTED, {nested_writes, starts_tracking}},

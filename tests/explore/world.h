@@ -126,9 +126,9 @@ thread_fn ages, reads, writes, writes_twice, writes_neighbour, reads_twice, unma
 	starts_tracking, stops_tracking, device;
 thread_fn harvests_rings, writes_then_leaves, device_twice, writes_both;
 thread_fn receives, marks_again, goes, comes, goes_and_comes, stops_missing, asks;
-thread_fn nested_holds, nested_holds_written, nested_reads, nested_writes, nested_writes_twice,
-	guest_remaps, guest_remaps_quietly, guest_protects, guest_flushes, drops_context, visits,
-	visits_other;
+thread_fn nested_holds, nested_holds_written, nested_looks, nested_reads, nested_writes,
+	nested_writes_twice, guest_remaps, guest_remaps_quietly, guest_protects, guest_flushes,
+	drops_context, visits, visits_other;
 
 /* instrument.h's */
 void explore_yield(void);
