@@ -120,6 +120,7 @@ int boot_look(const struct boot_image *img, struct error *err)
 	/* What it unpacks is its own. */
 	look.outer = look.plain = (struct sink)SINK_CLOSED;
 	look.opened = false;
+	look.looking = true;
 	ret = kernel_open(&look, &why);
 	kernel_close(&look);
 	return ret ? error_set(err, ret, "the kernel %s", why.text) : 0;

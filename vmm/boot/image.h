@@ -33,6 +33,7 @@ struct boot_image {
 
 	/* Found in PART_KERNEL by kernel_open. */
 	bool opened;
+	bool looking; /* only to know that it can be opened: what is unpacked is not kept */
 	enum boot_protocol protocol;
 	struct blob kernel;	  /* unpacked */
 	struct blob setup;	  /* bytes 1f1h.. of a bzImage, or empty */

@@ -13,10 +13,13 @@ const struct boot_loader *const boot_loaders[BOOT_PROTOCOLS] = {
 	[BOOT_MULTIBOOT] = &boot_multiboot,
 };
 
-static int unpack_into(struct sink *s, struct blob in, struct blob *out, struct error *err)
+/* passing: only to know that it can be done. */
+static int unpack_into(struct sink *s, struct blob in, bool passing, struct blob *out,
+		       struct error *err)
 {
 	int ret = sink_open_memory(s, err);
 
+	s->passing = passing;
 	if (!ret)
 		ret = unpack(in, s, UNPACK_LIMIT, err);
 	*out = (struct blob){s->map, s->len};
@@ -49,7 +52,7 @@ static int open_bzimage(struct boot_image *img, struct blob file, struct error *
 	img->kernel = bz.payload;
 	if (elf_is(bz.payload)) /* CONFIG_KERNEL_UNCOMPRESSED */
 		return 0;
-	ret = unpack_into(&img->plain, bz.payload, &img->kernel, &why);
+	ret = unpack_into(&img->plain, bz.payload, img->looking, &img->kernel, &why);
 	if ((ret == -ENOTSUP || ret == -EINVAL) && bzimage_self_unpacking(&bz)) {
 		img->protocol = BOOT_LINUX_RAW;
 		img->kernel = bz.kernel;
@@ -106,7 +109,7 @@ static int recognise(struct boot_image *img, struct error *err)
 
 	img->setup = (struct blob){0};
 	if (unpack_name(file))
-		ret = unpack_into(&img->outer, file, &file, err);
+		ret = unpack_into(&img->outer, file, false, &file, err);
 	if (ret)
 		return ret;
 	if (bzimage_is(file))

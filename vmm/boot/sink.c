@@ -181,6 +181,16 @@ void sink_release(const struct sink *s, const uint8_t *data, size_t n)
 		(void)madvise(s->map + (data - s->map), n, MADV_DONTNEED);
 }
 
+void sink_pass(const struct sink *s)
+{
+	const uintptr_t first = (uintptr_t)s->map + 2 * SINK_PAGE - 1;
+	const uintptr_t from = first - first % SINK_PAGE, end = (uintptr_t)s->map + s->len;
+	const uintptr_t to = end - end % SINK_PAGE;
+
+	if (s->passing && from < to)
+		sink_release(s, s->map + (from - (uintptr_t)s->map), to - from);
+}
+
 void sink_close(struct sink *s)
 {
 	if (s->map)

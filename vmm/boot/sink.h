@@ -5,6 +5,7 @@
 #ifndef VMM_BOOT_SINK_H
 #define VMM_BOOT_SINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,7 @@ struct sink {
 	int fd;	      /* -1: plain memory */
 	uint8_t *map; /* NULL: closed; moves when the sink grows */
 	size_t len, cap;
+	bool passing; /* of plain memory: see sink_pass() */
 };
 
 #define SINK_CLOSED                                                                                \
@@ -38,6 +40,10 @@ int sink_seal(struct sink *s, int *fd, const uint8_t **map, size_t *len, struct 
 /* Of plain memory: [data, data + n), host addresses of whole huge pages, is not read any more and
  * takes up no memory from now on. Does nothing for other addresses. */
 void sink_release(const struct sink *s, const uint8_t *data, size_t n);
+/* Of one whose contents nobody wants, only whether they can be made (`passing`): but for the first
+ * SINK_PAGE bytes, where an ELF's headers are, what there is reads as zeroes from now on, and its
+ * memory serves for what comes next. Others stay as they are. */
+void sink_pass(const struct sink *s);
 void sink_close(struct sink *s); /* again is fine */
 
 #define SINK_PAGE (2ul << 20) /* a huge page */

@@ -19,6 +19,7 @@ static int next_chunk(struct sink *out, size_t start, size_t limit, size_t *room
 	if (used > limit)
 		return error_set(err, -EFBIG, "unpacks to more than %zu MiB", limit >> 20);
 	*room = limit - used < CHUNK ? limit - used + 1 : CHUNK;
+	sink_pass(out);
 	return sink_reserve(out, *room, err);
 }
 
@@ -168,6 +169,7 @@ static int unpack_lz4(struct blob in, struct sink *out, size_t limit, struct err
 			return damaged(err, "lz4");
 		if (size > in.len - pos)
 			return truncated(err, "lz4");
+		sink_pass(out);
 		ret = sink_reserve(out, block, err);
 		if (ret)
 			return ret;
