@@ -7,6 +7,9 @@
 
 #include "vmm/incoming_internal.h"
 
+/* Until a guest that has just come has found its pace, or has been sent on. */
+enum { GATHER_MS = 10000 };
+
 /* By a vCPU or a device that has met a missing page: once for each. */
 static void want(void *opaque, struct s2_thread *t, uint64_t gpa)
 {
@@ -98,8 +101,10 @@ int incoming_complete(struct incoming *in, struct stream_error *err)
 {
 	int ret = memory_missing_stop(&in->vm->memory);
 
-	if (!ret)
+	if (!ret && !in->fresh) {
 		memory_allow_huge(&in->vm->memory, true);
+		memory_gather(&in->vm->memory, GATHER_MS);
+	}
 	return ret ? stream_fail(err, NULL, ret, "pages are missing: %s", strerror(-ret)) : 0;
 }
 

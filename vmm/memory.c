@@ -190,6 +190,7 @@ fail:
 
 void memory_destroy(struct guest_memory *mem)
 {
+	memory_gather_end(mem);
 	if (mem->vmm)
 		s2_thread_exit(mem->vmm);
 	if (mem->s2)

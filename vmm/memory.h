@@ -37,6 +37,7 @@ struct guest_memory {
 	unsigned wait_round;
 	void (*arrived)(void *opaque);
 	void *arrived_opaque;
+	struct memory_gather *gather; /* NULL: not begun */
 };
 
 enum memory_flags {
@@ -87,6 +88,12 @@ int memory_missing_stop(struct guest_memory *mem);
  * pages come in any order: who waits for the first of a huge page would wait until all of it is
  * cleared, 0.2 ms to 10 ms. Any thread. */
 void memory_allow_huge(struct guest_memory *mem, bool allow);
+/* Memory that came page by page becomes huge pages again, as far as it is there, while the guest
+ * runs: without them a vCPU that reads all over it is up to a third slower, and khugepaged would
+ * need hours for a large guest. A thread begins with it after delay_ms, until memory_destroy(),
+ * with at most a tenth of a processor; a piece may hold up who meets a new page for 0.3 ms. Where
+ * the host cannot do it (Linux before 6.1) nothing happens. Main thread. */
+void memory_gather(struct guest_memory *mem, int delay_ms);
 /* Brings the whole pages [gpa, gpa + len): those that are not here get their part of `data` (NULL:
  * zeroes), others stay. Any thread that has a registration `t`. Returns how many pages were
  * brought; -EINVAL: not whole pages of RAM. */

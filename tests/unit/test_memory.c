@@ -6,7 +6,11 @@
 #include "tests/unit/dev_util.h"
 #include "vmm/host.h"
 #include "vmm/memory.h"
+#include "vmm/memory_missing.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 #define MiB  (1ULL << 20)
 #define PAGE 4096u
 
@@ -280,6 +284,55 @@ static void test_transparent(void)
 	memory_destroy(&mem);
 }
 
+/* MiB of the mapping that begins there are huge pages. */
+static unsigned huge_mib(const void *at)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long from, to, kib = 0;
+	bool inside = false;
+	char line[512];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			inside = from == (uintptr_t)at;
+		if (inside && sscanf(line, "AnonHugePages: %lu kB", &kib) == 1)
+			break;
+	}
+	if (f)
+		fclose(f);
+	return (unsigned)(kib >> 10);
+}
+
+/* What is there is put together; what is not stays away. */
+static void test_gather(void)
+{
+	unsigned wait = 0;
+
+	start(16 * MiB, 0);
+	memory_gather_end(&mem);
+	memory_allow_huge(&mem, false);
+	CHECK_EQ(memory_set(&mem, NULL, 0, 0x11, 4 * MiB), 0);
+	CHECK_EQ(memory_set(&mem, NULL, 8 * MiB, 0x22, PAGE), 0);
+	CHECK_EQ(huge_mib(mem.host), 0);
+	memory_allow_huge(&mem, true);
+	if (mem.fd >= 0 || madvise(mem.host, 2 * MiB, MADV_COLLAPSE)) {
+		printf("memory: without putting huge pages together: %s\n", strerror(errno));
+		memory_destroy(&mem);
+		return;
+	}
+	CHECK_EQ(huge_mib(mem.host), 2);
+	memory_gather(&mem, 0);
+	memory_gather(&mem, 0);
+	while (huge_mib(mem.host) < 4 && wait++ < 10000)
+		usleep(1000);
+	memory_gather_end(&mem);
+	CHECK_EQ(huge_mib(mem.host), 4);
+	CHECK(mem.host[4 * MiB - 1] == 0x11 && mem.host[8 * MiB] == 0x22 && !mem.host[4 * MiB]);
+	/* It may end at any moment. */
+	memory_gather(&mem, 1000000);
+	memory_destroy(&mem);
+}
+
 static void test_discard_missing(unsigned flags)
 {
 	static const struct s2_missing_ops ops = {.opaque = &requests, .request = request};
@@ -355,6 +408,7 @@ int main(void)
 	test_discard(MEMORY_SHARED);
 	test_wait();
 	test_transparent();
+	test_gather();
 	test_discard_missing(0);
 	test_discard_missing(MEMORY_SHARED);
 	test_huge();
