@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -18,6 +19,7 @@
 static const uint64_t second = 1000000000;
 static uint64_t silence_default = 10000000000, alive_every = 2000000000;
 static const uint64_t handshake_time = 10000000000;
+enum { QUEUE_MIN = 64 << 10, QUEUE_MAX = 64 << 20, QUEUE_MS = 2 };
 
 void link_set_silence(uint64_t ns)
 {
@@ -93,21 +95,45 @@ uint64_t link_unsent(const struct link *l)
 	return ioctl(l->fd, SIOCOUTQ, &bytes) || bytes < 0 ? 0 : (uint64_t)bytes;
 }
 
-void link_bound(struct link *l)
+/* What a user may ask for; the kernel cuts off silently. */
+static uint64_t sndbuf_max(void)
+{
+	FILE *f = fopen("/proc/sys/net/core/wmem_max", "re");
+	unsigned long max = 0;
+
+	if (f) {
+		if (fscanf(f, "%lu", &max) != 1)
+			max = 0;
+		fclose(f);
+	}
+	return max;
+}
+
+/* Bytes that the connection carries in two round trips. */
+static uint64_t two_trips(const struct link *l)
 {
 	struct tcp_info info = {0};
 	socklen_t len = sizeof(info);
-	uint64_t bytes = 64 << 10, more;
+
+	if (getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &len) ||
+	    len < offsetof(struct tcp_info, tcpi_delivery_rate) + sizeof(info.tcpi_delivery_rate))
+		return 0;
+	return (uint64_t)((double)info.tcpi_delivery_rate * info.tcpi_min_rtt * 2e-6);
+}
+
+void link_bound(struct link *l, uint64_t rate)
+{
+	const int unlocked = 0;
+	uint64_t bytes = QUEUE_MIN + rate / 1000 * QUEUE_MS + two_trips(l);
 	int half;
 
-	if (!getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
-	    len >= offsetof(struct tcp_info, tcpi_delivery_rate) +
-			    sizeof(info.tcpi_delivery_rate)) {
-		more = (uint64_t)((double)info.tcpi_delivery_rate * info.tcpi_min_rtt * 2e-6);
-		bytes += more < 16 << 20 ? more : 16 << 20;
-	}
+	bytes = bytes < QUEUE_MAX ? bytes : QUEUE_MAX;
 	half = (int)(bytes / 2); /* the kernel doubles it, for its own use */
-	(void)setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
+	/* Less than it needs would make it slow. */
+	if (bytes / 2 > sndbuf_max())
+		(void)setsockopt(l->fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
+	else
+		(void)setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
 }
 
 void link_finish(struct link *l)

@@ -56,8 +56,11 @@ int link_alive(struct link *l);
 /* Bytes that have been sent and are not with the other side's kernel yet. */
 uint64_t link_unsent(const struct link *l);
 /* From now on little lies in the way of what is more urgent: the kernel queues what the connection
- * carries in two round trips, and 64 KiB; whoever writes more waits. */
-void link_bound(struct link *l);
+ * carries in two round trips, 64 KiB, and what goes at `rate` (bytes per second; 0: not known) in
+ * 2 ms: so long it may take until whoever writes gets a processor. Who writes more waits. To be
+ * said again when the rate is another; if the system does not let a user queue that much, the
+ * kernel decides. */
+void link_bound(struct link *l, uint64_t rate);
 /* Everything was said: the other side reads an end. */
 void link_finish(struct link *l);
 /* The same, and what still comes is taken and thrown away, until the other side hangs up too or for

@@ -109,6 +109,7 @@ struct source {
 	uint64_t lacking;     /* pages there, as it has said last; at first `missing` */
 	uint64_t agreed;      /* since when a connection is good for pages; ns */
 	uint64_t near;	      /* the next page to be sent if nobody asks for one */
+	uint64_t bounded;     /* when the main connection's queue was, last; ns */
 	uint32_t round;
 	uint64_t begun, state_size;
 	uint64_t stopped;   /* since when the guest stands still; 0: it runs */

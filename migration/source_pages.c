@@ -9,6 +9,8 @@
 /* Pages that are sent unasked between two looks at what is asked for; waits for what may explain a
  * lost lane. */
 enum { SLICE = 16, TURN_MS = 200, GRACE_MS = 500 };
+/* How often the main connection's queue is fitted to the rate; ns. */
+static const uint64_t bound_every = 100000000;
 
 /* ---- the bitmap: a place is a page's number in all regions side by side ---- */
 
@@ -276,11 +278,24 @@ static int begin(struct source *s)
 	if (!s->batch)
 		return -ENOMEM;
 	stream_batch_verify(s->batch, s->params.verify);
-	link_bound(s->link);
+	link_bound(s->link, 0);
+	s->bounded = link_now();
 	source_lane_begin(s);
 	s->link->bell_fd = s->lane.started ? s->lane.bell_fd : -1;
 	return stream_batch_round(s->batch, s->round)
 		       ?: stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
+}
+
+/* Pages that nobody has asked for are in the way of demanded ones, and must not run out while
+ * others have the processor. */
+static void bound(struct source *s)
+{
+	const uint64_t now = link_now();
+
+	if (now - s->bounded < bound_every)
+		return;
+	s->bounded = now;
+	link_bound(s->link, source_rate(s));
 }
 
 /* How long the next frame of the other side may be waited for; 0: there is something to send. */
@@ -343,6 +358,7 @@ int source_turn(struct source *s, struct stream_error *err)
 		return on_frame(s, &frame, err);
 	if (ret < 0 || wait || idle)
 		return ret;
+	bound(s);
 	ret = send_slice(s);
 	return ret ? hung_up(s, ret, err) : 0;
 }
