@@ -75,6 +75,17 @@ void chardev_release(struct chardev *chr)
 		backend->release(backend);
 }
 
+void chardev_hold(struct chardev *chr, bool hold)
+{
+	struct chardev_backend *backend = (struct chardev_backend *)chr;
+
+	if (!backend)
+		return;
+	backend->held = hold;
+	if (!hold)
+		chr->ops->kick_receive(chr);
+}
+
 void chardev_destroy(struct chardev *chr)
 {
 	struct chardev_backend *backend = (struct chardev_backend *)chr;

@@ -194,7 +194,7 @@ static void flush_output(void *arg)
 static void deliver(struct attach *a)
 {
 	while (a->in_len && a->client.receive) {
-		size_t n = a->client.can_receive(a->client.opaque);
+		size_t n = a->backend.held ? 0 : a->client.can_receive(a->client.opaque);
 
 		if (!n)
 			return;

@@ -143,7 +143,7 @@ static void flush_at_end(struct stream *s)
 
 static void deliver(struct stream *s)
 {
-	while (s->in_len && s->client.receive) {
+	while (s->in_len && s->client.receive && !s->backend.held) {
 		size_t n = s->client.can_receive(s->client.opaque);
 
 		if (!n)
@@ -154,6 +154,17 @@ static void deliver(struct stream *s)
 		s->in_len -= n;
 		memmove(s->in, s->in + n, s->in_len);
 	}
+}
+
+static size_t room(const struct stream *s)
+{
+	size_t n = sizeof(s->in) - s->in_len, takes = 0;
+
+	if (s->hooks->filter || s->hung_up)
+		return n;
+	if (s->client.receive && !s->backend.held)
+		takes = s->client.can_receive(s->client.opaque);
+	return n < takes ? n : takes;
 }
 
 static void end_input(struct stream *s, int code)
@@ -181,15 +192,19 @@ static void pump_input(void *arg)
 
 	/* Bounded, so that a fast writer does not keep the loop from its other work. */
 	for (unsigned rounds = 0; rounds < 16; rounds++) {
+		size_t len;
 		ssize_t n;
 
 		deliver(s);
-		if (s->in_ended || s->in_fd < 0 || s->in_len == sizeof(s->in) ||
+		len = room(s);
+		if (s->in_ended || s->in_fd < 0 || !len ||
 		    (s->hooks->may_read && !s->hooks->may_read(s)))
 			return;
-		n = read_some(s, s->in + s->in_len, sizeof(s->in) - s->in_len);
-		if (n == -EAGAIN)
+		n = read_some(s, s->in + s->in_len, len);
+		if (n == -EAGAIN) {
+			s->hung_up = false;
 			return;
+		}
 		if (n == -EINTR)
 			continue;
 		if (n <= 0) {
@@ -222,8 +237,10 @@ static void stream_attach(struct chardev *chr, const struct chardev_client *clie
 
 static void in_event(void *arg, uint32_t events)
 {
-	(void)events;
-	pump_input(arg);
+	struct stream *s = arg;
+
+	s->hung_up |= (events & (EPOLLHUP | EPOLLRDHUP)) != 0;
+	pump_input(s);
 }
 
 static void out_event(void *arg, uint32_t events)
@@ -237,7 +254,7 @@ static void both_event(void *arg, uint32_t events)
 	struct stream *s = arg;
 
 	/* Input first: what a client sent before it went is not lost. */
-	pump_input(s);
+	in_event(s, events);
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 		flush_output(s);
 	if (events & EPOLLHUP && s->in_ended && s->out_fd >= 0 && s->hooks->output_failed)
@@ -277,10 +294,11 @@ int stream_connect(struct stream *s, int in_fd, int out_fd)
 	s->in_socket = is_socket(in_fd);
 	s->out_socket = is_socket(out_fd);
 	s->in_ended = in_fd < 0;
+	s->hung_up = false;
 	if (in_fd >= 0 && in_fd == out_fd)
-		code = watch(s, in_fd, EPOLLIN | EPOLLOUT, both_event, &s->in_entry);
+		code = watch(s, in_fd, EPOLLIN | EPOLLRDHUP | EPOLLOUT, both_event, &s->in_entry);
 	else if (in_fd >= 0)
-		code = watch(s, in_fd, EPOLLIN, in_event, &s->in_entry);
+		code = watch(s, in_fd, EPOLLIN | EPOLLRDHUP, in_event, &s->in_entry);
 	if (!code && out_fd >= 0 && in_fd != out_fd)
 		code = watch(s, out_fd, EPOLLOUT, out_event, &s->out_entry);
 	if (code) {

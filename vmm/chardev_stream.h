@@ -17,6 +17,7 @@ struct chardev_backend {
 	/* See chardev_acquire(); both or none. */
 	int (*acquire)(struct chardev_backend *backend, struct error *err);
 	void (*release)(struct chardev_backend *backend);
+	bool held; /* nothing is given to the device: chardev_hold() */
 };
 int chardev_file_create(struct chardev_backend **out, const char *path,
 			const struct chardev_env *env, struct error *err);
@@ -52,10 +53,11 @@ struct stream {
 	struct loop_work in_work, out_work;
 	struct chardev_client client;
 
-	uint8_t in[4096]; /* read ahead, so that an escape key works while the guest takes nothing
-			   */
+	/* Read ahead only where an escape key must work while the guest takes nothing (filter), and
+	 * of somebody who has hung up, so that that is seen: what is here is lost in a move. */
+	uint8_t in[4096];
 	size_t in_len;
-	bool in_ended;
+	bool in_ended, hung_up;
 
 	pthread_mutex_t lock; /* of what follows */
 	uint8_t out[4096];

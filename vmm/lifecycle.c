@@ -95,9 +95,17 @@ static bool devices_drained(struct vm *vm)
 	return done;
 }
 
+static void hold_lines(struct vm *vm, bool hold)
+{
+	chardev_hold(vm->console, hold);
+	for (unsigned i = 0; i < BOARD_SERIAL_MAX; i++)
+		chardev_hold(vm->serial[i], hold);
+}
+
 static void go_on(struct vm *vm)
 {
 	vm->motion = VM_MOVING;
+	hold_lines(vm, false);
 	release_devices(vm);
 	loop_clock_resume(vm->loop);
 	/* An event that came meanwhile has parked the vCPUs for itself. */
@@ -116,6 +124,7 @@ static void settle(void *arg)
 		vcpus_park(vm);
 		loop_clock_pause(vm->loop);
 		vm->motion = VM_DRAINING;
+		hold_lines(vm, true);
 		prepare_devices(vm);
 	}
 	if (vm->motion == VM_DRAINING && devices_drained(vm)) {
@@ -428,6 +437,7 @@ void lifecycle_arrive(struct vm *vm)
 	vm->started = true;
 	vm->holds |= VM_HOLD_MOVE;
 	vm->motion = VM_STILL;
+	hold_lines(vm, true);
 	prepare_devices(vm);
 }
 

@@ -138,9 +138,9 @@ def becomes(s, machine, low, high):
         time.sleep(0.1)
 
 
-def session():
+def session(**options):
     """16 MiB that it works with, and 48 that it can give up."""
-    return Session(1, mib=64, last=16, append="balloon=48")
+    return Session(1, mib=64, last=16, append="balloon=48", **options)
 
 
 def through_file(s):
@@ -154,10 +154,12 @@ def through_file(s):
 
 @needs_ferry
 @limit(200)
-@each(how=[*MODES, "file"])
+@each(how=[*MODES, "file", "pre-copy shared", "post-copy shared"])
 def test_balloon(how):
-    """It is as large as it was, the host there gives nothing for it, and it can grow and be let out there."""
-    with session() as s:
+    """It is as large as it was, the host there gives nothing for it, and it can grow and be let out there; also where
+    other processes could see the memory at the source."""
+    how, _, shared = how.partition(" ")
+    with session(extra=["--memory", "64M,shared"] if shared else ()) as s:
         s.start()
         check(resident(s, s.owner) > 55, f"{resident(s, s.owner)} MiB")
         balloon(s, s.owner, 32)

@@ -1,13 +1,14 @@
 """What may come to a receiver beside a guest: noise, the half of a guest, an old one, one that does not fit. And that the
 bare guest would see it if its memory were wrong."""
 import gzip
+import json
 import os
 import subprocess
 import time
 
 from bare_guest import Session
 from fault_link import HEADER, TYPES, Link, number
-from ferrytest import FERRY, TOP, Failure, Process, check, ferry, limit, needs_ferry
+from ferrytest import FERRY, SCALE, TOP, Failure, Process, check, ferry, limit, needs_ferry
 from stream_bytes import Sender, frames, sealed
 
 OLD = os.path.join(TOP, "tests", "moved")
@@ -204,3 +205,35 @@ def test_no_room():
         ends(there)
         s.owner.passes()
         s.move("--downtime", "30s")
+
+
+class Plague(Link):
+    """Damages every frame with pages behind RUN, as long as it lasts."""
+    lasts = True
+
+    def _frame(self, pair, way, data, to):
+        if self.lasts and self.ran and TYPES.get(data[4]) == "PAGES":
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        super()._frame(pair, way, data, to)
+
+
+@needs_ferry
+@limit(200)
+def test_trouble():
+    """What comes damaged again and again is said by `ferry info`, too, until it comes whole."""
+    with Session() as s:
+        s.start()
+        there = s.receiver()
+        link = Plague(s.path("link"), there.address[5:])
+        mover = s.mover(link.address, "--postcopy", "--bandwidth", "32M")
+        end, trouble = time.monotonic() + 60 * SCALE, ""
+        while "damaged" not in trouble:
+            check(time.monotonic() < end and not mover.ended, f"no trouble: {trouble}{mover.tail()}")
+            migration = json.loads(s.control("info", "--json", s.owner.name)).get("migration", {})
+            trouble = migration.get("trouble", "")
+            time.sleep(0.02)
+        check(migration["phase"] == "paused" and migration["state"] == "serves", migration)
+        link.lasts = False
+        check(mover.wait(60) == 0, mover.tail())
+        s.went(there)
+        link.close()

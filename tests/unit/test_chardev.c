@@ -2,12 +2,14 @@
  * and go. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -625,6 +627,46 @@ static void test_stdio(void)
 	close(null);
 }
 
+static int unread(int fd)
+{
+	int bytes = 0;
+
+	CHECK(ioctl(fd, SIOCOUTQ, &bytes) == 0);
+	return bytes;
+}
+
+/* What the device does not take, or may not have, stays in the socket. */
+static void test_held(void)
+{
+	char path[100];
+	struct chardev *chr;
+	const char *name;
+	int dir_fd, fd, whole;
+
+	snprintf(path, sizeof(path), "%s/held", dir);
+	chr = begin(SERIAL_SOCKET, path);
+	dir_fd = path_open_dir(path, &name, NULL);
+	fd = unix_connect(dir_fd, name, NULL);
+	CHECK(fd >= 0);
+	turn();
+	dev.room = 0;
+	CHECK(write(fd, "typed", 5) == 5);
+	whole = unread(fd);
+	turn();
+	CHECK(whole > 0 && unread(fd) == whole);
+	chardev_hold(chr, true);
+	dev.room = 16;
+	chr->ops->kick_receive(chr);
+	turn();
+	CHECK(!dev.got && unread(fd) == whole);
+	chardev_hold(chr, false);
+	turn();
+	CHECK(dev.got == 5 && !unread(fd) && !memcmp(dev.last, "typed", 5));
+	close(fd);
+	close(dir_fd);
+	end(chr);
+}
+
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -634,6 +676,7 @@ int main(void)
 	test_file();
 	test_fifo();
 	test_socket();
+	test_held();
 	test_pty();
 	test_terminal();
 	test_stdio();
