@@ -99,14 +99,13 @@ uint64_t link_unsent(const struct link *l)
 static uint64_t sndbuf_max(void)
 {
 	FILE *f = fopen("/proc/sys/net/core/wmem_max", "re");
-	unsigned long max = 0;
+	char text[32] = "";
 
-	if (f) {
-		if (fscanf(f, "%lu", &max) != 1)
-			max = 0;
-		fclose(f);
-	}
-	return max;
+	if (!f)
+		return 0;
+	(void)!fgets(text, sizeof(text), f);
+	fclose(f);
+	return strtoul(text, NULL, 10);
 }
 
 /* Bytes that the connection carries in two round trips. */
