@@ -25,6 +25,13 @@ void dirty_note(struct s2_thread *t, const struct slot *slot, uint64_t gpa, uint
 		dirty_set(slot, gpa, size);
 }
 
+/* Atomic, though tail keeps the owner from an entry that is being read: who breaks that rule is
+ * found by the exploration. */
+static uint64_t ring_at(const struct dirty_ring *ring, uint64_t at)
+{
+	return __atomic_load_n(&ring->entry[at & (ring->entries - 1)], __ATOMIC_RELAXED);
+}
+
 /* The last page put in, if it has not been harvested: who harvests it later copies what has been
  * written until now. (Both change the same word: if this is before the harvest's change, what was
  * written before this is seen after that.) */
@@ -32,9 +39,7 @@ static bool ring_again(struct dirty_ring *ring, uint64_t page)
 {
 	uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
 
-	return head &&
-	       __atomic_load_n(&ring->entry[(head - 1) & (ring->entries - 1)], __ATOMIC_RELAXED) ==
-		       page &&
+	return head && ring_at(ring, head - 1) == page &&
 	       atomic_fetch_add(&ring->harvested, 0) < head;
 }
 
@@ -107,7 +112,7 @@ void dirty_ring_spill(struct s2_thread *t)
 	brlock_read_lock(&s2->lock, &t->reader);
 	for (uint64_t i = atomic_load(&ring->tail); ring->entry && i != atomic_load(&ring->head);
 	     i++) {
-		uint64_t page = ring->entry[i & (ring->entries - 1)];
+		uint64_t page = ring_at(ring, i);
 		const struct slot *slot = slots_find(&s2->slots, page, &hint);
 
 		if (slot && slot->bitmap)
@@ -136,7 +141,7 @@ static size_t ring_harvest(struct dirty_ring *ring, uint64_t *gpa, size_t max)
 	if (n > max)
 		n = max;
 	for (uint64_t i = 0; i < n; i++, at++)
-		gpa[i] = __atomic_load_n(&ring->entry[at & (ring->entries - 1)], __ATOMIC_RELAXED);
+		gpa[i] = ring_at(ring, at);
 	atomic_fetch_add(&ring->harvested, n);
 	return n;
 }
@@ -159,18 +164,21 @@ enum { RESET_ENTRIES = 2048 };
 /* Protects what is harvested, neighbours together, and frees it; how much it was. */
 static uint64_t ring_reset(struct s2_thread *t, struct dirty_ring *ring, struct dirty_flush *flush)
 {
-	uint64_t mask = ring->entries - 1, first = atomic_load(&ring->tail), i = first;
-	uint64_t end = atomic_load(&ring->harvested);
+	uint64_t first = atomic_load(&ring->tail), end = atomic_load(&ring->harvested), i = first;
 
 	while (ring->entry && i != end) {
 		uint64_t stop = end - i > RESET_ENTRIES ? i + RESET_ENTRIES : end;
 
 		brlock_read_lock(&t->s2->lock, &t->reader);
 		while (i != stop) {
-			uint64_t word = ring->entry[i & mask] >> DIRTY_WORD_SHIFT, bits = 0;
+			uint64_t page = ring_at(ring, i), word = page >> DIRTY_WORD_SHIFT, bits = 0;
 
-			for (; i != stop && ring->entry[i & mask] >> DIRTY_WORD_SHIFT == word; i++)
-				bits |= UINT64_C(1) << (ring->entry[i & mask] >> DIRTY_SHIFT & 63);
+			while (page >> DIRTY_WORD_SHIFT == word) {
+				bits |= UINT64_C(1) << (page >> DIRTY_SHIFT & 63);
+				if (++i == stop)
+					break;
+				page = ring_at(ring, i);
+			}
 			dirty_protect(t, word << DIRTY_WORD_SHIFT, bits, flush);
 		}
 		brlock_read_unlock(&t->reader);
