@@ -146,7 +146,7 @@ void nested_setup(void)
 		return;
 	if (s2_context_get(&context, main_thread, shadows, &root, NULL))
 		explore_fail("no context");
-	if (scenario->state & MAPPED &&
+	if (scenario->state & MAPPED && !(scenario->state & FRESH) &&
 	    s2_context_fault(main_thread, context, format->base, S2_R, &x, NULL) != S2_FIXED)
 		explore_fail("setup: nested");
 }

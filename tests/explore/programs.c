@@ -74,6 +74,18 @@ void writes_both(void *arg)
 	processor_ends();
 }
 
+/* The first once more, after a while: what was given for it may have been taken since. */
+void writes_both_and_again(void *arg)
+{
+	(void)arg;
+	access_page(0, true);
+	explore_yield();
+	access_page(1, true);
+	explore_yield();
+	access_page(0, true);
+	processor_ends();
+}
+
 void reads_twice(void *arg)
 {
 	(void)arg;

@@ -42,6 +42,7 @@ enum state {
 	AWAITED = 64, /* page 0 is missing */
 	NESTED = 128, /* there are contexts, and a guest's tables: nested.c */
 	HERE = 256,   /* with AWAITED: it is not missing yet */
+	FRESH = 512,  /* with NESTED: nothing is in the shadow yet */
 
 	SMALL = MAPPED,
 	LARGE = MAPPED | BIG,
@@ -124,7 +125,7 @@ void nested_finish(void);
 thread_fn ages, reads, writes, writes_twice, writes_neighbour, reads_twice, unmaps, unmaps_all,
 	protects, removes, splits, splits_then_writes, collapses, collapses_then_writes, harvests,
 	starts_tracking, stops_tracking, device;
-thread_fn harvests_rings, writes_then_leaves, device_twice, writes_both;
+thread_fn harvests_rings, writes_then_leaves, device_twice, writes_both, writes_both_and_again;
 thread_fn receives, marks_again, goes, comes, goes_and_comes, stops_missing, asks;
 thread_fn nested_holds, nested_holds_written, nested_looks, nested_reads, nested_writes,
 	nested_writes_twice, guest_remaps, guest_remaps_quietly, guest_protects, guest_flushes,
