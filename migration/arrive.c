@@ -203,14 +203,18 @@ static int on_round(struct arrival *a, const struct stream_frame *f, struct stre
 
 /* ---- post-copy: which pages come later ---- */
 
+/* Of one call of the sink's: it is done on another thread, and waits for vCPUs, while the guest
+ * stands still. */
+enum { MISS_PAGES = 65536 };
+
 /* Of the `count` pages from `page` on, in one region, those whose bits are clear, from `bit` on. */
 static int miss_region(struct arrival *a, const struct stream_received *r, uint32_t bit,
 		       uint64_t page, uint32_t count, struct stream_error *err)
 {
-	uint64_t missing[64];
+	uint64_t missing[MISS_PAGES / 64];
 
 	for (uint32_t done = 0; done < count;) {
-		const uint32_t n = count - done < 4096 ? count - done : 4096;
+		const uint32_t n = count - done < MISS_PAGES ? count - done : MISS_PAGES;
 		bool any = false;
 
 		memset(missing, 0, sizeof(missing));
