@@ -225,7 +225,7 @@ HINTS = {
     "ring-full-loses": ("ept4", "ring of one: write both"),
     "shadow-is-not-rechecked": ("ept4", "nested: first read"),
     "shadow-is-sampled-late": ("ept4", "nested: first read"),
-    "follow-is-not-counted": ("ept4", "nested: first read"),
+    "follow-is-not-counted": ("ept4", "nested: hold, unmap, unmap"),
     "forget-is-not-counted": ("ept4", "nested: first write"),
     "follow-says-nothing": ("ept4", "nested: hold, unmap"),
     "follow-says-it-late": ("ept4", "nested: hold, unmap, unmap"),

@@ -260,9 +260,12 @@ static void access_nested(struct s2_context *ctx, bool write, bool hold)
 	s2_context_registers(ctx, &regs);
 	if (hold)
 		explore_point("holds");
-	/* What it may write to, until a protection has ended. */
-	while (hold && acknowledge_others() && write && !done[PROTECT][page])
+	/* Others go on; what it may write to, until a protection has ended. */
+	while (hold && acknowledge_others()) {
 		explore_yield();
+		if (!write || done[PROTECT][page])
+			break;
+	}
 	use(&taken, &regs, write);
 	acknowledge();
 }
