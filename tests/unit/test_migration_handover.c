@@ -231,7 +231,7 @@ static int abandoned(bool postcopy)
 	silent = address_listen(elsewhere, false, (char[128]){0}, 128, &err);
 	break_link(&w, postcopy);
 	w.trouble = " "; /* any */
-	over = run(&w, 5000);
+	over = run(&w, 30000);
 	if (over || !w.seen || w.ret != -EINPROGRESS ||
 	    w.s.state != (postcopy ? SOURCE_SERVES : SOURCE_DOUBT))
 		return bad("a link that does not come back", &w);
@@ -254,7 +254,7 @@ static int refused(bool postcopy)
 		return 1;
 	break_link(&w, postcopy);
 	w.trouble = "no such migration is known here";
-	if (run(&w, 5000) || !w.seen || w.s.refused ||
+	if (run(&w, 30000) || !w.seen || w.s.refused ||
 	    w.s.state != (postcopy ? SOURCE_SERVES : SOURCE_DOUBT))
 		return bad("what the other side says is not shown", &w);
 	ring(w.wake);
