@@ -220,8 +220,11 @@ def test_stats():
     stats = run_with_stats()
     check(len(stats["vcpus"]) == 2, stats)
     for vcpu in stats["vcpus"]:
-        for name in ("runs", "kicks", "halts", "interrupts", "second-stage-faults", "code-drops", "write-drops"):
+        for name in ("runs", "kicks", "halts", "interrupts"):
             check(vcpu[name] > 0, f"no {name}: {vcpu}")
+    # Which of the two a short boot runs on is the guest's affair.
+    for name in ("second-stage-faults", "code-drops", "write-drops"):
+        check(sum(v[name] for v in stats["vcpus"]) > 0, f"no {name}: {stats['vcpus']}")
     faults = stats["mmu"]["faults"]
     check(faults["fixed"] > 0 and faults["nomem"] == 0, faults)
     check(sum(stats["mmu"]["pages"].values()) > 0, stats["mmu"])
