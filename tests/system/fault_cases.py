@@ -138,8 +138,8 @@ def _ends(machine, seconds):
 
 def _kept(s, case, there):
     s.owner.passes()
-    if case.way == "there" and case.place == "HELLO 0" and not _ends(there, 2 if case.harm in STOPS else 0):
-        # Of this source it has never heard.
+    if case.way == "there" and case.place == "HELLO 0" and not _ends(there, 6 if case.harm in STOPS else 0):
+        # Of this source it has never heard. (Who stands for 13 s hears of it after the source has given up.)
         s.migrate(there.address, "--downtime", "30s")
         s.went(there)
         return "kept"
