@@ -217,14 +217,12 @@ def run_with_stats(env=None, cpus=2, test="true", **options):
 @needs_ferry
 def test_stats():
     """Every second-stage fault, kick and stop is counted."""
-    stats = run_with_stats()
+    # A boot alone may leave the second processor without some of it.
+    stats = run_with_stats(test="smpstress", args="1 fork code-same")
     check(len(stats["vcpus"]) == 2, stats)
     for vcpu in stats["vcpus"]:
-        for name in ("runs", "kicks", "halts", "interrupts"):
+        for name in ("runs", "kicks", "halts", "interrupts", "second-stage-faults", "code-drops", "write-drops"):
             check(vcpu[name] > 0, f"no {name}: {vcpu}")
-    # Which of the two a short boot runs on is the guest's affair.
-    for name in ("second-stage-faults", "code-drops", "write-drops"):
-        check(sum(v[name] for v in stats["vcpus"]) > 0, f"no {name}: {stats['vcpus']}")
     faults = stats["mmu"]["faults"]
     check(faults["fixed"] > 0 and faults["nomem"] == 0, faults)
     check(sum(stats["mmu"]["pages"].values()) > 0, stats["mmu"])
