@@ -2,6 +2,7 @@
 from ferrytest import check, each, limit, needs_ferry
 
 from bare_guest import MODES, Session
+from fault_link import Link
 
 
 def as_asked(mode, lines):
@@ -31,7 +32,9 @@ def test_at_once_again():
         s.start()
         b = s.receiver()
         first = s.owner
-        mover = s.mover(b.address, *MODES["post-copy"][:1], "--bandwidth", "8M")
+        # A slow link from RUN on: what the guest demands is not bound by --bandwidth, and all would be there too soon.
+        link = Link(s.path("link"), b.address[5:], "there", "RUN 0", lambda link, *_: link.slow(4, 1000, 400000))
+        mover = s.mover(link.address, *MODES["post-copy"])
         mover.expect(r'"phase":"postcopy"', 60)
         # Beside the main one and two processors: of the migration, and its door or its lane.
         first.crashes_are_seen(5)
@@ -44,6 +47,7 @@ def test_at_once_again():
         check(first.wait(30) == 0, first.tail())
         s.trail, s.owner = bytes(first.text), b
         s.went(c)
+        link.close()
 
 
 @needs_ferry
