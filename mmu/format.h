@@ -188,6 +188,19 @@ mmu_inline uint64_t format_make_table(const struct format *f, const struct geome
 	return pa && !(pa >> g->output_bits) && f->unpack(g, e) == pa ? e : 0;
 }
 
+/* e leads to the table at *pa, if table addresses are pointers: then the bits below the address are
+ * those of f->table (A included, so that hardware changes nothing), as in no other entry above
+ * level 1, and all above is 0. Cheaper than format_kind and format_addr. *pa is set in any case. */
+mmu_inline bool format_points(const struct format *f, const struct geometry *g, uint64_t e,
+			      uint64_t *pa)
+{
+	const uint64_t lowest = f->pack(g, geometry_size(g, 1));
+
+	e ^= f->table;
+	*pa = e * (geometry_size(g, 1) / lowest);
+	return !(e & (lowest - 1));
+}
+
 /* The same leaf with other permissions (software and A/D bits untouched), or 0. */
 mmu_inline uint64_t format_set_perm(const struct format *f, const struct geometry *g, uint64_t e,
 				    uint32_t perm)

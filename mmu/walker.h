@@ -128,14 +128,33 @@ mmu_inline int walk_load_pointer(void *opaque, uint64_t table, size_t index, str
 	return 0;
 }
 
-/* walk_lookup where table addresses are pointers (pt->identity). */
+/* walk_lookup where table addresses are pointers (pt->identity), for where time counts. f is a
+ * constant. */
 mmu_inline struct walk_entry walk_lookup_pointers(const struct format *f, const struct pgtable *pt,
 						  uint64_t gpa)
 {
 	struct geometry g = format_fold(f, &pt->geo);
-	struct walk_entry w;
+	const size_t mask = ((size_t)1 << g.index_bits) - 1;
+	struct walk_entry w = {0};
+	uint64_t table = pt->root_pa;
+	bool below = false;
 
-	walk_down(f, &g, pt->root_pa, gpa, walk_load_pointer, &g, &w);
+	/* Unrolled, as in walk_down. gpa is not wider than the root, whose index so needs no mask. */
+#pragma GCC unroll 8
+	for (unsigned level = MMU_MAX_LEVELS; level; level--) {
+		size_t index = (size_t)(gpa >> geometry_shift(&g, level));
+
+		if (!below && level != g.levels)
+			continue;
+		w.entry = entry_at(&g, (void *)(uintptr_t)table, below ? index & mask : index);
+		w.value = entry_load(&g, w.entry);
+		w.level = level;
+		if (level == 1 || !format_points(f, &g, w.value, &table))
+			break;
+		below = true;
+		MMU_RACE_POINT();
+	}
+	w.kind = format_kind(f, w.value, w.level);
 	return w;
 }
 
@@ -148,8 +167,9 @@ mmu_inline struct walk_entry walk_lookup(const struct format *f, const struct pg
 	struct walk_entry w;
 
 	if (__builtin_expect(pt->identity, 1))
-		return walk_lookup_pointers(f, pt, gpa);
-	walk_down(f, &source.g, pt->root_pa, gpa, walk_load_own, &source, &w);
+		walk_down(f, &source.g, pt->root_pa, gpa, walk_load_pointer, &source.g, &w);
+	else
+		walk_down(f, &source.g, pt->root_pa, gpa, walk_load_own, &source, &w);
 	return w;
 }
 

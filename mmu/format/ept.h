@@ -45,7 +45,7 @@ static const struct format ept_format = {
 	.registers = ept_registers,
 	.valid = EPT_RWX,
 	.leaf = ept_leaf,
-	.table = EPT_RWX,
+	.table = EPT_RWX | 1 << 8, /* accessed */
 	/* W without R is a misconfiguration (29.3.3.1); X without R, where it is not supported. */
 	.perms = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 7,
 	.exec_only_option = true,

@@ -76,7 +76,7 @@ static const struct {
 	struct s2_config c;
 	uint64_t pa, entry;
 } tables[] = {
-	{EPT, 0xabc000, 0xabc007},
+	{EPT, 0xabc000, 0xabc107}, /* A, as in NPT: it need not be set */
 	{EPT, 0, 0},
 	{EPT, 0xabc800, 0},
 	{EPT, 1ull << 52, 0},
@@ -122,6 +122,8 @@ static const struct {
 
 static void hand_vectors(void)
 {
+	uint64_t pa;
+
 	for (size_t i = 0; i < sizeof(leaves) / sizeof(*leaves); i++) {
 		const struct format *f = test_format(leaves[i].c.format);
 		const struct geometry g = geometry_of(leaves[i].c);
@@ -133,6 +135,7 @@ static void hand_vectors(void)
 		CHECK(format_kind(f, e, leaves[i].level) == ENTRY_LEAF, "leaf %zu", i);
 		CHECK(format_addr(f, &g, e) == leaves[i].addr, "leaf %zu", i);
 		CHECK(f->perm(e) == leaves[i].perm, "leaf %zu", i);
+		CHECK(leaves[i].level == 1 || !format_points(f, &g, e, &pa), "leaf %zu", i);
 	}
 	for (size_t i = 0; i < sizeof(tables) / sizeof(*tables); i++) {
 		const struct format *f = test_format(tables[i].c.format);
@@ -144,6 +147,9 @@ static void hand_vectors(void)
 			continue;
 		CHECK(format_kind(f, e, 2) == ENTRY_TABLE, "table %zu", i);
 		CHECK(format_addr(f, &g, e) == tables[i].pa, "table %zu", i);
+		/* All that a pointer can be, and no other address. */
+		CHECK(format_points(f, &g, e, &pa) ? pa == tables[i].pa : tables[i].pa >> 48,
+		      "table %zu", i);
 	}
 	for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++) {
 		const struct format *f = test_format(refused[i].c.format);
@@ -229,6 +235,7 @@ static void frozen(void)
 			CHECK(hw.kind == DEC_NONE && e >> (8 * g.entry_size - 1) <= 1, "%" PRIx64,
 			      e);
 			CHECK(format_kind(f, e, 2) == ENTRY_FROZEN, "%s: %" PRIx64, tc->name, e);
+			CHECK(!format_points(f, &g, e, &pa), "%s: %" PRIx64, tc->name, e);
 			CHECK(format_frozen_owner(f, e) == owner, "%s: %" PRIx64, tc->name, e);
 			CHECK(format_frozen_table(f, &g, e, &pa) && pa == high, "%s: %" PRIx64,
 			      tc->name, e);
