@@ -5,6 +5,7 @@
 #? make run              build, then boot a Debian kernel to a shell in this terminal
 #? make test             unit tests, guest tests, whole-programme tests
 #? make test-sanitizers  unit tests under the address, undefined and thread sanitizers
+#? make test-cross       libmmu and its tests for arm64 and RISC-V, under qemu-user
 #? make test-migration-faults  links and processes that fail at each frame of a migration
 #? make fuzz             fuzz targets with sanitizers, FUZZ_SECONDS=20 each
 #? make boots            boot both kernels N=20 times with 1, 2, 4 and 8 processors

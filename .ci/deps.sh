@@ -38,6 +38,11 @@ qemu-system-x86|command -v qemu-system-x86_64|the peer of make bench
 qemu-system-arm|command -v qemu-system-aarch64|walks our tables for arm64
 qemu-system-misc|command -v qemu-system-riscv64|walks our tables for RISC-V
 bochs|command -v bochs|walks our tables for EPT
+gcc-aarch64-linux-gnu|command -v aarch64-linux-gnu-gcc|the MMU core for arm64
+libc6-dev-arm64-cross|test -e /usr/aarch64-linux-gnu/lib/libc.a|the MMU core for arm64
+gcc-riscv64-linux-gnu|command -v riscv64-linux-gnu-gcc|links the MMU core for RISC-V
+libc6-dev-riscv64-cross|test -e /usr/riscv64-linux-gnu/lib/libc.a|the MMU core for RISC-V
+qemu-user-static|command -v qemu-aarch64-static|runs the tests of both
 lld|command -v ld.lld|links the programs for these
 qemu-utils|command -v qemu-nbd|disks that are not raw files
 acpica-tools|command -v iasl|checks our ACPI tables

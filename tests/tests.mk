@@ -161,6 +161,16 @@ test-sanitizers:
 sanitized: unit
 	$(Q)TIMEOUT_SCALE=5 $(RUN_TESTS) --jobs $(JOBS) $(addprefix --unit ,$(UNIT_BIN)) $(ARGS) $(T)
 
+# libmmu for other architectures, and of its tests those that say most there. Without a compiler, an emulator or the
+# network (liburcu) it says so and goes on.
+CROSS_CI := formats walker range dirty missing stress shadow_stress
+test-cross:
+	$(Q)bad=0; for triple in aarch64-linux-gnu riscv64-linux-gnu; do \
+		why=$$(tests/cross/ready.sh $$triple 2>&1) || { echo "SKIPPED: libmmu for $$triple: $$why"; continue; }; \
+		$(MAKE) --no-print-directory -k CROSS=$$triple- libmmu mmu-cross T="$(or $(T),$(CROSS_CI))" || bad=1; \
+	done; exit $$bad
+.PHONY: test-cross
+
 # Threads on the MMU core alone, MINUTES for each sanitizer: 8 of them on each of six formats, and an eighth of it each what
 # waits for pages and what runs nested guests.
 MMU_SOAK := $(addprefix $(O)/soak/test_mmu_,stress postcopy shadow_stress)

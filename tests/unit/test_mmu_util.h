@@ -32,13 +32,15 @@ static atomic_ulong test_checks, test_failures;
 		}                                                                                  \
 	} while (0)
 
-/* Sanitizers slow checks down more than code: tests of one thread do less under them. */
+/* Sanitizers slow checks down more than code, emulators both: tests of one thread do less there. */
 static inline int test_scale(int n)
 {
 #if defined(__SANITIZE_THREAD__)
 	return n / 10;
 #elif defined(__SANITIZE_ADDRESS__)
 	return n / 3;
+#elif defined(TEST_SHARE)
+	return n / TEST_SHARE;
 #else
 	return n;
 #endif
