@@ -33,6 +33,12 @@ int arrival_take_image(struct arrival *a, const struct stream_frame *f, struct s
 	return ret ? ret : a->sink->image(a->opaque, &piece, err);
 }
 
+static int image_cut(const struct arrival *a, const struct stream_frame *f,
+		     struct stream_error *err)
+{
+	return stream_fail(err, f, -EPROTO, "the image %s is not whole", a->image.name);
+}
+
 static int on_memory(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
 {
 	int ret = stream_memory_read(f, &a->memory, err);
@@ -40,9 +46,20 @@ static int on_memory(struct arrival *a, const struct stream_frame *f, struct str
 	if (ret)
 		return ret;
 	if (a->image.name[0])
-		return stream_fail(err, f, -EPROTO, "the image %s is not whole", a->image.name);
-	a->step = ARRIVE_PAGES;
+		return image_cut(a, f, err);
+	a->step = a->late_images ? ARRIVE_LATE_IMAGES : ARRIVE_PAGES;
 	return 1;
+}
+
+/* A frame that ends the images, if any have come. */
+static int end_images(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
+{
+	if (a->step != ARRIVE_LATE_IMAGES)
+		return 0;
+	if (a->image.name[0])
+		return image_cut(a, f, err);
+	a->step = ARRIVE_PAGES;
+	return 0;
 }
 
 /* Only now: what a peer promises costs nothing before the machine, which is checked, stands. */
@@ -314,9 +331,11 @@ int arrival_take(struct arrival *a, const struct stream_frame *f, struct stream_
 			break;
 		ret = a->sink->description(a->opaque, f, err);
 		a->step = ARRIVE_IMAGES;
+		if (!ret && a->late_images && a->sink->seek)
+			a->sink->seek(a->opaque);
 		return ret;
 	case STREAM_IMAGE:
-		if (a->step != ARRIVE_IMAGES)
+		if (a->step != (a->late_images ? ARRIVE_LATE_IMAGES : ARRIVE_IMAGES))
 			break;
 		return arrival_take_image(a, f, err);
 	case STREAM_MEMORY:
@@ -324,6 +343,9 @@ int arrival_take(struct arrival *a, const struct stream_frame *f, struct stream_
 			break;
 		return on_memory(a, f, err);
 	case STREAM_ROUND:
+		ret = end_images(a, f, err);
+		if (ret)
+			return ret;
 		if (a->step != ARRIVE_PAGES)
 			break;
 		return on_round(a, f, err);

@@ -16,12 +16,13 @@ enum { ARRIVE_STATE_MAX = 64 << 20, ARRIVE_CHANNELS = 2 };
 struct arrival {
 	const struct migration_sink_ops *sink;
 	void *opaque;
-	enum { ARRIVE_DESCRIPTION, ARRIVE_IMAGES, ARRIVE_PAGES } step;
+	enum { ARRIVE_DESCRIPTION, ARRIVE_IMAGES, ARRIVE_LATE_IMAGES, ARRIVE_PAGES } step;
 	struct stream_memory memory;
 	struct stream_blob image, state; /* state.whole: all of it is here */
 	/* By place in memory: the round of the newest contents + 1; 0: never came. */
 	uint32_t *rounds;
 	uint64_t received; /* pages that are here */
+	bool late_images;  /* they follow MEMORY, or nothing does: agreed with the source */
 	bool postcopy;	   /* the guest may run before all are: agreed with the source */
 	bool split;	   /* RECEIVED has said which ones it will lack */
 	bool missed;	   /* some: the sink knows of them */

@@ -59,7 +59,7 @@ int destination_greet(struct destination *d, struct link *link, const struct str
 
 	stream_hello_init(&mine);
 	mine.role = STREAM_DESTINATION;
-	mine.offers = STREAM_CAN_RECONNECT | STREAM_CAN_VERIFY;
+	mine.offers = STREAM_CAN_RECONNECT | STREAM_CAN_VERIFY | STREAM_CAN_IMAGES;
 	if (d->arrival.sink->miss)
 		mine.offers |= STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
 	mine.again = theirs->again;
@@ -199,6 +199,7 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 	}
 	ret = destination_greet(d, d->link, &d->hello, &d->agreement, err);
 	d->link->bell_fd = d->bells;
+	d->arrival.late_images = !ret && (d->agreement.can & STREAM_CAN_IMAGES);
 	d->arrival.postcopy = !ret && (d->agreement.can & STREAM_CAN_POSTCOPY);
 	d->arrival.verify = !ret && (d->hello.needs & STREAM_CAN_VERIFY);
 	d->takes_lanes = d->arrival.postcopy && (d->agreement.can & STREAM_CAN_LANES);
@@ -246,12 +247,14 @@ static int load(struct destination *d, struct stream_error *err)
 
 static int run(struct destination *d, struct stream_error *err)
 {
+	const struct arrival *a = &d->arrival;
 	struct stream_accept accept = {.lanes = d->takes_lanes};
 	int ret;
 
+	if (a->late_images && a->sink->own && !a->sink->own(a->opaque, accept.images))
+		memset(accept.images, 0, sizeof(accept.images));
 	pulse_stop(&d->pulse);
 	ret = destination_say(d, STREAM_ACCEPT, &accept);
-
 	if (ret)
 		ret = stream_fail(err, NULL, -ECONNRESET, "the connection is lost");
 	if (!ret)

@@ -15,8 +15,11 @@
 #include "migration/stream_memory.h"
 
 struct migration_source_ops {
-	/* Writes DESCRIPTION and IMAGE frames. */
+	/* Writes DESCRIPTION; IMAGE frames, all that it boots from; says what these are (SHA-256).
+	 */
 	int (*describe)(void *opaque, struct stream_writer *w, struct stream_error *err);
+	int (*images)(void *opaque, struct stream_writer *w, struct stream_error *err);
+	int (*digest)(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST], struct stream_error *err);
 	/* Where the contents of a page of `memory` lie; they change while the guest runs. */
 	const uint8_t *(*page)(void *opaque, uint64_t page);
 	/* Dirty tracking of everybody's writes, from now on; off is idempotent. */
@@ -53,6 +56,11 @@ struct migration_sink_ops {
 	int (*description)(void *opaque, const struct stream_frame *frame,
 			   struct stream_error *err);
 	int (*image)(void *opaque, const struct stream_piece *piece, struct stream_error *err);
+	/* Boot images that are on this host. seek: the description has come: looks for those that
+	 * it names, and need not have found them when it returns. own: what was found, if it was;
+	 * it is used unless others come. NULL: there are none. */
+	void (*seek)(void *opaque);
+	bool (*own)(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST]);
 	/* What is still found out about the machine while its pages come. 0: nothing is wrong, as
 	 * far as it is known, or (wait) for sure; NULL: there is nothing. */
 	int (*check)(void *opaque, bool wait, struct stream_error *err);

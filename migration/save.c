@@ -145,6 +145,8 @@ static int write_all(struct save *s)
 	if (!ret)
 		ret = s->m->ops->describe(s->m->opaque, &s->w, s->err);
 	if (!ret)
+		ret = s->m->ops->images(s->m->opaque, &s->w, s->err);
+	if (!ret)
 		ret = said(s, stream_memory_write(&s->w, &s->m->memory));
 	/* The state first: who reads the pages when they are needed needs it at once. */
 	if (!ret)

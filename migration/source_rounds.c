@@ -230,33 +230,59 @@ static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct s
 	return ret;
 }
 
-static int describe(struct source *s, struct stream_error *err)
+static int send_images(struct source *s, struct stream_error *err)
 {
-	struct stream_frame frame;
+	return s->m->ops->images(s->m->opaque, &s->link->w, err);
+}
+
+static int send_description(struct source *s, bool images, struct stream_error *err)
+{
 	int ret = s->m->ops->describe(s->m->opaque, &s->link->w, err);
 
-	if (!ret) {
-		ret = stream_memory_write(&s->link->w, &s->m->memory);
-		if (ret)
-			stream_fail(err, NULL, ret, "%s", strerror(-ret));
-	}
-	/* A destination that refuses says why, and one that builds the machine says that it lives.
-	 */
-	for (;;) {
-		struct stream_accept accept;
-		int got = link_receive(s->link, ret ? 1000 : -1, &frame, err);
+	if (!ret && images)
+		ret = send_images(s, err);
+	if (ret)
+		return ret;
+	ret = stream_memory_write(&s->link->w, &s->m->memory);
+	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+}
 
-		if (got > 0 && frame.type == STREAM_ACCEPT) {
-			ret = stream_control_read(&frame, &accept, sizeof(accept), err);
-			s->lanes = accept.lanes;
-		} else if (got > 0 && frame.type == STREAM_STATISTICS) {
-			continue;
-		} else if (got > 0) {
-			ret = source_said(s, &frame, err);
-		} else if (got < 0) {
-			ret = got;
-		}
-		break;
+/* A destination that refuses says why, and one that builds the machine says that it lives. ret:
+ * what sending has come to. */
+static int wait_accept(struct source *s, int ret, struct stream_accept *accept,
+		       struct stream_error *err)
+{
+	struct stream_frame frame;
+	int got;
+
+	do
+		got = link_receive(s->link, ret ? 1000 : -1, &frame, err);
+	while (got > 0 && frame.type == STREAM_STATISTICS);
+	if (got > 0 && frame.type == STREAM_ACCEPT)
+		return ret ? ret : stream_control_read(&frame, accept, sizeof(*accept), err);
+	if (got > 0)
+		return source_said(s, &frame, err);
+	return got < 0 ? got : ret;
+}
+
+/* What it boots from is large, and where machines move to and fro it is on each host: it follows
+ * only if the destination has not found the same. */
+static int describe(struct source *s, struct stream_error *err)
+{
+	const bool late = s->agreement.can & STREAM_CAN_IMAGES;
+	uint8_t digest[STREAM_IMAGE_DIGEST];
+	struct stream_accept accept = {0};
+	int ret = send_description(s, !late, err);
+
+	/* While the machine is built there. */
+	if (!ret && late)
+		ret = s->m->ops->digest(s->m->opaque, digest, err);
+	ret = wait_accept(s, ret, &accept, err);
+	s->lanes = accept.lanes;
+	if (!ret && late && memcmp(accept.images, digest, sizeof(digest)) != 0) {
+		ret = send_images(s, err);
+		if (ret)
+			ret = source_listen(s, err) ?: ret;
 	}
 	s->wire += s->link->sent;
 	s->link->sent = 0;

@@ -81,11 +81,20 @@ static int on_items(struct stream_check *c, const struct stream_frame *f, struct
 	return 0;
 }
 
+/* Before MEMORY, or where both sides know of that behind it, if the destination wants them. */
+static bool images_may_come(const struct stream_check *c)
+{
+	const struct stream_hello *h = &c->sum.hello;
+
+	return c->step == AT_IMAGES || (c->step == AT_PAGES && !c->rounds &&
+					h->role == STREAM_SOURCE && h->offers & STREAM_CAN_IMAGES);
+}
+
 static int on_image(struct stream_check *c, const struct stream_frame *f, struct stream_error *err)
 {
 	struct stream_summary *s = &c->sum;
-	int ret = c->step == AT_IMAGES ? stream_blob_take(&c->image, f, image_limit, err)
-				       : stream_check_unexpected(f, err);
+	int ret = images_may_come(c) ? stream_blob_take(&c->image, f, image_limit, err)
+				     : stream_check_unexpected(f, err);
 
 	if (ret <= 0)
 		return ret;
@@ -98,15 +107,23 @@ static int on_image(struct stream_check *c, const struct stream_frame *f, struct
 	return 0;
 }
 
+static int images_whole(const struct stream_check *c, const struct stream_frame *f,
+			struct stream_error *err)
+{
+	return c->image.name[0]
+		       ? stream_fail(err, f, -EPROTO, "the image %s is not whole", c->image.name)
+		       : 0;
+}
+
 static int on_memory(struct stream_check *c, const struct stream_frame *f, struct stream_error *err)
 {
 	int ret = c->step == AT_IMAGES ? stream_memory_read(f, &c->sum.memory, err)
 				       : stream_check_unexpected(f, err);
 
+	if (!ret)
+		ret = images_whole(c, f, err);
 	if (ret)
 		return ret;
-	if (c->image.name[0])
-		return stream_fail(err, f, -EPROTO, "the image %s is not whole", c->image.name);
 	c->step = AT_PAGES;
 	if (c->sum.memory.pages > LEDGER_PAGES)
 		return 0;
@@ -171,9 +188,12 @@ static int on_round(struct stream_check *c, const struct stream_frame *f, struct
 	int ret = check_round(c, f, err);
 
 	if (!ret)
+		ret = images_whole(c, f, err);
+	if (!ret)
 		ret = stream_control_read(f, &round, sizeof(round), err);
 	if (ret)
 		return ret;
+	c->rounds = true;
 	if (round.ends && round.pages != sent)
 		return stream_fail(err, f, -EPROTO,
 				   "round %" PRIu32 " ends with %" PRIu64 " pages, %" PRIu64

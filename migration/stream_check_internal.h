@@ -16,6 +16,7 @@ struct stream_check {
 	enum step step;
 	uint32_t round; /* of the last PAGES */
 	uint64_t round_pages;
+	bool rounds; /* one has begun: no image may follow */
 	struct stream_blob image, state;
 	uint64_t *ledger; /* of each page: where its newest contents are; NULL: too many pages */
 	struct stream_entry *index;

@@ -3,8 +3,23 @@
 #include <errno.h>
 #include <string.h>
 
+static bool has_images(const void *object)
+{
+	static const uint8_t none[STREAM_IMAGE_DIGEST];
+	const struct stream_accept *accept = object;
+
+	return memcmp(accept->images, none, sizeof(none)) != 0;
+}
+
 static const struct field accept_fields[] = {
 	FIELD_SCALAR(struct stream_accept, lanes, FIELD_U32, 1),
+	{.name = "images",
+	 .type = FIELD_BYTES,
+	 .offset = offsetof(struct stream_accept, images),
+	 .count = STREAM_IMAGE_DIGEST,
+	 .stride = 1,
+	 .since = 1,
+	 .needed = has_images},
 	FIELD_END,
 };
 static const struct field round_fields[] = {

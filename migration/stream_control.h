@@ -10,10 +10,12 @@
 
 #include "migration/stream.h"
 
-enum { STREAM_TEXT = 200 };
+enum { STREAM_TEXT = 200, STREAM_IMAGE_DIGEST = 32 };
 
 struct stream_accept {
 	uint32_t lanes; /* connections beside channel 0 that the destination takes */
+	/* SHA-256 of the boot images that it has itself; zero: it has none. */
+	uint8_t images[STREAM_IMAGE_DIGEST];
 };
 
 enum stream_phase { STREAM_PRECOPY = 1, STREAM_STOPPED = 2, STREAM_POSTCOPY = 3 };

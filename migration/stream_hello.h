@@ -19,6 +19,7 @@ enum stream_capability {
 	STREAM_CAN_RECONNECT = 8, /* RESUME and RECEIVED on a new connection */
 	STREAM_CAN_VERIFY = 16,	  /* DIGESTS */
 	STREAM_CAN_INDEX = 32,	  /* INDEX and DIRECTORY, in a file */
+	STREAM_CAN_IMAGES = 64,	  /* boot images only if the destination has others, or none */
 };
 
 struct stream_hello {

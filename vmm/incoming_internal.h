@@ -15,9 +15,15 @@ struct incoming {
 	struct vm_arrival arrival;
 	struct vm *vm;			/* once it stands */
 	struct boot_adoption *adoption; /* of what comes to be booted from */
-	struct incoming_look {
+	struct incoming_own {
 		pthread_t thread;
 		bool started;
+		struct boot_image *image; /* NULL: none is found */
+		uint8_t digest[BOOT_DIGEST];
+	} own; /* of the same, here */
+	struct incoming_look {
+		pthread_t thread;
+		bool started, begun;
 		_Atomic bool done;
 		const struct boot_image *image;
 		int code;
@@ -69,10 +75,14 @@ int incoming_complete(struct incoming *in, struct stream_error *err); /* loop's 
 void incoming_missing_exit(struct incoming *in);
 
 /* ---- incoming_image.c ---- */
-/* The next piece (migration/machine.h); of a whole one it is looked at, on a thread, whether the
- * kernel can be started. */
+/* The next piece (migration/machine.h). */
 int incoming_image(struct incoming *in, const struct stream_piece *piece, struct stream_error *err);
-/* Whether it can be, as far as that is known; wait: until it is. The migration's thread. */
+/* What the configuration names is looked for on a thread; what it has found, which is what counts
+ * if no piece comes. The migration's thread. */
+void incoming_image_seek(struct incoming *in);
+bool incoming_image_own(struct incoming *in, uint8_t digest[BOOT_DIGEST]);
+/* No piece comes any more. It is looked at, on a thread, whether the kernel can be started: 0, as
+ * far as that is known; wait: until it is. The migration's thread. */
 int incoming_image_check(struct incoming *in, bool wait, struct error *err);
 /* That thread has ended, or never began. Before the machine is given up: it has the image. Again is
  * fine. */

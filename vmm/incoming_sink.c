@@ -43,6 +43,16 @@ static int sink_image(void *opaque, const struct stream_piece *piece, struct str
 	return incoming_image(opaque, piece, err);
 }
 
+static void sink_seek(void *opaque)
+{
+	incoming_image_seek(opaque);
+}
+
+static bool sink_own(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST])
+{
+	return incoming_image_own(opaque, digest);
+}
+
 static int sink_check(void *opaque, bool wait, struct stream_error *err)
 {
 	struct error why = {""};
@@ -71,6 +81,10 @@ static int sink_load(void *opaque, const void *state, size_t len, struct stream_
 	struct error why = {""};
 	int ret = vm_state_load(in->vm, state, len, &why);
 
+	if (!ret && !in->vm->image) {
+		in->vm->image = in->arrival.image;
+		in->arrival.image = NULL;
+	}
 	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
 }
 
@@ -132,6 +146,8 @@ static int sink_complete(void *opaque, struct stream_error *err)
 const struct migration_sink_ops incoming_sink = {
 	.description = sink_description,
 	.image = sink_image,
+	.seek = sink_seek,
+	.own = sink_own,
 	.check = sink_check,
 	.page = sink_page,
 	.clear = sink_clear,
@@ -165,7 +181,8 @@ int incoming_check(struct incoming *in, const struct stream_memory *memory, stru
 {
 	struct stream_memory mine;
 
-	if (!in->vm->image && in->file.images == in->file.images_end)
+	if (!in->vm->image && !in->from.arrival.late_images &&
+	    in->file.images == in->file.images_end)
 		return error_set(err, -EPROTO, "the stream has nothing to boot again from");
 	memory_layout(&in->vm->memory, &mine);
 	for (uint32_t i = 0; i < mine.count && mine.count == memory->count; i++) {

@@ -144,16 +144,34 @@ static int source_describe(void *opaque, struct stream_writer *w, struct stream_
 {
 	struct outgoing *o = opaque;
 	struct error why = {""};
-	const void *image;
-	size_t len;
 	int ret = description_write(w, &o->description, &why);
 
-	if (!ret)
-		ret = boot_bytes(o->vm->image, &image, &len, &why);
+	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
+}
+
+static int source_images(void *opaque, struct stream_writer *w, struct stream_error *err)
+{
+	const struct outgoing *o = opaque;
+	struct error why = {""};
+	const void *image;
+	size_t len;
+	int ret = boot_bytes(o->vm->image, &image, &len, &why);
+
 	if (ret)
 		return stream_fail(err, NULL, ret, "%s", why.text);
 	ret = stream_blob_write(w, STREAM_IMAGE, 0, "boot", image, len);
 	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+}
+
+_Static_assert((int)BOOT_DIGEST == (int)STREAM_IMAGE_DIGEST, "both are SHA-256");
+
+static int source_digest(void *opaque, uint8_t digest[BOOT_DIGEST], struct stream_error *err)
+{
+	const struct outgoing *o = opaque;
+	struct error why = {""};
+	int ret = boot_digest(o->vm->image, digest, &why);
+
+	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
 }
 
 static const uint8_t *source_page(void *opaque, uint64_t page)
@@ -225,6 +243,8 @@ static uint64_t source_guest_time(void *opaque)
 
 static const struct migration_source_ops source_ops = {
 	.describe = source_describe,
+	.images = source_images,
+	.digest = source_digest,
 	.page = source_page,
 	.track = source_track,
 	.harvest = source_harvest,

@@ -115,6 +115,8 @@ static void dial(struct input *in)
 	hello.lane = how & 8 ? STREAM_LANE_DEMAND : STREAM_LANE_MAIN;
 	hello.channel = hello.lane ? 1 : 0;
 	hello.offers = STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
+	if (how & 128)
+		hello.offers |= STREAM_CAN_IMAGES;
 	strcpy(hello.arch, how & 16 ? "other" : "x86_64");
 	strcpy(hello.ferry, "fuzz");
 	memset(hello.session, how & 32 ? 1 : 2, sizeof(hello.session));
@@ -312,6 +314,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
 {
 	static const uint8_t head[] = {HELLO, 0, DESCRIBE, 0, 0, IMAGE, 0, 0, MEMORY, 0, 0},
+			     late[] = {HELLO, 128, DESCRIBE, 0, 0, MEMORY, 0, 0, IMAGE, 0, 0},
 			     whole[] = {ROUND, 0, 1, ALL, 1, 0, STATE, 0, 0, RUN, 0, 0},
 			     part[] = {ALL, 1, 0, LACKS, 0x5a, 0, STATE, 0, 0, RUN, 1, 0},
 			     lane[] = {HELLO, 8 + 4 + 1, SOME, 8, 9},
@@ -320,7 +323,7 @@ size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
 	static const struct {
 		const uint8_t *step;
 		size_t len;
-	} parts[6][6] = {
+	} parts[7][6] = {
 #define PART(p) {p, sizeof(p)}
 		{PART(head), PART(whole), PART(rest)},
 		{PART(head), PART(part), PART(rest)},
@@ -328,11 +331,12 @@ size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
 		{PART(head), PART(part), PART(lane), PART(rest)},
 		{PART(head), PART(whole), PART(again), PART(rest)},
 		{PART(lane), PART(head), PART(again), PART(whole)},
+		{PART(late), PART(whole), PART(rest)},
 #undef PART
 	};
 	size_t len = 0;
 
-	for (unsigned i = 0; n < 6 && i < 6 && parts[n][i].step; i++) {
+	for (unsigned i = 0; n < 7 && i < 6 && parts[n][i].step; i++) {
 		must(len + parts[n][i].len <= max);
 		memcpy(buf + len, parts[n][i].step, parts[n][i].len);
 		len += parts[n][i].len;

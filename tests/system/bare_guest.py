@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 
@@ -82,6 +83,7 @@ class Session:
         self.env = {"FERRY_RUNTIME_DIR": self.folder.name}
         self.cpus, self.mib, self.every, self.extra, self.append = cpus, mib, every, extra, append
         self.last = last or mib
+        self.image = self.path("move.elf")  # a destination may find it
         self.machines, self.count, self.owner, self.trail = [], 0, None, b""
 
     def path(self, name):
@@ -96,9 +98,10 @@ class Session:
     def start(self):
         """A fresh guest."""
         check(os.path.exists(IMAGE), f"{IMAGE} is not there: run `make guest-x86`")
+        shutil.copy(IMAGE, self.image)
         append = f"cpus={self.cpus} last={self.last} every={self.every} {self.append}".strip()
         self.owner = self._new("m", "run", "--name", f"m{self.count + 1}", "-m", f"{self.mib}M", "-c", str(self.cpus),
-                               "--append", append, *self.extra, IMAGE)
+                               "--append", append, *self.extra, self.image)
         self.trail = b""
         self.owner.passes(1)
         return self.owner

@@ -166,18 +166,28 @@ def without_images(stream):
     return b"".join(sealed(frame[:12] + i.to_bytes(4, "little") + frame[16:]) for i, frame in enumerate(kept))
 
 
+def offers_to_leave_them_out(stream):
+    """The same of a source that knows that images may be left out."""
+    hello, item = next(iter(frames(stream))), b"\0\5offer\6\0\0\0images"
+    size = (len(hello) - HEADER + len(item)).to_bytes(4, "little")
+    return sealed(hello[:8] + size + hello[12:20] + size + hello[24:] + item) + stream[len(hello):]
+
+
 @needs_ferry
 @limit(200)
 def test_boot_image():
-    """A stream without a boot image is refused. One that turns out to be damaged while the guest runs costs it nothing
+    """A stream without a boot image is refused, also where the source says that it need not be sent: the file is not
+    there. One that turns out to be damaged while the guest runs costs it nothing
     but the next start."""
     with Session() as s:
-        there = s.receiver()
-        sender = Sender(there.address)
-        check(not sender.replay(without_images(old("live-1.stream.gz"))), f"it was taken{there.tail()}")
-        ends(there)
-        check("nothing to boot again from" in there.stderr(), there.stderr())
-        sender.close()
+        stream = without_images(old("live-1.stream.gz"))
+        for data in (stream, offers_to_leave_them_out(stream)):
+            there = s.receiver()
+            sender = Sender(there.address)
+            check(not sender.replay(data), f"it was taken{there.tail()}")
+            ends(there)
+            check("nothing to boot again from" in there.stderr(), there.stderr())
+            sender.close()
         path, whole = s.path("saved"), old("saved-1.ferry.gz")
         at = whole.index(next(f for f in frames(whole) if TYPES[f[4]] == "IMAGE")) + HEADER + 2000
         with open(path, "wb") as f:

@@ -36,6 +36,7 @@ struct fake_source {
 	bool dirty[FAKE_PAGES];
 	bool running, released, tracked, fail_release;
 	unsigned harvests;
+	unsigned images; /* so many times all of it was sent */
 };
 
 static inline void fake_write(struct fake_source *f, unsigned page, uint8_t value)
@@ -47,16 +48,32 @@ static inline void fake_write(struct fake_source *f, unsigned page, uint8_t valu
 static inline int fake_describe(void *opaque, struct stream_writer *w, struct stream_error *err)
 {
 	struct field_buf buf = {0};
-	uint8_t image[100] = {1};
 	int ret = stream_item_put_text(&buf, true, "name", "fake");
 
 	(void)opaque;
 	if (!ret)
 		ret = stream_write_bytes(w, STREAM_DESCRIPTION, 0, buf.data, buf.len);
-	if (!ret)
-		ret = stream_blob_write(w, STREAM_IMAGE, 0, "boot", image, sizeof(image));
 	field_buf_free(&buf);
 	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+}
+
+static inline int fake_images(void *opaque, struct stream_writer *w, struct stream_error *err)
+{
+	struct fake_source *f = opaque;
+	uint8_t image[100] = {1};
+	int ret = stream_blob_write(w, STREAM_IMAGE, 0, "boot", image, sizeof(image));
+
+	f->images++;
+	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+}
+
+static inline int fake_digest(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST],
+			      struct stream_error *err)
+{
+	(void)opaque;
+	(void)err;
+	memset(digest, 0x5a, STREAM_IMAGE_DIGEST);
+	return 0;
 }
 
 static inline const uint8_t *fake_page(void *opaque, uint64_t page)
@@ -138,6 +155,8 @@ static inline uint64_t fake_guest_time(void *opaque)
 
 static const struct migration_source_ops fake_source_ops = {
 	.describe = fake_describe,
+	.images = fake_images,
+	.digest = fake_digest,
 	.page = fake_page,
 	.track = fake_track,
 	.harvest = fake_harvest,

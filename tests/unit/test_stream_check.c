@@ -4,6 +4,7 @@
 static struct stream_error err;
 static struct field_buf out;
 static struct stream_writer w;
+static uint32_t offers; /* beside the usual ones */
 
 static void begin(uint32_t role, uint16_t channel, bool again)
 {
@@ -15,6 +16,7 @@ static void begin(uint32_t role, uint16_t channel, bool again)
 	hello.channel = channel;
 	hello.lane = channel ? STREAM_LANE_PAGES : STREAM_LANE_MAIN;
 	hello.again = again;
+	hello.offers |= offers;
 	CHECK_EQ(stream_hello_write(&w, &hello), 0);
 }
 
@@ -78,6 +80,8 @@ static void expect(int line, int want, const char *words)
 
 static void test_order(void)
 {
+	struct stream_round round = {.phase = STREAM_PRECOPY};
+
 	begin(STREAM_FILE, 0, false);
 	describe(), memory(), zero(0, 4, 1), device(), end(0, 4);
 	EXPECT(0, "");
@@ -100,6 +104,25 @@ static void test_order(void)
 	describe(), memory();
 	stream_blob_write(&w, STREAM_IMAGE, 0, "kernel", "x", 1);
 	EXPECT(-EPROTO, "IMAGE");
+	/* A source that offers it may send them late, but not behind a round's beginning. */
+	begin(STREAM_SOURCE, 0, false);
+	describe(), memory();
+	stream_blob_write(&w, STREAM_IMAGE, 0, "kernel", "x", 1);
+	EXPECT(-EPROTO, "IMAGE");
+	offers = STREAM_CAN_IMAGES;
+	begin(STREAM_SOURCE, 0, false);
+	describe(), memory();
+	stream_blob_write(&w, STREAM_IMAGE, 0, "kernel", "x", 1);
+	EXPECT(0, "");
+	stream_control_write(&w, STREAM_ROUND, 1, &round);
+	stream_blob_write(&w, STREAM_IMAGE, 0, "initrd", "x", 1);
+	EXPECT(-EPROTO, "IMAGE");
+	begin(STREAM_SOURCE, 0, false);
+	describe(), memory();
+	stream_write_bytes(&w, STREAM_IMAGE, 0, "\1k\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0xx", 20);
+	stream_control_write(&w, STREAM_ROUND, 1, &round);
+	EXPECT(-EPROTO, "the image k is not whole");
+	offers = 0;
 	begin(STREAM_FILE, 0, false);
 	describe(), memory();
 	struct stream_hello hello;

@@ -23,7 +23,7 @@ static void write_hello(void)
 	stream_test_hello(&hello, STREAM_SOURCE);
 	hello.lane = STREAM_LANE_PAGES;
 	hello.again = true;
-	hello.offers = hello.needs = (1u << 6) - 1;
+	hello.offers = hello.needs = STREAM_CAN_IMAGES - 1; /* those of the first ferry */
 	hello.needs &= STREAM_CAN_POSTCOPY;
 	stream_hello_write(&w, &hello);
 }
@@ -159,7 +159,8 @@ static void write_end(void)
 	{                                                                                          \
 		stream_control_write(&w, type, 1, &object);                                        \
 	}
-static struct stream_accept accept_ = {4};
+static struct stream_accept accept_ = {.lanes = 4};
+static struct stream_accept accept_images_ = {.images = {0xe3, 0xb0, [31] = 0x55}};
 static struct stream_round round_ = {STREAM_POSTCOPY, true, 0x1234};
 static struct stream_ready ready_ = {0x1122334455667788, 99, 0xe3069283};
 static struct stream_run run_ = {0x1122334455667788, true, 12, 1700000000000000000, 5000000};
@@ -168,6 +169,7 @@ static struct stream_resume resume_ = {STREAM_STAGE_RUNNING, 0x1122334455667788,
 static struct stream_cancel cancel_ = {"by its user"};
 static struct stream_failure failure_ = {STREAM_REFUSED, "too little memory"};
 CONTROL(STREAM_ACCEPT, accept_)
+CONTROL(STREAM_ACCEPT, accept_images_)
 CONTROL(STREAM_ROUND, round_)
 CONTROL(STREAM_READY, ready_)
 CONTROL(STREAM_RUN, run_)

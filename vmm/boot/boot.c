@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "vmm/boot/bzimage.h"
 #include "vmm/boot/loader.h"
@@ -40,9 +41,8 @@ static int read_files(struct image_writer *w, const struct boot_request *req, st
 	return ret;
 }
 
-int boot_open(struct boot_image **out, const struct boot_request *req, struct error *err)
+static int open_files(struct boot_image **out, const struct boot_request *req, struct error *err)
 {
-	struct error why = {""};
 	struct image_writer w;
 	int ret;
 
@@ -57,7 +57,14 @@ int boot_open(struct boot_image **out, const struct boot_request *req, struct er
 		image_abandon(&w);
 		return ret;
 	}
-	ret = image_finish(&w, out, err);
+	return image_finish(&w, out, err);
+}
+
+int boot_open(struct boot_image **out, const struct boot_request *req, struct error *err)
+{
+	struct error why = {""};
+	int ret = open_files(out, req, err);
+
 	if (ret)
 		return ret;
 	ret = kernel_open(*out, &why);
@@ -67,6 +74,41 @@ int boot_open(struct boot_image **out, const struct boot_request *req, struct er
 		return error_set(err, ret, "kernel %s %s", req->kernel, why.text);
 	}
 	return 0;
+}
+
+static void describe_adopted(struct boot_image *img)
+{
+	snprintf(img->what, sizeof(img->what), "%s", boot_describe(NULL));
+}
+
+/* Whoever sends the machine chooses the names: nothing is opened that could block, or whose reading
+ * has effects. */
+static int plain_file(const char *path, struct error *err)
+{
+	struct stat st;
+
+	if (!path)
+		return 0;
+	if (stat(path, &st))
+		return error_set(err, -errno, "%s: %m", path);
+	return S_ISREG(st.st_mode) && st.st_size
+		       ? 0
+		       : error_set(err, -EINVAL, "%s is no plain file", path);
+}
+
+int boot_find(struct boot_image **out, const struct boot_request *req, struct error *err)
+{
+	int ret;
+
+	*out = NULL;
+	ret = plain_file(req->kernel, err);
+	if (!ret)
+		ret = plain_file(req->initrd, err);
+	if (!ret)
+		ret = open_files(out, req, err);
+	if (!ret)
+		describe_adopted(*out);
+	return ret;
 }
 
 struct boot_adoption {
@@ -99,7 +141,7 @@ int boot_adopted(struct boot_adoption **a, struct boot_image **out, struct error
 	free(*a);
 	*a = NULL;
 	if (!ret)
-		snprintf((*out)->what, sizeof((*out)->what), "%s", boot_describe(NULL));
+		describe_adopted(*out);
 	return ret;
 }
 

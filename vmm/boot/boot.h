@@ -50,9 +50,17 @@ struct boot_board {
  * machine), -EBADMSG (truncated or damaged), -EFBIG, -E2BIG (command line), -ENOMEM. */
 int boot_open(struct boot_image **out, const struct boot_request *req, struct error *err);
 
+/* The same without a look at the kernel, of a guest that runs already; hostile names: of plain
+ * files only (-EINVAL). */
+int boot_find(struct boot_image **out, const struct boot_request *req, struct error *err);
+
 /* The image as bytes, to be sent; valid until boot_close. img NULL: it was in a file that turned
  * out to be damaged: -ENODATA, here and in boot_load(). */
 int boot_bytes(const struct boot_image *img, const void **data, size_t *len, struct error *err);
+/* SHA-256 of these bytes. From the same files the same image is made, wherever. 0, -ENODATA, or
+ * -ENOTSUP: there is no SHA-256 here. */
+enum { BOOT_DIGEST = 32 };
+int boot_digest(const struct boot_image *img, uint8_t digest[BOOT_DIGEST], struct error *err);
 /* The reverse: an image from bytes that come from a peer, piece by piece. They are copied, and
  * trusted as little as a kernel file is; of the whole only the directory is looked at, the kernel
  * itself when it is needed: the guest runs already. */

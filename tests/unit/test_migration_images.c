@@ -1,0 +1,178 @@
+/*
+ * What a machine boots from goes with it, unless the destination has the same already; and in which
+ * order it may come.
+ */
+#include "migration/arrive.h"
+#include "migration_util.h"
+
+static char address[128];
+static struct migration_sink_ops ops;
+static uint8_t own; /* what each byte of the digest is of those that are there; 0: none are */
+static unsigned sought, pieces;
+
+static void seek(void *opaque)
+{
+	(void)opaque;
+	sought++;
+}
+
+static bool find(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST])
+{
+	(void)opaque;
+	memset(digest, own ? own : 0xff, STREAM_IMAGE_DIGEST);
+	return own;
+}
+
+static int image(void *opaque, const struct stream_piece *piece, struct stream_error *err)
+{
+	pieces++;
+	return sink_image(opaque, piece, err);
+}
+
+/* A whole move, of a source that knows of this or does not. */
+static bool moves(const char *what, bool knows, uint8_t here, unsigned wanted)
+{
+	struct fake_source fake;
+	struct fake_there there = {.ops = &ops};
+	struct relay relay = {.address = address};
+	struct stream_error err = {0};
+	struct source source;
+	bool good;
+
+	own = here;
+	sought = pieces = 0;
+	fake_source_init(&fake);
+	source = (struct source){.m = &fake.m,
+				 .params = {.downtime = 300000000},
+				 .dial = relay_dial,
+				 .opaque = &relay,
+				 .wake_fd = -1};
+	if (fake_there_begin(&there, address, &fake, 500000000, -1) || source_init(&source))
+		return false;
+	if (!knows)
+		source.hello.offers &= ~(uint32_t)STREAM_CAN_IMAGES;
+	good = !source_run(&source, &err);
+	source_exit(&source);
+	pthread_join(there.thread, NULL);
+	relay_end(&relay);
+	good = good && !there.code && there.sink.running && fake.images == wanted &&
+	       pieces == wanted && sought == knows;
+	printf("%s: sent %u times, %u pieces came, looked for %u times%s%s\n", what, fake.images,
+	       pieces, sought, good ? "" : ": WRONG ", err.text);
+	free(there.sink.memory);
+	free(fake.memory);
+	return good;
+}
+
+/* ---- the order, of hostile sources ---- */
+
+enum frame { GREETING, DESCRIPTION, WHOLE, CUT, MEMORY, ROUND, DEVICE, LAST };
+
+static void write_frame(struct stream_writer *w, enum frame frame)
+{
+	static const uint8_t bytes[100];
+	struct stream_round round = {.phase = STREAM_PRECOPY};
+	struct stream_memory memory = {0};
+	struct stream_hello hello;
+	struct stream_error err;
+
+	switch (frame) {
+	case GREETING:
+		stream_hello_init(&hello);
+		(void)stream_hello_write(w, &hello);
+		break;
+	case DESCRIPTION: (void)fake_describe(NULL, w, &err); break;
+	case WHOLE: (void)stream_blob_write(w, STREAM_IMAGE, 0, "boot", bytes, 100); break;
+	case CUT: /* 100 of 200 bytes */
+		(void)stream_write_bytes(w, STREAM_IMAGE, 0,
+					 "\4boot\310\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" /* ... */
+					 "1234567890123456789012345678901234567890123456789"
+					 "0123456789012345678901234567890123456789012345678901",
+					 21 + 100);
+		break;
+	case MEMORY:
+		stream_memory_add(&memory, 0, FAKE_PAGES);
+		(void)stream_memory_write(w, &memory);
+		break;
+	case ROUND: (void)stream_control_write(w, STREAM_ROUND, 1, &round); break;
+	case DEVICE: (void)stream_blob_write(w, STREAM_DEVICE, 1, "machine", bytes, 16); break;
+	case LAST: break;
+	}
+}
+
+/* What becomes of the last of these frames. */
+static int takes(bool late, const enum frame *frames, struct stream_error *err)
+{
+	struct stream_parser *parser = stream_parser_new();
+	struct fake_sink sink = {0};
+	struct field_buf buf = {0};
+	struct stream_writer w;
+	struct stream_frame frame;
+	struct arrival a;
+	size_t at = 0, used;
+	int ret = 0;
+
+	*err = (struct stream_error){0};
+	arrival_init(&a, &ops, &sink);
+	a.late_images = late;
+	stream_writer_init(&w, 0, stream_put_buf, &buf);
+	write_frame(&w, GREETING);
+	for (; *frames != LAST; frames++)
+		write_frame(&w, *frames);
+	for (; at < buf.len && ret >= 0; at += used) {
+		ret = stream_parse(parser, buf.data + at, buf.len - at, &used, &frame, err);
+		if (ret > 0 && frame.type != STREAM_HELLO)
+			ret = arrival_take(&a, &frame, err);
+	}
+	if (at < buf.len)
+		ret = 1; /* not the last */
+	arrival_free(&a);
+	stream_writer_free(&w);
+	stream_parser_free(parser);
+	field_buf_free(&buf);
+	return ret;
+}
+
+static bool order(void)
+{
+	static const struct {
+		enum frame frames[8];
+		bool late;
+		const char *says; /* NULL: it is taken */
+	} cases[] = {
+		{{DESCRIPTION, WHOLE, MEMORY, ROUND, LAST}, false, NULL},
+		{{DESCRIPTION, MEMORY, ROUND, LAST}, false, NULL}, /* the machine's affair */
+		{{DESCRIPTION, CUT, MEMORY, LAST}, false, "not whole"},
+		{{DESCRIPTION, MEMORY, WHOLE, LAST}, false, "may not come here"},
+		{{DESCRIPTION, MEMORY, WHOLE, ROUND, LAST}, true, NULL},
+		{{DESCRIPTION, MEMORY, ROUND, LAST}, true, NULL},
+		{{DESCRIPTION, WHOLE, LAST}, true, "may not come here"},
+		{{DESCRIPTION, MEMORY, CUT, ROUND, LAST}, true, "not whole"},
+		{{DESCRIPTION, MEMORY, ROUND, WHOLE, LAST}, true, "may not come here"},
+		{{DESCRIPTION, MEMORY, DEVICE, LAST}, true, "may not come here"},
+	};
+	bool good = true;
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct stream_error err;
+		const int ret = takes(cases[i].late, cases[i].frames, &err);
+
+		if (cases[i].says ? ret == -EPROTO && strstr(err.text, cases[i].says) : !ret)
+			continue;
+		printf("order %u: %d %s\n", i, ret, err.text);
+		good = false;
+	}
+	return good;
+}
+
+int main(void)
+{
+	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-images-%d", (int)getpid());
+	ops = fake_sink_ops;
+	ops.seek = seek;
+	ops.own = find;
+	ops.image = image;
+	return !moves("the same are there", true, 0x5a, 0) ||
+	       !moves("others are there", true, 0x5b, 1) || !moves("none are there", true, 0, 1) ||
+	       !moves("a source that does not know of it", false, 0x5a, 1) || !order();
+}
