@@ -36,8 +36,8 @@ int source_init(struct source *s)
 	pthread_mutex_init(&s->pages_lock, NULL);
 	stream_hello_init(&s->hello);
 	s->hello.role = STREAM_SOURCE;
-	s->hello.offers = STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY | STREAM_CAN_LANES |
-			  STREAM_CAN_IMAGES;
+	s->hello.offers =
+		STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY | STREAM_CAN_LANES | STREAM_CAN_IMAGES;
 	s->hello.needs = s->params.verify ? STREAM_CAN_VERIFY : 0;
 	strncpy(s->hello.arch, s->m->arch, sizeof(s->hello.arch) - 1);
 	strncpy(s->hello.ferry, s->m->ferry, sizeof(s->hello.ferry) - 1);

@@ -241,7 +241,7 @@ static void back_file(struct stream_writer *w)
 {
 	struct stream_request request = {1000, 1, STREAM_REQUEST_WAITING};
 	struct stream_received received = {64, 10, true, (const uint8_t *)"\xff\x02"};
-	struct stream_accept accept = {2};
+	struct stream_accept accept = {.lanes = 2, .images = {7}};
 	struct stream_ready ready = {1, 2, 3};
 	struct stream_ack ack = {1, 2};
 	struct stream_resume resume = {STREAM_STAGE_RUN, 1, 2, 3};
