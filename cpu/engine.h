@@ -102,8 +102,10 @@ struct engine_ops {
 	/* Somebody else than a vCPU has written guest memory [hpa, hpa+len). May wait for vCPUs to
 	 * reach a block boundary: call it without a lock. */
 	void (*written)(struct engine *engine, uint64_t hpa, uint64_t len);
-	/* Pages that the vCPU has dirtied (mmu/second_stage.h, s2_dirtied()); any thread. */
-	uint64_t (*dirtied)(struct engine *engine, unsigned vcpu);
+	/* Pages per second that the vCPU dirties (mmu/second_stage.h, s2_dirty_rate()); any thread.
+	 */
+	uint64_t (*dirty_rate)(struct engine *engine, unsigned vcpu, struct s2_dirty_rate *state,
+			       uint64_t now);
 	void (*counters)(struct engine *engine, unsigned vcpu, uint64_t counters[COUNT_NR]);
 	/* CLOCK_MONOTONIC in ns when the vCPU had its first instruction: fetched, from a page that
 	 * is here, to be executed next. 0: not yet. Any thread. */

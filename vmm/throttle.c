@@ -3,87 +3,41 @@
 
 #include "migration/link.h"
 #include "migration/thread.h"
+#include "vmm/throttle_plan.h"
 #include "vmm/vm_internal.h"
 
 static const uint64_t second = 1000000000;
-enum { TICK_MS = 10, SETTLED = 8 /* ticks that the demand is averaged over */ };
-/* Nobody waits for longer at once: guests look after their processors. */
-static const uint64_t longest = 1000000000;
+enum { TICK_MS = 10 };
 
 struct throttle {
 	struct vm *vm;
 	pthread_t thread;
 	/* Under the machine's lock. */
 	bool end;
-	uint64_t pages; /* per second, of all */
-	uint64_t last;	/* tick, CLOCK_MONOTONIC */
-	struct {
-		uint64_t dirtied;
-		double demand; /* pages per second while it runs */
-		uint64_t until;
-	} vcpu[CPU_MAX];
+	struct throttle_plan plan;
 };
 
 uint64_t vm_throttled(const struct vm *vm, unsigned vcpu)
 {
-	const uint64_t until = vm->throttle ? vm->throttle->vcpu[vcpu].until : 0;
+	const uint64_t until = vm->throttle ? vm->throttle->plan.vcpu[vcpu].until : 0;
 
 	return until && until > link_now() ? until : 0;
 }
 
-/* What each of those may write that want more than that: what the others leave. */
-static double share(const struct throttle *t)
+static uint64_t dirty_rate(void *opaque, unsigned vcpu, struct s2_dirty_rate *state, uint64_t now)
 {
-	double all = (double)t->pages, each = all / t->vm->vcpu_count;
+	struct vm *vm = opaque;
 
-	for (unsigned round = 0; round < t->vm->vcpu_count; round++) {
-		double left = all;
-		unsigned heavy = 0;
-
-		for (unsigned i = 0; i < t->vm->vcpu_count; i++) {
-			if (t->vcpu[i].demand > each)
-				heavy++;
-			else
-				left -= t->vcpu[i].demand;
-		}
-		if (!heavy)
-			break;
-		each = left / heavy;
-	}
-	return each > 1 ? each : 1;
+	return vm->engine_ops->dirty_rate(vm->engine, vcpu, state, now);
 }
 
 static void tick(struct throttle *t)
 {
-	const uint64_t now = link_now(), passed = now - t->last;
-	uint64_t pages[CPU_MAX] = {0};
-	double each;
+	const uint64_t told = throttle_plan_tick(&t->plan, link_now());
 
-	t->last = now;
-	for (unsigned i = 0; i < t->vm->vcpu_count; i++) {
-		const uint64_t dirtied = t->vm->engine_ops->dirtied(t->vm->engine, i);
-
-		pages[i] = dirtied - t->vcpu[i].dirtied;
-		t->vcpu[i].dirtied = dirtied;
-		/* Of one that waits nothing is learnt. */
-		if (passed && t->vcpu[i].until <= now - passed)
-			t->vcpu[i].demand += ((double)pages[i] * (double)second / (double)passed -
-					      t->vcpu[i].demand) /
-					     SETTLED;
-	}
-	each = share(t);
-	for (unsigned i = 0; i < t->vm->vcpu_count; i++) {
-		const uint64_t cost = (uint64_t)((double)pages[i] * (double)second / each);
-		const uint64_t from = t->vcpu[i].until > now ? t->vcpu[i].until : now;
-
-		/* What it wrote in its time is free. */
-		if (cost <= passed)
-			continue;
-		t->vcpu[i].until = from + cost - passed;
-		if (t->vcpu[i].until > now + longest)
-			t->vcpu[i].until = now + longest;
-		t->vm->engine_ops->kick(t->vm->engine, i);
-	}
+	for (unsigned i = 0; i < t->vm->vcpu_count; i++)
+		if (told >> i & 1)
+			t->vm->engine_ops->kick(t->vm->engine, i);
 }
 
 static void *throttle_main(void *arg)
@@ -115,10 +69,9 @@ static struct throttle *create(struct vm *vm, uint64_t pages)
 	if (!t)
 		return NULL;
 	t->vm = vm;
-	t->pages = pages;
-	t->last = link_now();
-	for (unsigned i = 0; i < vm->vcpu_count; i++)
-		t->vcpu[i].dirtied = vm->engine_ops->dirtied(vm->engine, i);
+	t->plan = (struct throttle_plan){
+		.count = vm->vcpu_count, .pages = pages, .dirty_rate = dirty_rate, .opaque = vm};
+	throttle_plan_begin(&t->plan, link_now());
 	ret = thread_start(&t->thread, throttle_main, t);
 	if (!ret)
 		return t;
@@ -131,12 +84,12 @@ void vm_throttle(struct vm *vm, uint64_t pages)
 	struct throttle *t = vm->throttle;
 
 	/* Without the memory for it they write as they like. */
-	if (!t && pages && vm->engine_ops->dirtied)
+	if (!t && pages && vm->engine_ops->dirty_rate)
 		t = create(vm, pages);
 	if (!t)
 		return;
 	pthread_mutex_lock(&vm->lock);
-	t->pages = pages;
+	t->plan.pages = pages;
 	t->end = !pages;
 	vm->throttle = pages ? t : NULL;
 	pthread_cond_broadcast(&vm->changed);

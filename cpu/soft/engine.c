@@ -303,9 +303,10 @@ static int soft_set_state(struct engine *e, unsigned vcpu, const struct x86_stat
 	return uc_x86_vcpu_set_state(e->vcpu[vcpu]->uc, &s) ? -EINVAL : 0;
 }
 
-static uint64_t soft_dirtied(struct engine *e, unsigned vcpu)
+static uint64_t soft_dirty_rate(struct engine *e, unsigned vcpu, struct s2_dirty_rate *state,
+				uint64_t now)
 {
-	return s2_dirtied(e->vcpu[vcpu]->s2);
+	return s2_dirty_rate(e->vcpu[vcpu]->s2, state, now);
 }
 
 static void soft_counters(struct engine *e, unsigned vcpu, uint64_t counters[COUNT_NR])
@@ -334,7 +335,7 @@ const struct engine_ops engine_soft = {
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
 	.written = soft_written,
-	.dirtied = soft_dirtied,
+	.dirty_rate = soft_dirty_rate,
 	.counters = soft_counters,
 	.begun = soft_begun,
 };
