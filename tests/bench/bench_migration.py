@@ -48,13 +48,17 @@ class Machine(Process):
 
     Text = Stamped
 
-    def __init__(self, hosts, place, vmm, memory, cpus, append="", incoming=None, restore=None):
+    def __init__(self, hosts, place, vmm, memory, cpus, append="", incoming=None, restore=None,
+                 own_kernel=False):
         self.vmm, self.place, self.hosts = vmm, place, hosts
         self.folder = tempfile.mkdtemp(prefix="ferry-bench-")
         self.address = None
         # On a busy host the kernel finds no timer in QEMU otherwise, and panics.
         append = f"console=ttyS0 {QUIET} no_timer_check {append}"
         image, initrd = kernel(), initramfs("movebench")
+        if own_kernel:
+            image = shutil.copy(image, self.folder)
+        self.kernel = image
         if vmm == "qemu":
             command = ["qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-nodefaults", "-display",
                        "none", "-chardev", "stdio,id=c,signal=off", "-serial", "chardev:c", "-m", str(memory), "-smp",
@@ -234,8 +238,8 @@ class Lost(dict):
         progress(f"{row}, {vmm}: {why}")
 
 
-def moves(hosts, args, vmms, row, lost, guest_mib, memory, work, runs):
-    """A guest of each goes to and fro, in turn: {vmm: [measured]}."""
+def moves(hosts, args, vmms, row, lost, guest_mib, memory, work, runs, own_kernel=False):
+    """A guest of each goes to and fro, in turn: {vmm: [measured]}. own_kernel: no other host has it."""
     seen = {v: [] for v in vmms}
     here = dict.fromkeys(vmms)
     try:
@@ -246,7 +250,10 @@ def moves(hosts, args, vmms, row, lost, guest_mib, memory, work, runs):
                         here[vmm].pause(False)
                     else:
                         here[vmm] = Machine(hosts, 0, vmm, memory, args.cpus,
-                                            f"ferry.test=movebench ferry.args={guest_mib},{work}").ready()
+                                            f"ferry.test=movebench ferry.args={guest_mib},{work}",
+                                            own_kernel=own_kernel).ready()
+                        if own_kernel:
+                            os.unlink(here[vmm].kernel)
                     here[vmm], one = move(hosts, here[vmm], memory, args.cpus, row == "postcopy")
                     seen[vmm].append(one)
                     progress(f"{row} {n + 1}/{runs}, {vmm}: {one['total']:.2f} s, gap {one['gap_out']:.0f} ms, "
@@ -346,7 +353,8 @@ initramfs, {cpus} vCPU, no devices but the serial line) over the same link, in t
 {memory} MiB, {filled} of them filled with what cannot be compressed; it reads its pages in random order for ever and writes
 to 64 of them ("lightly": QEMU's TCG loses dirty pages of guests that write much), and writes a byte to its serial line each
 millisecond. Both may stop the guest for {downtime} ms at most. Post-copy begins at once in both; QEMU with
-postcopy-preempt.
+postcopy-preempt. What the guest boots from is on the destination's disk, too: QEMU's is told where, ferry's looks where the
+source has it, and gets what is missing.
 
 * **Downtime** is the longest time in which no such tick of the guest came out at either side, from before the move until
   after its end: waits for pages in post-copy count. (QEMU's clock stands still meanwhile, so that the guest itself cannot
@@ -397,6 +405,9 @@ def main():
             noise += [r["noise"] for runs in per.values() for r in runs]
             name = {"precopy": "pre-copy", "postcopy": "post-copy"}[row]
             add(table, f"{name}: total time, s", per, key("total"), 1)
+            if row == "precopy" and "ferry" in vmms:
+                own = moves(hosts, args, ["ferry"], row, lost, filled, args.memory, 1, -(-args.runs // 4), True)
+                add(table, "the same, where the destination has not got the kernel, s", own, key("total"))
             for percent in (50, 99):
                 add(table, f"{name}: downtime p{percent}, ms", per,
                     lambda runs, p=percent: percentile([r["gap_out"] for r in runs], p), 0.5, "{:.1f}")
