@@ -7,10 +7,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "migration/clock.h"
 #include "vmm/unix_socket.h"
 
 /* ---- by name ---------------------------------------------------------------------------- */
@@ -97,19 +97,11 @@ int client_find(struct client *client, const char *name, struct runtime_end *end
 
 /* ---- the conversation ------------------------------------------------------------------- */
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* Waits for more bytes. until: of now_ms(); -1: for ever. */
+/* Waits for more bytes. until: of clock_now_ms(); -1: for ever. */
 static int receive(struct client *client, int64_t until)
 {
 	struct pollfd pfd = {.fd = client->fd, .events = POLLIN};
-	int64_t left = until < 0 ? -1 : until - now_ms();
+	int64_t left = until < 0 ? -1 : until - clock_now_ms();
 	ssize_t n;
 
 	if (client->len + 4096 > client->room) {
@@ -166,7 +158,7 @@ static int say(const struct client *client, int code, struct error *err)
 
 int client_answer(struct client *client, int timeout_ms, json_t **ret, struct error *err)
 {
-	const int64_t until = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
+	const int64_t until = timeout_ms < 0 ? -1 : clock_now_ms() + timeout_ms;
 	json_t *message, *part;
 	int code;
 
@@ -216,13 +208,14 @@ int client_call(struct client *client, const char *command, json_t *args, int ti
 
 int client_connect(struct client *client, struct error *err)
 {
-	const int64_t until = now_ms() + client->patience_ms;
+	const int64_t until = clock_now_ms() + client->patience_ms;
 	char file[RUNTIME_NAME_MAX + 8];
 
 	snprintf(file, sizeof(file), "%s.sock", client->name);
 	/* It has its name before it listens, and for a moment afterwards. */
 	while ((client->fd = unix_connect(client->runtime.dir_fd, file, err)) == -ENOENT &&
-	       now_ms() < until && runtime_holder(&client->runtime, client->name) == client->pid)
+	       clock_now_ms() < until &&
+	       runtime_holder(&client->runtime, client->name) == client->pid)
 		usleep(20000);
 	if (client->fd == -ENOENT || client->fd == -ECONNREFUSED)
 		return error_set(err, client->fd,
@@ -251,7 +244,7 @@ int client_take(struct client *client, const char **data, size_t *len)
 
 int client_gone(struct client *client, int timeout_ms)
 {
-	const int64_t until = now_ms() + timeout_ms;
+	const int64_t until = clock_now_ms() + timeout_ms;
 	int ret;
 
 	do {

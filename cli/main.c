@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "migration/clock.h"
 #include "vmm/cleanup.h"
 #include "vmm/exit_codes.h"
 #include "vmm/message.h"
@@ -129,14 +130,6 @@ static void open_standard_fds(void)
 
 uint64_t process_begun;
 
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 int main(int argc, char **argv)
 {
 	const char *word = argc > 1 ? argv[1] : NULL;
@@ -145,7 +138,7 @@ int main(int argc, char **argv)
 	int ret;
 
 	/* Loading the libraries came before: what it has cost in processor time is known. */
-	process_begun = clock_ns(CLOCK_MONOTONIC) - clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+	process_begun = clock_now() - clock_read(CLOCK_PROCESS_CPUTIME_ID);
 	open_standard_fds();
 	cleanup_install();
 	signal(SIGPIPE, SIG_IGN);

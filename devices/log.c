@@ -7,7 +7,8 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
+
+#include "migration/clock.h"
 
 #define LOG_PER_SECOND 10
 
@@ -15,7 +16,7 @@ static struct {
 	pthread_mutex_t lock;
 	void (*sink)(void *opaque, const char *line);
 	void *opaque;
-	time_t second;
+	uint64_t second;
 	unsigned written, dropped;
 } dev_log_state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -29,17 +30,16 @@ static void log_emit(const char *line)
 
 static bool log_allowed(void)
 {
-	struct timespec now;
+	const uint64_t now = clock_now() / 1000000000;
 	char line[96];
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (now.tv_sec != dev_log_state.second) {
+	if (now != dev_log_state.second) {
 		if (dev_log_state.dropped) {
 			snprintf(line, sizeof(line), "devices: %u messages left out",
 				 dev_log_state.dropped);
 			log_emit(line);
 		}
-		dev_log_state.second = now.tv_sec;
+		dev_log_state.second = now;
 		dev_log_state.written = 0;
 		dev_log_state.dropped = 0;
 	}

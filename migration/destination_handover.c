@@ -4,6 +4,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "migration/clock.h"
 #include "migration/crc32c.h"
 #include "migration/destination_internal.h"
 
@@ -28,17 +29,9 @@ int destination_say_ready(struct destination *d, struct stream_error *err)
 	return 0;
 }
 
-static uint64_t realtime(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static void say_ack(struct destination *d)
 {
-	struct stream_ack ack = {.ticket = d->ticket, .started = realtime()};
+	struct stream_ack ack = {.ticket = d->ticket, .started = clock_read(CLOCK_REALTIME)};
 
 	if (destination_say(d, STREAM_ACK, &ack))
 		destination_lose(d);
@@ -221,7 +214,7 @@ static int turn(struct destination *d, struct stream_error *err)
 /* From READY on: until both sides know. */
 int destination_hand_over(struct destination *d, struct stream_error *err)
 {
-	uint64_t alone = link_now();
+	uint64_t alone = clock_now();
 	int ret = 0;
 
 	while (!migration_over(d->state)) {
@@ -229,8 +222,8 @@ int destination_hand_over(struct destination *d, struct stream_error *err)
 		if (ret)
 			break;
 		if (d->link)
-			alone = link_now();
-		else if (link_now() - alone > d->patience)
+			alone = clock_now();
+		else if (clock_now() - alone > d->patience)
 			destination_step(d, EVENT_GIVE_UP);
 	}
 	destination_close_file(d);

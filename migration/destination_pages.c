@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "migration/clock.h"
 #include "migration/destination_internal.h"
 #include "migration/stream_items.h"
 
@@ -12,14 +13,14 @@ static void time_demand(struct destination *d, uint64_t page)
 		if (d->demand[i].page == page)
 			return;
 	if (d->demands < DESTINATION_DEMANDS)
-		d->demand[d->demands++] = (struct destination_demand){page, link_now()};
+		d->demand[d->demands++] = (struct destination_demand){page, clock_now()};
 }
 
 /* Those that have come. A link that was dead in between counts: somebody has waited. */
 static void time_answers(struct destination *d)
 {
 	const struct arrival *a = &d->arrival;
-	const uint64_t now = link_now();
+	const uint64_t now = clock_now();
 	uint32_t kept = 0;
 
 	for (uint32_t i = 0; i < d->demands; i++) {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "migration/address.h"
+#include "migration/clock.h"
 #include "migration/stream_control.h"
 #include "migration/thread.h"
 
@@ -59,13 +60,13 @@ static void let_in(struct door *d, const struct caller *caller)
 
 static bool is_late(const struct caller *c, unsigned ms)
 {
-	return link_now() - c->since >= (uint64_t)ms * 1000000;
+	return clock_now() - c->since >= (uint64_t)ms * 1000000;
 }
 
 static void turn_away(struct door *d, struct caller *c, const struct stream_error *why)
 {
 	struct stream_failure failure = {.kind = STREAM_REFUSED};
-	const uint64_t now = link_now();
+	const uint64_t now = clock_now();
 
 	pthread_mutex_lock(&d->lock);
 	if (d->watch && (d->tls || c->link->broken == -EPROTONOSUPPORT) &&
@@ -139,7 +140,7 @@ static void answer_bell(struct door *d)
 		memmove(d->caller, d->caller + 1, (CALLERS - 1) * sizeof(*c));
 		c = &d->caller[--d->callers];
 	}
-	*c = (struct caller){.since = link_now()};
+	*c = (struct caller){.since = clock_now()};
 	if (!link_open(&c->link, fd, 0, -1, d->tls))
 		d->callers++;
 }

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "migration/link_internal.h"
 
 static const uint64_t second = 1000000000;
@@ -25,14 +25,6 @@ void link_set_silence(uint64_t ns)
 {
 	silence_default = ns;
 	alive_every = ns / 5;
-}
-
-uint64_t link_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * second + (uint64_t)now.tv_nsec;
 }
 
 static int explain(struct link *l, struct stream_error *err)
@@ -57,21 +49,21 @@ static int explain(struct link *l, struct stream_error *err)
 int link_alive(struct link *l)
 {
 	/* The first frame is HELLO, however late. */
-	if (l->broken || !l->w.sequence || link_now() - l->last_out < alive_every)
+	if (l->broken || !l->w.sequence || clock_now() - l->last_out < alive_every)
 		return l->broken;
 	return stream_write(&l->w, STREAM_ALIVE, 0, NULL, 0);
 }
 
 uint64_t link_wait(const struct link *l)
 {
-	const uint64_t now = link_now();
+	const uint64_t now = clock_now();
 
 	return l->limit && l->next > now ? l->next - now : 0;
 }
 
 int link_pace(struct link *l)
 {
-	uint64_t now = link_now();
+	uint64_t now = clock_now();
 
 	while (l->limit && now < l->next && !l->broken) {
 		uint64_t until = l->next - now < second ? l->next : now + second;
@@ -83,7 +75,7 @@ int link_pace(struct link *l)
 			return link_fail(l, -EPIPE);
 		if (link_check_time(l) || link_alive(l))
 			return l->broken;
-		now = link_now();
+		now = clock_now();
 	}
 	return l->broken;
 }
@@ -146,13 +138,13 @@ void link_finish(struct link *l)
 
 void link_goodbye(struct link *l)
 {
-	const uint64_t end = link_now() + 2 * second;
+	const uint64_t end = clock_now() + 2 * second;
 	char waste[4096];
 
 	link_finish(l);
 	for (;;) {
 		struct pollfd pfd = {.fd = l->fd, .events = POLLIN};
-		const uint64_t now = link_now();
+		const uint64_t now = clock_now();
 		ssize_t n;
 
 		if (now >= end || poll(&pfd, 1, (int)((end - now) / 1000000) + 1) <= 0)
@@ -194,11 +186,11 @@ static int parse(struct link *l, struct stream_frame *frame, struct stream_error
 int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		 struct stream_error *err)
 {
-	const uint64_t end = link_now() + (uint64_t)timeout_ms * 1000000;
+	const uint64_t end = clock_now() + (uint64_t)timeout_ms * 1000000;
 
 	for (;;) {
 		int ret = parse(l, frame, err), got;
-		uint64_t now = link_now(), until;
+		uint64_t now = clock_now(), until;
 		bool rings = false;
 
 		if (ret)
@@ -228,7 +220,7 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		}
 		if (link_check_time(l) || link_alive(l))
 			return explain(l, err);
-		if (rings || (timeout_ms >= 0 && link_now() >= end))
+		if (rings || (timeout_ms >= 0 && clock_now() >= end))
 			return 0;
 	}
 }
@@ -249,9 +241,9 @@ int link_open(struct link **out, int fd, uint16_t channel, int wake_fd, const st
 				   .parser = stream_parser_new(),
 				   .in = malloc(LINK_BUFFER),
 				   .silence = silence_default,
-				   .last_in = link_now(),
-				   .last_out = link_now(),
-				   .secured_by = link_now() + handshake_time,
+				   .last_in = clock_now(),
+				   .last_out = clock_now(),
+				   .secured_by = clock_now() + handshake_time,
 				   .tls = tls ? tls_session_new(tls) : NULL};
 		stream_writer_init(&l->w, channel, link_put, l);
 		if (l->parser && l->in && (l->tls || !tls)) {

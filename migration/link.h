@@ -33,7 +33,6 @@ struct link {
 	struct stream_error why;    /* what ended it, in words; or empty */
 };
 
-uint64_t link_now(void); /* CLOCK_MONOTONIC, ns */
 /* For tests, before there is a link: another silence than 10 s, and ALIVE as often within it. */
 void link_set_silence(uint64_t ns);
 

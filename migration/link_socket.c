@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "migration/link_internal.h"
 #include "migration/stream_control.h"
 
@@ -40,7 +41,7 @@ static ssize_t receive(struct link *l, uint8_t *to, size_t len)
 	if (!n)
 		return -ENODATA; /* what came before it is still to be read */
 	l->received += (uint64_t)n;
-	l->last_in = link_now();
+	l->last_in = clock_now();
 	return n;
 }
 
@@ -183,7 +184,7 @@ int link_poll(struct link *l, short events, uint64_t until, int bell, bool *ring
 	struct pollfd pfd[3] = {{.fd = l->fd, .events = events},
 				{.fd = l->wake_fd, .events = POLLIN},
 				{.fd = bell, .events = POLLIN}};
-	uint64_t now = link_now();
+	uint64_t now = clock_now();
 	int ms = until <= now ? 0 : (int)((until - now + 999999) / 1000000), n;
 
 	n = poll(pfd, 3, ms);
@@ -198,9 +199,9 @@ int link_poll(struct link *l, short events, uint64_t until, int bell, bool *ring
 
 int link_check_time(struct link *l)
 {
-	if (l->tls && !l->secured && link_now() > l->secured_by)
+	if (l->tls && !l->secured && clock_now() > l->secured_by)
 		return fail_saying(l, -ETIMEDOUT, "the handshake of TLS takes too long");
-	return link_now() - l->last_in > l->silence && link_take_in(l) <= 0
+	return clock_now() - l->last_in > l->silence && link_take_in(l) <= 0
 		       ? link_fail(l, -ETIMEDOUT)
 		       : 0;
 }
@@ -210,7 +211,7 @@ int link_check_time(struct link *l)
 static int wait_writable(struct link *l)
 {
 	const short events = l->in_len < LINK_BUFFER ? POLLIN | POLLOUT : POLLOUT;
-	int got = link_poll(l, events, link_now() + second, -1, NULL);
+	int got = link_poll(l, events, clock_now() + second, -1, NULL);
 
 	if (got < 0)
 		return got;
@@ -307,7 +308,7 @@ static int secure(struct link *l)
 	int ret = l->broken ? l->broken : l->secured ? 1 : greet(l);
 
 	while (!ret) {
-		const uint64_t now = link_now();
+		const uint64_t now = clock_now();
 		const uint64_t until = now + second < l->secured_by ? now + second : l->secured_by;
 		int got = link_poll(l, POLLIN, until, -1, NULL);
 
@@ -344,12 +345,12 @@ static int put_secured(struct link *l, const struct iovec *iov, unsigned count)
 int link_put(void *opaque, const struct iovec *iov, unsigned count)
 {
 	struct link *l = opaque;
-	const uint64_t begun = link_now();
+	const uint64_t begun = clock_now();
 	int ret = l->tls ? put_secured(l, iov, count) : put_plain(l, iov, count);
 
 	if (ret)
 		return ret;
-	l->last_out = link_now();
+	l->last_out = clock_now();
 	charge(l, begun, iov, count);
 	return 0;
 }

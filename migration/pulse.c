@@ -1,7 +1,6 @@
 #include "migration/pulse.h"
 
-#include <time.h>
-
+#include "migration/clock.h"
 #include "migration/thread.h"
 
 enum { BEATS = 120, BEAT_MS = 500 };
@@ -9,15 +8,15 @@ enum { BEATS = 120, BEAT_MS = 500 };
 static void *pulse_main(void *arg)
 {
 	struct pulse *p = arg;
-	struct timespec until;
+	struct timespec time;
+	uint64_t until;
 
 	pthread_mutex_lock(&p->lock);
-	clock_gettime(CLOCK_MONOTONIC, &until);
+	until = clock_now();
 	for (unsigned i = 0; i < BEATS && !p->stop; i++) {
-		until.tv_nsec += BEAT_MS * 1000000;
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
-		while (!p->stop && !pthread_cond_timedwait(&p->changed, &p->lock, &until))
+		until += BEAT_MS * 1000000;
+		time = clock_timespec(until);
+		while (!p->stop && !pthread_cond_timedwait(&p->changed, &p->lock, &time))
 			;
 		if (p->stop)
 			break;

@@ -1,3 +1,4 @@
+#include "migration/clock.h"
 #include "migration/source_internal.h"
 
 #include <errno.h>
@@ -91,7 +92,7 @@ static int give_away(struct source *s, struct stream_error *err)
 	source_resolve(s);
 	if (s->state == SOURCE_SERVES || s->state == SOURCE_MOVED) {
 		pthread_mutex_lock(&s->lock);
-		s->progress.downtime = link_now() - s->stopped;
+		s->progress.downtime = clock_now() - s->stopped;
 		pthread_mutex_unlock(&s->lock);
 	}
 	if (s->state == SOURCE_SERVES)
@@ -110,7 +111,7 @@ static void sum_up(struct source *s, const char *phase)
 	pthread_mutex_lock(&s->lock);
 	s->progress.phase = phase;
 	s->progress.trouble[0] = 0;
-	s->progress.elapsed = link_now() - s->begun;
+	s->progress.elapsed = clock_now() - s->begun;
 	s->progress.sent = source_sent(s);
 	if (s->state == SOURCE_MOVED) {
 		s->progress.remaining = 0;
@@ -142,7 +143,7 @@ int source_run(struct source *s, struct stream_error *err)
 	struct stream_error why;
 	int ret, kept;
 
-	s->begun = link_now();
+	s->begun = clock_now();
 	ret = give_away(s, err);
 	source_throttle_off(s);
 	if (s->state == SOURCE_MOVED) {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "migration/source_internal.h"
 
 int source_step(struct source *s, enum migration_event event)
@@ -26,7 +27,7 @@ void source_phase(struct source *s, const char *phase)
 	pthread_mutex_lock(&s->lock);
 	s->progress.phase = phase;
 	s->progress.trouble[0] = 0;
-	s->progress.elapsed = link_now() - s->begun;
+	s->progress.elapsed = clock_now() - s->begun;
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -35,7 +36,7 @@ void source_paused(struct source *s, const char *why)
 	pthread_mutex_lock(&s->lock);
 	s->progress.phase = "paused";
 	snprintf(s->progress.trouble, sizeof(s->progress.trouble), "%.199s", why);
-	s->progress.elapsed = link_now() - s->begun;
+	s->progress.elapsed = clock_now() - s->begun;
 	pthread_mutex_unlock(&s->lock);
 }
 

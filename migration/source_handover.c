@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "migration/clock.h"
 #include "migration/source_internal.h"
 #include "migration/stream_index.h"
 
@@ -18,12 +19,12 @@ enum {
 
 int source_wait_ready(struct source *s, struct stream_error *err)
 {
-	const uint64_t end = link_now() + (uint64_t)READY_MS * 1000000 + 3 * s->params.downtime;
+	const uint64_t end = clock_now() + (uint64_t)READY_MS * 1000000 + 3 * s->params.downtime;
 	struct stream_ready ready;
 	struct stream_frame frame;
 	int ret;
 
-	while (link_now() < end) {
+	while (clock_now() < end) {
 		ret = link_receive(s->link, TURN_MS, &frame, err);
 		if (ret < 0)
 			return ret;
@@ -55,11 +56,8 @@ int source_say_run(struct source *s)
 				 .postcopy = s->missing,
 				 .missing = s->missing,
 				 .guest = s->m->ops->guest_time(s->m->opaque)};
-	struct timespec now;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	run.stopped =
-		(uint64_t)now.tv_sec * second + (uint64_t)now.tv_nsec - (link_now() - s->stopped);
+	run.stopped = clock_read(CLOCK_REALTIME) - (clock_now() - s->stopped);
 	/* From the first byte on nobody here knows whether it has arrived. */
 	if (source_step(s, EVENT_SAY_RUN))
 		return -ECANCELED;

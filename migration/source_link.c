@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "migration/pulse.h"
 #include "migration/source_internal.h"
 
@@ -138,10 +139,10 @@ int source_connect(struct source *s, bool again, int wake_fd, struct stream_erro
 /* Asked for, or enough time for another attempt; *delay grows. */
 void source_wait_retry(struct source *s, uint64_t *delay)
 {
-	const uint64_t most = s->retry_max ? s->retry_max : 2 * second, end = link_now() + *delay;
+	const uint64_t most = s->retry_max ? s->retry_max : 2 * second, end = clock_now() + *delay;
 	bool now = false;
 
-	while (!now && link_now() < end) {
+	while (!now && clock_now() < end) {
 		usleep(20000);
 		pthread_mutex_lock(&s->lock);
 		now = s->retry || s->abandon || (s->force && s->state == SOURCE_DOUBT);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migration/clock.h"
 #include "migration/source_internal.h"
 #include "migration/stream_items.h"
 
@@ -183,7 +184,7 @@ static int on_received(struct source *s, const struct stream_frame *frame, struc
 	if (!r.last)
 		return 0;
 	s->lacking = s->dirty;
-	s->agreed = link_now();
+	s->agreed = clock_now();
 	/* What is there now is known to be there. */
 	memcpy(s->unsure, s->bitmap, source_words(s) * sizeof(*s->unsure));
 	return 0;
@@ -279,7 +280,7 @@ static int begin(struct source *s)
 		return -ENOMEM;
 	stream_batch_verify(s->batch, s->params.verify);
 	link_bound(s->link, 0);
-	s->bounded = link_now();
+	s->bounded = clock_now();
 	source_lane_begin(s);
 	s->link->bell_fd = s->lane.started ? s->lane.bell_fd : -1;
 	return stream_batch_round(s->batch, s->round)
@@ -290,7 +291,7 @@ static int begin(struct source *s)
  * others have the processor. */
 static void bound(struct source *s)
 {
-	const uint64_t now = link_now();
+	const uint64_t now = clock_now();
 
 	if (now - s->bounded < bound_every)
 		return;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "migration/clock.h"
 #include "migration/source_internal.h"
 
 static const uint64_t second = 1000000000;
@@ -20,7 +21,7 @@ enum { STALLED = 2, CRAWL = 64 * STREAM_PAGE };
 static struct source_sample sample(const struct source *s)
 {
 	const uint64_t unsent = link_unsent(s->link), sent = s->link->sent;
-	const uint64_t now = s->since ? link_now() - s->since - s->paced : 0;
+	const uint64_t now = s->since ? clock_now() - s->since - s->paced : 0;
 
 	return (struct source_sample){.arrived = sent > unsent ? sent - unsent : 0,
 				      .active = s->spent + now};
@@ -77,7 +78,7 @@ void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t 
 	p->zero += zero;
 	p->rate = rate;
 	p->downtime_expected = downtime;
-	p->elapsed = link_now() - s->begun;
+	p->elapsed = clock_now() - s->begun;
 	done = (double)(p->pages + p->zero) / (double)(p->pages + p->zero + remaining + 1);
 	if (done > p->done)
 		p->done = done;
@@ -88,7 +89,7 @@ void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t 
 
 static bool late(const struct source *s)
 {
-	return s->params.timeout && link_now() - s->begun > s->params.timeout;
+	return s->params.timeout && clock_now() - s->begun > s->params.timeout;
 }
 
 static int too_late(struct source *s, struct stream_error *err)
@@ -109,7 +110,7 @@ bool source_switch_now(struct source *s)
 	pthread_mutex_lock(&s->lock);
 	asked = s->postcopy;
 	pthread_mutex_unlock(&s->lock);
-	return asked || (p->postcopy_time && link_now() - s->begun > p->postcopy_time) ||
+	return asked || (p->postcopy_time && clock_now() - s->begun > p->postcopy_time) ||
 	       (p->on_timeout == MIGRATION_POSTCOPY && late(s));
 }
 

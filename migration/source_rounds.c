@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migration/clock.h"
 #include "migration/crc32c.h"
 #include "migration/source_internal.h"
 #include "migration/stream_blob.h"
@@ -36,7 +37,7 @@ static int harvest(struct source *s, bool add, struct stream_error *err)
 {
 	const struct stream_memory *memory = &s->m->memory;
 	uint64_t fetched[HARVEST / 64], *at = s->bitmap;
-	const uint64_t now = link_now();
+	const uint64_t now = clock_now();
 
 	s->dirty = 0;
 	for (uint32_t r = 0; r < memory->count; r++) {
@@ -86,11 +87,11 @@ static int look_around(struct source *s, struct sending *n, struct stream_error 
 	if (!ret && n->live)
 		ret = source_look_at_time(s, err);
 	if (!ret) {
-		uint64_t before = link_now();
+		uint64_t before = clock_now();
 
 		if (link_pace(s->link))
 			ret = source_listen(s, err);
-		s->paced += link_now() - before;
+		s->paced += clock_now() - before;
 	}
 	return ret;
 }
@@ -155,7 +156,7 @@ static int send_round(struct source *s, bool live, struct stream_error *err)
 	const uint64_t count = n.left;
 	int ret = stream_batch_round(s->batch, ++s->round);
 
-	s->since = link_now();
+	s->since = clock_now();
 	s->paced = 0;
 	if (!ret)
 		ret = stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
@@ -177,7 +178,7 @@ static int send_round(struct source *s, bool live, struct stream_error *err)
 		return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
 	}
 	ret = look_around(s, &n, err);
-	s->spent += link_now() - s->since - s->paced;
+	s->spent += clock_now() - s->since - s->paced;
 	s->since = 0;
 	return ret;
 }
@@ -193,13 +194,13 @@ static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct s
 	*done = true;
 	if (ret)
 		return ret;
-	s->stopped = link_now();
+	s->stopped = clock_now();
 	source_step(s, EVENT_STOP);
 	ret = harvest(s, true, err);
 	if (ret)
 		return ret;
 	if (!postcopy &&
-	    source_expect_downtime(s, s->dirty) + link_now() - s->stopped > s->params.downtime) {
+	    source_expect_downtime(s, s->dirty) + clock_now() - s->stopped > s->params.downtime) {
 		*done = false;
 		ret = source_busy(s, s->m->ops->take_back, err);
 		if (!ret) {
@@ -327,19 +328,19 @@ static bool pays(struct source *s, uint64_t before)
 /* A round, and then until the socket is nearly empty, or it is clear that it will not be. */
 static int shrink(struct source *s, struct stream_error *err)
 {
-	const uint64_t end = link_now() + 2 * time_to_send(s);
+	const uint64_t end = clock_now() + 2 * time_to_send(s);
 	struct stream_frame frame;
 	int ret = send_round(s, true, err);
 
-	s->since = link_now();
+	s->since = clock_now();
 	s->paced = 0;
 	s->dirty = 0;
-	while (!ret && time_to_send(s) > short_stop / 8 && link_now() < end) {
+	while (!ret && time_to_send(s) > short_stop / 8 && clock_now() < end) {
 		ret = link_receive(s->link, 1, &frame, err);
 		if (ret > 0)
 			ret = source_said(s, &frame, err);
 	}
-	s->spent += link_now() - s->since;
+	s->spent += clock_now() - s->since;
 	s->since = 0;
 	return ret;
 }
@@ -352,7 +353,7 @@ int source_copy(struct source *s, struct stream_error *err)
 
 	if (!ret)
 		ret = s->m->ops->track(s->m->opaque, true, err);
-	s->harvested = link_now();
+	s->harvested = clock_now();
 	if (!ret) {
 		source_phase(s, "copy");
 		take_all(s);

@@ -1,4 +1,5 @@
 /* Post-copy as the source sees it: connections that come and go until nothing is missing there. */
+#include "migration/clock.h"
 #include "migration/source_internal.h"
 
 static const uint64_t first_wait = 100000000; /* ns, until a new connection */
@@ -18,19 +19,19 @@ static void spool(struct source *s, uint64_t *dead)
 {
 	if (!s->spool || s->link || !*dead)
 		return;
-	if (!source_abandoned(s) && (!s->params.recover || link_now() - *dead < s->params.recover))
+	if (!source_abandoned(s) && (!s->params.recover || clock_now() - *dead < s->params.recover))
 		return;
 	if (!s->spool(s->opaque))
 		source_step(s, EVENT_SPOOLED);
 	else
-		*dead = link_now(); /* the next attempt is as far away */
+		*dead = clock_now(); /* the next attempt is as far away */
 }
 
 /* Until there is a new connection; *dead: since when there is none that says what has come. */
 static void find(struct source *s, uint64_t *dead, uint64_t *delay, struct stream_error *err)
 {
 	if (!*dead)
-		*dead = link_now();
+		*dead = clock_now();
 	spool(s, dead);
 	if (s->state != SOURCE_SERVES)
 		return;
@@ -48,7 +49,7 @@ static void find(struct source *s, uint64_t *dead, uint64_t *delay, struct strea
  * page is as none: whatever damages each of them is not asked more often than a dead one. */
 static bool is_better(const struct source *s, uint64_t *least)
 {
-	if (s->asking || (s->lacking >= *least && link_now() - s->agreed < settled))
+	if (s->asking || (s->lacking >= *least && clock_now() - s->agreed < settled))
 		return false;
 	*least = s->lacking < *least ? s->lacking : *least;
 	return true;
@@ -60,7 +61,7 @@ void source_serve(struct source *s)
 	uint64_t delay = first_wait, dead = 0, least = UINT64_MAX;
 
 	s->round = s->serve_round;
-	s->since = s->agreed = link_now();
+	s->since = s->agreed = clock_now();
 	s->lacking = s->missing;
 	s->paced = 0;
 	source_phase(s, "postcopy");

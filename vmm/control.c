@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "vmm/cleanup.h"
 #include "vmm/control_internal.h"
 #include "vmm/unix_socket.h"
@@ -372,14 +372,6 @@ int control_create(struct control **out, struct loop *loop, const struct control
 	return 0;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void stop_listening(struct control *control)
 {
 	loop_fd_del(control->listen_entry);
@@ -395,7 +387,7 @@ static void stop_listening(struct control *control)
 
 void control_finish(struct control *control)
 {
-	const int64_t until = now_ms() + FINISH_MS;
+	const int64_t until = clock_now_ms() + FINISH_MS;
 	struct control_peer *next;
 
 	control->finished = true;
@@ -405,8 +397,8 @@ void control_finish(struct control *control)
 
 		next = c->next;
 		peer_write(c);
-		while (c->out_len && c->fd >= 0 && now_ms() < until &&
-		       poll(&pfd, 1, (int)(until - now_ms())) > 0)
+		while (c->out_len && c->fd >= 0 && clock_now_ms() < until &&
+		       poll(&pfd, 1, (int)(until - clock_now_ms())) > 0)
 			peer_write(c);
 	}
 }

@@ -7,8 +7,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "migration/clock.h"
 #include "mmu/guest/stage1.h"
 #include "mmu/inspect.h"
 #include "vmm/vm_internal.h"
@@ -267,14 +267,6 @@ int control_mmu_dump(void *opaque, struct control_request *request, const json_t
 
 /* ---- the trace ---------------------------------------------------------------------------- */
 
-static uint64_t monotonic(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static json_t *event_json(const struct s2_trace_entry *e)
 {
 	json_t *object = json_pack("{s:I, s:s, s:I, s:s, s:o}", "time", (json_int_t)e->time,
@@ -305,7 +297,7 @@ int control_mmu_trace(void *opaque, struct control_request *request, const json_
 	json_t *list = json_array();
 
 	(void)request;
-	if (json_is_true(on) && s2_trace_start(s2, monotonic) == -ENOMEM) {
+	if (json_is_true(on) && s2_trace_start(s2, clock_now) == -ENOMEM) {
 		s2_trace_stop(s2);
 		json_decref(list);
 		return error_set(err, -ENOMEM, "no memory for the trace");

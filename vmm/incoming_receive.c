@@ -8,6 +8,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "migration/thread.h"
 #include "vmm/exit_codes.h"
 #include "vmm/incoming_internal.h"
@@ -54,14 +55,14 @@ static void start_now(void *arg)
 	struct stream_run run = *l->run;
 
 	if (!(l->in->vm->holds & VM_HOLD_USER))
-		run.guest += link_now() - l->since;
+		run.guest += clock_now() - l->since;
 	loop_call_answer(&l->in->call, incoming_sink.start(l->in, &run, l->err));
 }
 
 static int call_start(void *opaque, const struct stream_run *run, struct stream_error *err)
 {
 	struct incoming *in = opaque;
-	struct load load = {.in = in, .run = run, .err = err, .since = link_now()};
+	struct load load = {.in = in, .run = run, .err = err, .since = clock_now()};
 	int ret = loop_call(&in->call, start_now, &load);
 
 	return ret == -ECANCELED ? stream_fail(err, NULL, ret, "called off") : ret;

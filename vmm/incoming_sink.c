@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migration/clock.h"
 #include "migration/stream_memory.h"
 #include "vmm/description.h"
 #include "vmm/incoming_internal.h"
@@ -91,7 +92,7 @@ static int sink_load(void *opaque, const void *state, size_t len, struct stream_
 static int sink_start(void *opaque, const struct stream_run *run, struct stream_error *err)
 {
 	struct incoming *in = opaque;
-	const uint64_t since = link_now();
+	const uint64_t since = clock_now();
 	struct error why = {""};
 	int ret;
 
@@ -102,7 +103,7 @@ static int sink_start(void *opaque, const struct stream_run *run, struct stream_
 		return stream_fail(err, NULL, ret, "%s", why.text);
 	/* That may have taken a while, a disk's server for example. */
 	if (run && !(in->vm->holds & VM_HOLD_USER))
-		loop_clock_set(in->vm->loop, run->guest + link_now() - since);
+		loop_clock_set(in->vm->loop, run->guest + clock_now() - since);
 	vm_resume(in->vm, VM_HOLD_MOVE);
 	return 0;
 }

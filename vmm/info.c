@@ -1,8 +1,8 @@
 /* What a machine says of itself: its description, from the schema, and what it does now. */
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "vmm/json_util.h"
 #include "vmm/outgoing.h"
 #include "vmm/vm_internal.h"
@@ -119,12 +119,10 @@ static json_t *first_instruction(struct vm *vm)
 json_t *vm_info(struct vm *vm)
 {
 	const struct clock_source *clock = loop_clock(vm->loop);
-	struct timespec now;
 	json_t *all, *migration, *first = first_instruction(vm);
 	json_int_t up;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	up = (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec - (json_int_t)vm->start_ns;
+	up = (json_int_t)(clock_now() - vm->start_ns);
 	migration = outgoing_query(vm);
 	all = json_pack("{s:o, s:s, s:s, s:i, s:f, s:f, s:i, s:s, s:o, s:s, s:o, s:o}", "name",
 			json_text(vm->presence.name.name), "state", vm_state_name(vm), "version",

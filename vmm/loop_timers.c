@@ -1,3 +1,4 @@
+#include "migration/clock.h"
 #include "vmm/loop_internal.h"
 
 #include <errno.h>
@@ -17,14 +18,6 @@ struct vtimer {
 	unsigned index; /* in the heap */
 };
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 /* ---- the clock ----------------------------------------------------------------------------------
  */
 
@@ -34,7 +27,7 @@ uint64_t guest_clock_now(struct guest_clock *clock)
 		uint32_t seq = atomic_load_explicit(&clock->seq, memory_order_acquire);
 		uint64_t base = atomic_load_explicit(&clock->base, memory_order_acquire);
 		bool paused = atomic_load_explicit(&clock->paused, memory_order_acquire);
-		uint64_t now = paused ? base : monotonic_ns() - base;
+		uint64_t now = paused ? base : clock_now() - base;
 
 		/* Checked after reading the time: a value from before a pause must not be handed
 		 * out after it as one from the time since. */
@@ -50,7 +43,7 @@ void guest_clock_pause(struct guest_clock *clock, bool pause)
 	if (atomic_load(&clock->paused) == pause)
 		return;
 	atomic_fetch_add(&clock->seq, 1);
-	atomic_store(&clock->base, monotonic_ns() - atomic_load(&clock->base));
+	atomic_store(&clock->base, clock_now() - atomic_load(&clock->base));
 	atomic_store(&clock->paused, pause);
 	atomic_fetch_add(&clock->seq, 1);
 }
@@ -58,11 +51,11 @@ void guest_clock_pause(struct guest_clock *clock, bool pause)
 void guest_clock_set(struct guest_clock *clock, uint64_t now)
 {
 	atomic_fetch_add(&clock->seq, 1);
-	atomic_store(&clock->base, atomic_load(&clock->paused) ? now : monotonic_ns() - now);
+	atomic_store(&clock->base, atomic_load(&clock->paused) ? now : clock_now() - now);
 	atomic_fetch_add(&clock->seq, 1);
 }
 
-static uint64_t clock_now(void *opaque)
+static uint64_t source_now(void *opaque)
 {
 	return guest_clock_now(opaque);
 }
@@ -76,7 +69,7 @@ static int64_t clock_wall(void *opaque)
 void guest_clock_init(struct guest_clock *clock)
 {
 	atomic_store(&clock->paused, true);
-	clock->source = (struct clock_source){clock_now, clock_wall, clock};
+	clock->source = (struct clock_source){source_now, clock_wall, clock};
 }
 
 /* ---- the heap --------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "migration/link.h"
+#include "migration/clock.h"
 #include "migration/thread.h"
 #include "vmm/memory.h"
 #include "vmm/memory_missing.h"
@@ -54,13 +54,13 @@ static void *gather_main(void *arg)
 		return NULL;
 	for (uint64_t at = 0; at + (uint64_t)PAGES * PAGE <= g->size;
 	     at += (uint64_t)PAGES * PAGE) {
-		const uint64_t begun = link_now();
+		const uint64_t begun = clock_now();
 		uint64_t took;
 
 		/* What cannot be had now is left to khugepaged. */
 		if (worth(g->host + at))
 			(void)madvise(g->host + at, (size_t)PAGES * PAGE, MADV_COLLAPSE);
-		took = link_now() - begun;
+		took = clock_now() - begun;
 		if (poll(&end, 1, (int)(took * BREAK / 1000000)) > 0)
 			break;
 	}

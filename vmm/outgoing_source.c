@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "migration/stream_blob.h"
 #include "vmm/description.h"
 #include "vmm/outgoing_internal.h"
@@ -61,7 +62,7 @@ static int source_stop(void *opaque, struct stream_error *err)
 	if (o->stopped)
 		return 0;
 	do {
-		o->stopped_ns = link_now();
+		o->stopped_ns = clock_now();
 		ret = call(o, stop_now, err);
 		if (ret == -EAGAIN)
 			usleep(AGAIN_US);
@@ -100,7 +101,7 @@ static void take_back_now(void *arg)
 		 * that is paused. */
 		if (!(o->vm->holds & ~(unsigned)VM_HOLD_MOVE))
 			loop_clock_set(o->vm->loop,
-				       clock->now(clock->opaque) + link_now() - o->stopped_ns);
+				       clock->now(clock->opaque) + clock_now() - o->stopped_ns);
 		vm_resume(o->vm, VM_HOLD_MOVE);
 	}
 	answer(o, ret);
@@ -238,7 +239,7 @@ static uint64_t source_guest_time(void *opaque)
 	const struct clock_source *clock = loop_clock(o->vm->loop);
 	uint64_t now = clock->now(clock->opaque);
 
-	return o->vm->holds & VM_HOLD_USER ? now : now + link_now() - o->stopped_ns;
+	return o->vm->holds & VM_HOLD_USER ? now : now + clock_now() - o->stopped_ns;
 }
 
 static const struct migration_source_ops source_ops = {

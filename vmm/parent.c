@@ -1,15 +1,15 @@
+#include "migration/clock.h"
 #include "vmm/parent.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 struct parent_watch {
 	int fd;
 	struct loop_fd *entry;
-	struct timespec since;
+	uint64_t since;
 	void (*gone)(void *opaque);
 	void *opaque;
 };
@@ -17,13 +17,11 @@ struct parent_watch {
 static void on_end(void *arg, uint32_t events)
 {
 	struct parent_watch *w = arg;
-	struct timespec now;
 
 	(void)events;
 	loop_fd_del(w->entry);
 	w->entry = NULL;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (now.tv_sec - w->since.tv_sec - (now.tv_nsec < w->since.tv_nsec) >= 1)
+	if (clock_now() - w->since >= 1000000000)
 		w->gone(w->opaque);
 }
 
@@ -40,7 +38,7 @@ struct parent_watch *parent_watch(struct loop *loop, void (*gone)(void *opaque),
 	if (!w)
 		return NULL;
 	*w = (struct parent_watch){.gone = gone, .opaque = opaque};
-	clock_gettime(CLOCK_MONOTONIC, &w->since);
+	w->since = clock_now();
 	w->fd = (int)syscall(SYS_pidfd_open, parent, 0);
 	/* If it has ended meanwhile, the number may be somebody else's. */
 	if (w->fd < 0 || getppid() != parent ||

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "migration/clock.h"
 #include "vmm/message.h"
 #include "vmm/testing.h"
 #include "vmm/vm_internal.h"
@@ -64,13 +65,14 @@ static void bring(struct testing_missing *m, uint64_t gpa)
 }
 
 /* A tick, or a demand: which is served. */
-static bool wait_tick(struct testing_missing *m, const struct timespec *until, uint64_t *gpa)
+static bool wait_tick(struct testing_missing *m, uint64_t until, uint64_t *gpa)
 {
+	const struct timespec time = clock_timespec(until);
 	bool demand;
 
 	pthread_mutex_lock(&m->mutex);
 	while ((m->deaf || m->served == m->demands) && !m->stop) {
-		if (pthread_cond_timedwait(&m->changed, &m->mutex, until) == ETIMEDOUT)
+		if (pthread_cond_timedwait(&m->changed, &m->mutex, &time) == ETIMEDOUT)
 			break;
 	}
 	demand = !m->deaf && m->served < m->demands;
@@ -85,21 +87,17 @@ static void *feed(void *arg)
 	struct testing_missing *m = arg;
 	/* Every page once: a step that has no divisor in common with a power of two. */
 	uint64_t mask = 1, next, step = (uint64_t)random() << 1 | 1, sent = 0, gpa = 0;
-	struct timespec until;
+	uint64_t until;
 	bool stop = false;
 
 	while (mask < m->pages)
 		mask *= 2;
 	mask--;
 	next = (uint64_t)random() & mask;
-	clock_gettime(CLOCK_MONOTONIC, &until);
+	until = clock_now();
 	while (!stop && sent <= mask) {
-		until.tv_nsec += TICK_MS * 1000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_sec++;
-			until.tv_nsec -= 1000000000;
-		}
-		while (wait_tick(m, &until, &gpa))
+		until += TICK_MS * 1000000;
+		while (wait_tick(m, until, &gpa))
 			bring(m, gpa);
 		for (uint64_t i = 0; i < m->batch && sent <= mask; sent++) {
 			next = (next + step) & mask;

@@ -1,12 +1,11 @@
 /* vCPUs that write faster than a migration carries wait, each for what it has written too much. */
 #include <stdlib.h>
 
-#include "migration/link.h"
+#include "migration/clock.h"
 #include "migration/thread.h"
 #include "vmm/throttle_plan.h"
 #include "vmm/vm_internal.h"
 
-static const uint64_t second = 1000000000;
 enum { TICK_MS = 10 };
 
 struct throttle {
@@ -21,7 +20,7 @@ uint64_t vm_throttled(const struct vm *vm, unsigned vcpu)
 {
 	const uint64_t until = vm->throttle ? vm->throttle->plan.vcpu[vcpu].until : 0;
 
-	return until && until > link_now() ? until : 0;
+	return until && until > clock_now() ? until : 0;
 }
 
 static uint64_t dirty_rate(void *opaque, unsigned vcpu, struct s2_dirty_rate *state, uint64_t now)
@@ -33,7 +32,7 @@ static uint64_t dirty_rate(void *opaque, unsigned vcpu, struct s2_dirty_rate *st
 
 static void tick(struct throttle *t)
 {
-	const uint64_t told = throttle_plan_tick(&t->plan, link_now());
+	const uint64_t told = throttle_plan_tick(&t->plan, clock_now());
 
 	for (unsigned i = 0; i < t->vm->vcpu_count; i++)
 		if (told >> i & 1)
@@ -48,11 +47,10 @@ static void *throttle_main(void *arg)
 	pthread_setname_np(pthread_self(), "throttle");
 	pthread_mutex_lock(&vm->lock);
 	while (!t->end) {
-		const uint64_t until = link_now() + TICK_MS * 1000000ull;
-		const struct timespec time = {.tv_sec = (time_t)(until / second),
-					      .tv_nsec = (long)(until % second)};
+		const uint64_t until = clock_now() + TICK_MS * 1000000ull;
+		const struct timespec time = clock_timespec(until);
 
-		while (!t->end && link_now() < until)
+		while (!t->end && clock_now() < until)
 			pthread_cond_clockwait(&vm->changed, &vm->lock, CLOCK_MONOTONIC, &time);
 		if (!t->end && !vm->quit)
 			tick(t);
@@ -71,7 +69,7 @@ static struct throttle *create(struct vm *vm, uint64_t pages)
 	t->vm = vm;
 	t->plan = (struct throttle_plan){
 		.count = vm->vcpu_count, .pages = pages, .dirty_rate = dirty_rate, .opaque = vm};
-	throttle_plan_begin(&t->plan, link_now());
+	throttle_plan_begin(&t->plan, clock_now());
 	ret = thread_start(&t->thread, throttle_main, t);
 	if (!ret)
 		return t;

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "migration/thread.h"
 #include "vmm/message.h"
 #include "vmm/vm_internal.h"
@@ -125,8 +126,7 @@ static bool wait_turn(struct vcpu *v)
 		}
 		if (v->state.run_state != X86_WAIT_SIPI || atomic_load(&v->requests)) {
 			const uint64_t until = vm_throttled(vm, v->index);
-			const struct timespec time = {.tv_sec = (time_t)(until / 1000000000),
-						      .tv_nsec = (long)(until % 1000000000)};
+			const struct timespec time = clock_timespec(until);
 
 			if (!until)
 				break;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "migration/clock.h"
 #include "vmm/board/pc.h"
 #include "vmm/chardev.h"
 #include "vmm/exit_codes.h"
@@ -248,12 +249,10 @@ static void destroy(struct vm *vm, struct runtime_end *end)
 /* From the guest's first instruction to its last. */
 static void live(struct vm *vm, const struct vm_observer *observer)
 {
-	struct timespec now;
 	int code;
 
 	say_start(vm);
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	vm->start_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	vm->start_ns = clock_now();
 	if (!vm->config->detach)
 		vm->parent = parent_watch(vm->loop, parent_gone, vm);
 	if (!vm->arrival)

@@ -1,6 +1,5 @@
 #include "cpu/soft/soft.h"
-
-#include <time.h>
+#include "migration/clock.h"
 
 static uint64_t bus_mmio_read(void *opaque, uint64_t gpa, unsigned size)
 {
@@ -132,11 +131,7 @@ static int conflict(struct soft_vcpu *v, uint32_t page, enum claim want)
 
 static void note_begin(struct soft_vcpu *v)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	atomic_store_explicit(&v->begun, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
-			      memory_order_relaxed);
+	atomic_store_explicit(&v->begun, clock_now(), memory_order_relaxed);
 }
 
 static int bus_translate(void *opaque, uint64_t gpa, uint64_t gva, uint32_t access, uint32_t walk,

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <time.h>
 
 #include "devices/block/nbd_internal.h"
+#include "migration/clock.h"
 
 enum { CONNECT_MS = 10000 };
 
@@ -96,21 +96,13 @@ static int fail(const struct nbd *n, int code, const char *what, char *why, size
 	return code;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static int handshake(struct nbd *n, char *why, size_t why_len)
 {
-	const int64_t until = now_ms() + CONNECT_MS;
+	const int64_t until = clock_now_ms() + CONNECT_MS;
 	char text[300];
 
 	while (!nbd_aio_is_ready(n->handle)) {
-		const int64_t left = until - now_ms();
+		const int64_t left = until - clock_now_ms();
 
 		if (left <= 0)
 			return fail(n, -ETIMEDOUT, "the NBD server does not answer", why, why_len);

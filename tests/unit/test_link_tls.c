@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "migration/clock.h"
 #include "migration/link.h"
 #include "migration/stream_blob.h"
 #include "migration/stream_control.h"
@@ -364,7 +365,7 @@ static void noise(const struct tls *tls, const void *data, size_t len, bool stay
 
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd));
 	CHECK(!link_open(&l, fd[0], 0, -1, tls));
-	l->secured_by = link_now() + 200000000;
+	l->secured_by = clock_now() + 200000000;
 	CHECK(write(fd[1], data, len) == (ssize_t)len);
 	if (!stay)
 		shutdown(fd[1], SHUT_WR);
@@ -496,7 +497,7 @@ static void speed(const char *name, const struct tls *client, const struct tls *
 	      !link_open(&b.link, fd[1], 0, -1, server));
 	a.link->silence = UINT64_MAX;
 	pthread_create(&b.thread, NULL, sink_main, &b);
-	begun = link_now();
+	begun = clock_now();
 	stream_hello_init(&hello);
 	CHECK(!stream_hello_write(&a.link->w, &hello));
 	for (unsigned i = 0; i < FRAMES; i++)
@@ -505,7 +506,7 @@ static void speed(const char *name, const struct tls *client, const struct tls *
 	CHECK(!b.err.text[0]);
 	work = clock() - work;
 	printf("%s: %.0f MiB/s, %.2f s of processors per GiB, both sides\n", name,
-	       FRAMES / ((double)(link_now() - begun) / 1e9),
+	       FRAMES / ((double)(clock_now() - begun) / 1e9),
 	       (double)work / CLOCKS_PER_SEC * 1024 / FRAMES);
 	link_close(a.link);
 	link_close(b.link);

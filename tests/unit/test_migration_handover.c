@@ -1,6 +1,7 @@
 /*
  * What goes wrong while a guest is handed over, apart from the link.
  */
+#include "migration/clock.h"
 #include "migration_util.h"
 
 static char address[100], elsewhere[128];
@@ -110,11 +111,11 @@ static bool run(struct world *w, unsigned ms)
 	if (w->seen)
 		usleep(200000);
 	by_itself = w->over;
-	began = link_now();
+	began = clock_now();
 	if (!by_itself)
 		source_abandon(&w->s);
 	pthread_join(thread, NULL);
-	w->lasted = link_now() - began;
+	w->lasted = clock_now() - began;
 	return by_itself;
 }
 
@@ -362,11 +363,11 @@ static int called_off(bool late)
 static int called_off_somewhen(void)
 {
 	unsigned kept = 0;
-	uint64_t whole = link_now();
+	uint64_t whole = clock_now();
 
 	if (called_off(true))
 		return 1;
-	whole = link_now() - whole;
+	whole = clock_now() - whole;
 	for (unsigned i = 0; i < 40; i++) {
 		const uint64_t ns = whole * i / 40;
 		struct timespec wait = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};

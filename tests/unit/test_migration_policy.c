@@ -3,6 +3,7 @@
  * for ever and call it off in time, let it go without its pages, throttle it; and that a throttled
  * guest is let go in each case. And one that could be stopped at once, but writes less each time.
  */
+#include "migration/clock.h"
 #include "migration_util.h"
 
 enum { WRITES = 300 /* pages between two looks, as fast as it likes */, BANDWIDTH = 8 << 20 };
@@ -23,7 +24,7 @@ struct guest {
 static int64_t harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
 {
 	struct guest *g = opaque;
-	const uint64_t now = link_now();
+	const uint64_t now = clock_now();
 	uint64_t writes = WRITES;
 
 	if (g->rate && g->rate * (now - g->looked) / 1000000000 / STREAM_PAGE < writes)
@@ -113,7 +114,7 @@ static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, 
 
 	fake_source_init(&g->fake);
 	g->fake.m.ops = &ops;
-	g->looked = link_now();
+	g->looked = clock_now();
 	if (fake_there_begin(&there, address, &g->fake, 500000000, -1))
 		return 1;
 	s = (struct source){.m = &g->fake.m,

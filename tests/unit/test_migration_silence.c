@@ -3,6 +3,7 @@
  * direction from its n-th frame on, without closing anything. And one that only works for long is
  * alive. Silence is a fraction of a second here.
  */
+#include "migration/clock.h"
 #include "migration_util.h"
 
 static const uint64_t silence = 600000000, slow = 1500000000;
@@ -33,7 +34,7 @@ static const char *migrate(struct relay *relay, bool slowly, bool *moved)
 {
 	struct fake_source fake;
 	struct fake_there there = {.ops = slowly ? &sink_ops : NULL, .building = slowly ? slow : 0};
-	const uint64_t began = link_now();
+	const uint64_t began = clock_now();
 	const char *wrong = NULL;
 	struct stream_error err = {0};
 	struct source s;
@@ -56,7 +57,7 @@ static const char *migrate(struct relay *relay, bool slowly, bool *moved)
 	ret = source_run(&s, &err);
 	printf("%s frame %u %s: %s %s, %u ms\n", slowly ? "slow" : "silent from", relay->frame,
 	       relay->direction ? "back" : "there", ret ? "kept" : "moved", err.text,
-	       (unsigned)((link_now() - began) / 1000000));
+	       (unsigned)((clock_now() - began) / 1000000));
 	fflush(stdout);
 	*moved = !ret;
 	source_exit(&s);
