@@ -28,7 +28,6 @@ void brlock_destroy(struct brlock *lock)
 void brlock_slot_add(struct brlock *lock, struct brlock_slot *slot)
 {
 	atomic_init(&slot->turn, 0);
-	slot->mine = 0;
 	pthread_mutex_lock(&lock->mutex);
 	slot->next = lock->slots;
 	lock->slots = slot;
@@ -101,7 +100,7 @@ void brlock_read_slow(struct brlock *lock, struct brlock_slot *slot)
 	for (;;) {
 		/* Sequentially consistent, as the writer's store and load are: at least one of the
 		 * two sees the other, also without membarrier. */
-		atomic_store(&slot->turn, slot->mine + 1);
+		atomic_store(&slot->turn, brlock_next(slot));
 		if (!(atomic_load(&lock->state) & BRLOCK_WRITER))
 			return;
 		brlock_read_unlock(slot);

@@ -19,8 +19,7 @@
 
 /* One per reading thread; alone on its cache line. */
 struct brlock_slot {
-	_Alignas(64) atomic_uint turn; /* odd: inside */
-	unsigned mine;		       /* the reader's copy of it while outside */
+	_Alignas(64) atomic_uint turn; /* odd: inside; its owner's to write */
 	struct brlock_slot *next;
 };
 
@@ -48,16 +47,21 @@ void brlock_synchronize(struct brlock *lock);
 /* brlock_read_lock where there is a writer, or no membarrier. */
 void brlock_read_slow(struct brlock *lock, struct brlock_slot *slot);
 
+/* What the owner's next turn is. */
+static inline unsigned brlock_next(const struct brlock_slot *slot)
+{
+	return atomic_load_explicit(&slot->turn, memory_order_relaxed) + 1;
+}
+
 static inline void brlock_read_unlock(struct brlock_slot *slot)
 {
-	slot->mine += 2;
-	atomic_store_explicit(&slot->turn, slot->mine, memory_order_release);
+	atomic_store_explicit(&slot->turn, brlock_next(slot), memory_order_release);
 }
 
 /* false: not inside; there is a writer, or no membarrier. */
 static inline bool brlock_read_try(struct brlock *lock, struct brlock_slot *slot)
 {
-	atomic_store_explicit(&slot->turn, slot->mine + 1, memory_order_relaxed);
+	atomic_store_explicit(&slot->turn, brlock_next(slot), memory_order_relaxed);
 	/* Against the compiler; for the processor the writer's membarrier stands here: it sees us
 	 * inside, or we see it. */
 	atomic_signal_fence(memory_order_seq_cst);

@@ -6,14 +6,14 @@
 #include "mmu/range.h"
 
 /* Bitmaps for all slots, in a copy of them. With slots_mutex held. */
-static int log_slots(struct s2 *s2, struct slots *copy)
+static int log_slots(struct s2 *s2, struct slots *copy, uint32_t flags)
 {
 	int err = slots_grow(&s2->slots, s2->pt.env, copy);
 
 	for (size_t i = 0; !err && i < copy->count; i++) {
 		if (!copy->slot[i].bitmap)
 			err = dirty_alloc(&copy->slot[i], s2->pt.env);
-		copy->slot[i].s.flags |= S2_SLOT_LOG;
+		copy->slot[i].s.flags |= flags;
 	}
 	return err;
 }
@@ -66,7 +66,7 @@ static int start(struct s2 *s2, const struct s2_dirty_options *o)
 {
 	unsigned soft = o->ring_soft ? o->ring_soft : o->ring_entries / 4 * 3;
 	struct slots copy = {0}, old;
-	int err = log_slots(s2, &copy);
+	int err = log_slots(s2, &copy, S2_SLOT_LOG | (o->ring_entries ? SLOT_RINGS : 0));
 
 	pthread_mutex_lock(&s2->threads_mutex);
 	if (!err)
@@ -78,6 +78,7 @@ static int start(struct s2 *s2, const struct s2_dirty_options *o)
 		atomic_store(&s2->dirty_flags, o->flags);
 		if (o->flags & S2_DIRTY_DBIT)
 			atomic_fetch_or(&s2->pt.need, s2->ops->format->dirty);
+		s2_make_fresh(s2);
 		s2->ring_entries = o->ring_entries;
 		s2->ring_soft = soft;
 		for (struct s2_thread *t = s2->threads; t && o->ring_entries; t = t->next)
@@ -134,6 +135,7 @@ static void stop(struct s2 *s2)
 	pthread_mutex_lock(&s2->threads_mutex);
 	brlock_write_lock(&s2->lock);
 	atomic_fetch_and(&s2->pt.need, ~s2->ops->format->dirty);
+	s2_make_fresh(s2);
 	atomic_store(&s2->dirty_flags, 0);
 	s2->ring_entries = 0;
 	for (struct s2_thread *t = s2->threads; t; t = t->next)
@@ -148,7 +150,7 @@ static void stop(struct s2 *s2)
 		brlock_write_lock(&s2->lock);
 		gone = *slot;
 		slot->bitmap = slot->summary = NULL;
-		slot->s.flags &= ~(uint32_t)S2_SLOT_LOG;
+		slot->s.flags &= ~(S2_SLOT_LOG | SLOT_RINGS);
 		brlock_write_unlock(&s2->lock);
 		dirty_free(&gone, s2->pt.env);
 	}

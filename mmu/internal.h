@@ -75,7 +75,11 @@ struct s2 {
 	uint8_t which;	   /* enum s2_format */
 	uint8_t bbm_level; /* see s2_config; acted upon where the format needs it */
 
-	struct brlock lock; /* read: faults, range operations; write: slots and their flags */
+	/* What a page's leaf is made of where nothing was mapped, as the caller is told, without
+	 * addresses: [slot with S2_SLOT_LOG ? 2 : 0 | for a write ? 1 : 0]. */
+	struct s2_xlat fresh[4];
+
+	struct brlock lock; /* read: faults, range operations; write: slots, their flags, fresh */
 	struct slots slots;
 	struct missing *missing; /* pages may be; under the lock's write side */
 	bool sharing;		 /* pages have owners; the same, as are the next two */
@@ -113,8 +117,8 @@ struct s2_thread {
 	/* One of its two. */
 	bool (*translate)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
 			  struct s2_xlat *out);
-	enum s2_result (*fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
-				struct s2_xlat *out);
+	enum s2_result (*_Atomic fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
+					struct s2_xlat *out);
 	size_t slot_hint;
 	unsigned owner; /* of the entries this thread freezes */
 	struct table_pool pool;
@@ -126,6 +130,19 @@ struct s2_thread {
 	const char *name;
 	struct s2_thread *next;
 };
+
+/* Of a thread that nobody else knows, or with threads_mutex held: how its faults go from now on. While
+ * it is traced, not the short way, which traces nothing. */
+static inline void s2_thread_choose(struct s2_thread *t)
+{
+	bool usual = t->s2->pt.identity && !trace_on(&t->trace);
+
+	atomic_store_explicit(&t->fault, usual ? t->ops->fault : t->ops->fault_other,
+			      memory_order_relaxed);
+}
+
+/* Before anybody uses it, or under the lock's write side: s2->fresh, after pt.need has changed. */
+void s2_make_fresh(struct s2 *s2);
 
 /* Waits until whoever may have seen a table that is unlinked now has left: walks without the lock
  * (RCU), and the lock's readers. Outside both. */

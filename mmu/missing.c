@@ -125,7 +125,7 @@ int64_t s2_receive(struct s2_thread *t, uint64_t gpa, uint64_t pages, s2_fill_fn
 		/* Once per page: who changes slots waits for one page at most. */
 		brlock_read_lock(&s2->lock, &t->reader);
 		slot = slots_find(&s2->slots, gpa, &t->slot_hint);
-		if (slot && !slot->dying)
+		if (slot && !(slot->s.flags & SLOT_DYING))
 			ret = receive(t, slot, gpa, fill, opaque);
 		brlock_read_unlock(&t->reader);
 		if (ret < 0)

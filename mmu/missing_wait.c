@@ -59,7 +59,7 @@ bool s2_page_wait(struct s2_thread *t, uint64_t gpa, struct s2_page_waiter *wait
 	waiter->next = NULL;
 	brlock_read_lock(&s2->lock, &t->reader);
 	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
-	if (s2->missing && slot && !slot->dying) {
+	if (s2->missing && slot && !(slot->s.flags & SLOT_DYING)) {
 		uint64_t page = (gpa - slot->s.gpa) >> s2->missing->shift;
 
 		bucket = missing_bucket(s2->missing, gpa);

@@ -122,7 +122,7 @@ static void mark_word(struct s2 *s2, const struct piece *p, void *arg)
 	uint32_t bits = m->bitmap ? get_bits(m->bitmap, p->at, p->n) : low_bits(p->n), changed;
 	uint64_t before = (unsigned)__builtin_popcount(bits), n;
 
-	if (!bits || p->slot->dying)
+	if (!bits || p->slot->s.flags & SLOT_DYING)
 		return;
 	/* First too many, then what is right: never none while one is awaited. */
 	atomic_fetch_add(&s2->missing->awaited, before);

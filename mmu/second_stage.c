@@ -11,6 +11,7 @@
 #include "mmu/range.h"
 #include "mmu/rcu.h"
 #include "mmu/sharing_internal.h"
+#include "mmu/stage2_fault.h"
 
 static const struct {
 	const char *name;
@@ -89,6 +90,7 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 	s2->pt.need = format_hides(ops->format, &geo) ? 0 : ops->format->accessed;
 	s2->nx_huge = config->options & S2_OPT_NX_HUGE;
 	s2->bbm_level = (uint8_t)config->bbm_level;
+	s2_make_fresh(s2);
 	brlock_init(&s2->lock);
 	tlb_init(&s2->tlb);
 	pthread_mutex_init(&s2->slots_mutex, NULL);
@@ -117,6 +119,22 @@ void s2_destroy(struct s2 *s2)
 	nx_destroy(&s2->nx, s2->pt.env);
 	pthread_mutex_destroy(&s2->threads_mutex);
 	free(s2);
+}
+
+void s2_make_fresh(struct s2 *s2)
+{
+	const struct format *f = s2->ops->format;
+
+	for (unsigned i = 0; i < 4; i++) {
+		const struct s2_slot slot = {.flags = i & S2_SLOT_LOG};
+		uint32_t access = i & 1 ? S2_W : S2_R;
+		uint32_t grant = stage2_grant(&slot, access, stage2_dbit(f, s2));
+		uint64_t leaf = format_make_leaf(f, &s2->pt.geo, 0, 1, grant);
+
+		leaf = stage2_set_ad(f, s2, leaf, 0, access);
+		s2->fresh[i] = (struct s2_xlat){
+			.perm = pgtable_perm(f, &s2->pt, leaf), .level = 1, .entry = leaf};
+	}
 }
 
 static bool slot_valid(const struct s2 *s2, const struct s2_slot *s)
@@ -159,7 +177,7 @@ int s2_slot_add(struct s2_thread *t, const struct s2_slot *s)
 		return -EINVAL;
 	pthread_mutex_lock(&s2->slots_mutex);
 	if (s2->logging)
-		slot.s.flags |= S2_SLOT_LOG;
+		slot.s.flags |= S2_SLOT_LOG | (s2->ring_entries ? SLOT_RINGS : 0);
 	if (slots_overlap(&s2->slots, s->gpa, s->size))
 		err = -EEXIST;
 	if (!err && slot.s.flags & S2_SLOT_LOG)
@@ -203,12 +221,12 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 
 	pthread_mutex_lock(&s2->slots_mutex);
 	slot = slot_at(s2, gpa);
-	if (!slot || slot->dying) {
+	if (!slot || slot->s.flags & SLOT_DYING) {
 		pthread_mutex_unlock(&s2->slots_mutex);
 		return -ENOENT;
 	}
 	brlock_write_lock(&s2->lock);
-	slot->dying = true;
+	slot->s.flags |= SLOT_DYING;
 	brlock_write_unlock(&s2->lock);
 	gone = *slot;
 	pthread_mutex_unlock(&s2->slots_mutex);
@@ -243,7 +261,7 @@ uint64_t s2_level_size(const struct s2 *s2, uint32_t level)
 
 enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)
 {
-	return t->fault(t, gpa, access, out);
+	return atomic_load_explicit(&t->fault, memory_order_relaxed)(t, gpa, access, out);
 }
 
 void s2_tlb_client_add(struct s2_thread *t, struct s2_tlb_client *client)

@@ -160,7 +160,7 @@ static int check_page(const struct side *side, uint64_t offset, uint64_t *hpa)
 
 	brlock_read_lock(&t->s2->lock, &t->reader);
 	slot = slots_find(&t->s2->slots, side->gpa + offset, &t->slot_hint);
-	if (slot && !slot->dying && slot->s.flags & SLOT_SHARING) {
+	if (slot && (slot->s.flags & (SLOT_SHARING | SLOT_DYING)) == SLOT_SHARING) {
 		*hpa = side->gpa + offset - slot->s.gpa + slot->s.hpa;
 		err = states_get(&slot->sharing, page_in(t->s2, slot, side->gpa + offset)) ==
 				      side->was

@@ -13,15 +13,18 @@
 #include "mmu/states.h"
 
 /* With enum s2_slot_flags: pages may be missing (missing_internal.h); they have owners
- * (sharing_internal.h). */
+ * (sharing_internal.h); it is being removed: faults find no memory, its range stays taken; dirty
+ * pages go into rings. With one of them, or read-only, faults are not of the usual kind. */
 #define SLOT_MISSING (UINT32_C(1) << 31)
 #define SLOT_SHARING (UINT32_C(1) << 30)
+#define SLOT_DYING   (UINT32_C(1) << 29)
+#define SLOT_RINGS   (UINT32_C(1) << 28)
 #define SLOT_STATES  (SLOT_MISSING | SLOT_SHARING)
+#define SLOT_UNUSUAL (SLOT_STATES | SLOT_DYING | SLOT_RINGS | S2_SLOT_READONLY)
 
 struct slot {
 	_Alignas(64) struct s2_slot s;
 	uint8_t top; /* the largest level of its leaves: page_size, congruence */
-	bool dying;  /* being removed: faults find no memory, its range stays taken */
 	/* Dirty bits while S2_SLOT_LOG, else NULL, and a bit per word of them; see dirty.h. */
 	uint64_t *bitmap, *summary;
 	size_t bitmap_bytes, summary_bytes;

@@ -30,7 +30,7 @@ mmu_inline uint64_t stage2_collapsed(const struct format *f, struct s2_thread *t
 		 addr = format_addr(f, &g, first);
 	uint32_t write = S2_W, ad = 0, rx = f->perm(first) & ~(uint32_t)S2_W;
 	bool used = false;
-	bool good = slot && !slot->dying &&
+	bool good = slot && !(slot->s.flags & SLOT_DYING) &&
 		    stage2_states_goal(&g, slot, gpa, stage2_goal(&g, slot, gpa)) >= level &&
 		    !(addr & (geometry_size(&g, level) - 1)) && !(first & f->napot) &&
 		    !(t->s2->nx_huge && rx & S2_X);

@@ -95,6 +95,14 @@ mmu_inline uint32_t stage2_grant(const struct s2_slot *s, uint32_t access, bool 
 	return S2_R | S2_X | (write ? S2_W : 0);
 }
 
+/* The leaf as used: it has been for `access`, and as `ad` says. */
+mmu_inline uint64_t stage2_set_ad(const struct format *f, const struct s2 *s2, uint64_t leaf,
+				  uint32_t ad, uint32_t access)
+{
+	ad |= FORMAT_A | (access & S2_W ? FORMAT_D : 0);
+	return s2->use_ad ? format_set_ad(f, leaf, ad) : leaf;
+}
+
 mmu_inline void stage2_count_install(const struct geometry *g, struct counters *c, bool split,
 				     unsigned from, unsigned goal)
 {
@@ -129,9 +137,8 @@ mmu_inline void stage2_dirtied(const struct format *f, const struct geometry *g,
 /* Under the lock's read side, which keeps tables alive. w is the entry that was found, and on
  * FIXED and SPURIOUS the leaf that is there now. On RETRY with something to flush in *brk: a second
  * round after it.
- * page (a constant): w is of level 1, the slot's pages have no states and the thread has no ring.
- * Then the leaf's level is known, nothing is split or installed, and the compiler leaves out all
- * that is about it. */
+ * page (a constant): w is of level 1, and the slot is not SLOT_UNUSUAL. Then the leaf's level is
+ * known, nothing is split or installed, and the compiler leaves out all that is about it. */
 mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t,
 				     const struct slot *slot, uint64_t gpa, uint32_t access,
 				     struct walk_entry *w, struct stage2_break *brk, bool page)
@@ -190,18 +197,13 @@ mmu_inline enum s2_result stage2_fix(const struct format *f, struct s2_thread *t
 		uint64_t base = gpa & ~(geometry_size(&g, goal) - 1);
 
 		/* s2_slot_add has checked the addresses. */
-		leaf = page ? format_leaf(f, &g, base - s->gpa + s->hpa, goal, grant)
-			    : format_make_leaf(f, &g, base - s->gpa + s->hpa, goal, grant);
+		leaf = format_make_leaf(f, &g, base - s->gpa + s->hpa, goal, grant);
 	}
 	if (!leaf)
 		return S2_EMULATE; /* cannot be */
 	if (!page && __builtin_expect(s->flags & SLOT_SHARING, 0))
 		leaf = sharing_leaf(f, t->s2, slot, gpa, leaf);
-	if (t->s2->use_ad) {
-		uint32_t ad = FORMAT_A | (access & S2_W ? FORMAT_D : 0);
-
-		leaf = format_set_ad(f, leaf, (split ? format_ad(f, leaf) : 0) | ad);
-	}
+	leaf = stage2_set_ad(f, t->s2, leaf, split ? format_ad(f, leaf) : 0, access);
 
 	if (f->break_before_make && split && goal < from && !brk->old) {
 		if (t->s2->bbm_level < 2)
@@ -257,25 +259,48 @@ typedef enum s2_result stage2_fault_fn(struct s2_thread *t, uint64_t gpa, uint32
 typedef enum s2_result stage2_found_fn(struct s2_thread *t, uint64_t gpa, uint32_t access,
 				       struct s2_xlat *out, const struct slot *slot, void *entry);
 
-/* Nothing was there, or (leaf, a constant) something: a leaf, or what its owner is changing. */
-mmu_inline enum s2_result stage2_fault_found(const struct format *f, struct s2_thread *t,
-					     uint64_t gpa, uint32_t access, struct s2_xlat *out,
-					     const struct slot *slot, void *entry, bool leaf)
+/* Something was there: a leaf, or what its owner is changing. */
+mmu_inline enum s2_result stage2_fault_leaf(const struct format *f, struct s2_thread *t,
+					    uint64_t gpa, uint32_t access, struct s2_xlat *out,
+					    const struct slot *slot, void *entry)
 {
 	const struct geometry g = format_fold(f, &t->s2->pt.geo);
-	struct walk_entry w = {.entry = entry, .level = 1, .kind = ENTRY_NONE};
+	struct walk_entry w = {.entry = entry, .value = entry_load(&g, entry), .level = 1};
 	struct stage2_break brk = {0};
 	enum s2_result result = S2_RETRY;
 
-	if (leaf) {
-		w.value = entry_load(&g, entry);
-		w.kind = format_kind(f, w.value, 1);
-	}
-	if (__builtin_expect(!leaf || w.kind == ENTRY_LEAF, 1))
+	w.kind = format_kind(f, w.value, 1);
+	if (__builtin_expect(w.kind == ENTRY_LEAF, 1))
 		result = stage2_fix(f, t, slot, gpa, access, &w, &brk, true);
 	brlock_read_unlock(&t->reader);
-	stage2_fault_end(f, t, gpa, access, &w, leaf, result, out);
+	stage2_fault_end(f, t, gpa, access, &w, true, result, out);
 	return result;
+}
+
+/* Nothing was there. What its leaf is made of is ready. */
+mmu_inline enum s2_result stage2_fault_none(const struct format *f, struct s2_thread *t,
+					    uint64_t gpa, uint32_t access, struct s2_xlat *out,
+					    const struct slot *slot, void *entry)
+{
+	const struct pgtable *pt = &t->s2->pt;
+	const struct geometry g = format_fold(f, &pt->geo);
+	struct s2_xlat made = t->s2->fresh[(slot->s.flags & S2_SLOT_LOG) | (access & S2_W) / S2_W];
+	struct walk_entry w = {.entry = entry, .level = 1, .kind = ENTRY_NONE};
+
+	made.hpa = gpa - slot->s.gpa + slot->s.hpa;
+	made.entry |= f->pack(&g, made.hpa & ~(geometry_size(&g, 1) - 1));
+	if (__builtin_expect(!walk_replace(f, pt, &w, made.entry), 0)) {
+		brlock_read_unlock(&t->reader);
+		stage2_fault_end(f, t, gpa, access, &w, false, S2_RETRY, out);
+		return S2_RETRY;
+	}
+	if (access & S2_W && slot->bitmap)
+		stage2_dirtied(f, &g, t, slot, gpa, 1, true);
+	brlock_read_unlock(&t->reader);
+	count(&t->stats.mapped[access & 7], 1);
+	if (out)
+		*out = made;
+	return S2_FIXED;
 }
 
 mmu_inline enum s2_result stage2_fault_page(const struct format *f, struct s2_thread *t,
@@ -283,16 +308,15 @@ mmu_inline enum s2_result stage2_fault_page(const struct format *f, struct s2_th
 					    stage2_found_fn *none, stage2_found_fn *leaf,
 					    stage2_fault_fn *other)
 {
+	struct s2 *s2 = t->s2;
 	const struct slot *slot;
 	struct walk_entry w;
 
-	if (__builtin_expect(trace_on(&t->trace), 0) || !brlock_read_try(&t->s2->lock, &t->reader))
+	if (__builtin_expect(!brlock_read_try(&s2->lock, &t->reader), 0))
 		return other(t, gpa, access, out);
-	slot = slots_hinted(&t->s2->slots, gpa, t->slot_hint);
-	if (__builtin_expect(slot && !slot->dying && !t->ring.entry &&
-				     !(slot->s.flags & (SLOT_STATES | S2_SLOT_READONLY)),
-			     1)) {
-		w = walk_lookup_pointers(f, &t->s2->pt, gpa);
+	slot = slots_hinted(&s2->slots, gpa, t->slot_hint);
+	if (__builtin_expect(slot && !(slot->s.flags & SLOT_UNUSUAL), 1)) {
+		w = walk_lookup_pointers(f, &s2->pt, gpa);
 		if (w.level == 1)
 			return w.value ? leaf(t, gpa, access, out, slot, w.entry)
 				       : none(t, gpa, access, out, slot, w.entry);
@@ -334,7 +358,7 @@ again:
 	slot = slots_find(&s2->slots, gpa, &t->slot_hint);
 	if (slot && access & S2_W && slot->s.flags & S2_SLOT_READONLY) {
 		permission = true;
-	} else if (slot && !slot->dying) {
+	} else if (slot && !(slot->s.flags & SLOT_DYING)) {
 		result = S2_FIXED;
 		if (__builtin_expect(slot->s.flags & SLOT_STATES, 0))
 			result = stage2_states(t, slot, gpa);

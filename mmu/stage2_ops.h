@@ -37,13 +37,13 @@
 		struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out,           \
 		const struct slot *slot, void *entry)                                              \
 	{                                                                                          \
-		return stage2_fault_found(&fmt##_format, t, gpa, access, out, slot, entry, false); \
+		return stage2_fault_none(&fmt##_format, t, gpa, access, out, slot, entry);         \
 	}                                                                                          \
 	static __attribute__((noinline)) enum s2_result fmt##_fault_leaf(                          \
 		struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out,           \
 		const struct slot *slot, void *entry)                                              \
 	{                                                                                          \
-		return stage2_fault_found(&fmt##_format, t, gpa, access, out, slot, entry, true);  \
+		return stage2_fault_leaf(&fmt##_format, t, gpa, access, out, slot, entry);         \
 	}                                                                                          \
 	static enum s2_result fmt##_fault(struct s2_thread *t, uint64_t gpa, uint32_t access,      \
 					  struct s2_xlat *out)                                     \

@@ -155,7 +155,11 @@ static void sum_all(struct s2 *s2, struct counters *sum)
 	pthread_mutex_unlock(&s2->threads_mutex);
 	count(&sum->tables, 1); /* the root */
 	count(&sum->coarse_flushes, s2->tlb.coarse);
-	/* Not counted twice. */
+	/* Not counted twice, or thrice. */
+	for (uint32_t access = 0; access < 8; access++) {
+		count_faults(sum, access, false, S2_FIXED, sum->mapped[access]);
+		count(&sum->leaves[1], sum->mapped[access]);
+	}
 	for (unsigned i = 0; i < MMU_FAULT_KINDS * S2_NR_RESULTS; i++)
 		count(&sum->faults[i % S2_NR_RESULTS], sum->fault_kinds[i]);
 }

@@ -76,6 +76,9 @@ struct counters {
 #define MMU_COUNTER(field, dimension, ...) _Atomic uint64_t field dimension;
 	MMU_COUNTERS(MMU_COUNTER)
 #undef MMU_COUNTER
+	/* By access: faults that mapped a page, of which fault_kinds and leaves do not know until
+	 * they are asked for. */
+	_Atomic uint64_t mapped[8];
 };
 
 /* No read-modify-write on the bus: there is one writer. */
@@ -85,15 +88,21 @@ mmu_inline void count(_Atomic uint64_t *counter, uint64_t n)
 			      memory_order_relaxed);
 }
 
-/* A fault that is over. permission: it met a leaf. */
-mmu_inline void count_fault(struct counters *c, uint32_t access, bool permission,
-			    enum s2_result result)
+/* n faults that are over. permission: they met a leaf. */
+mmu_inline void count_faults(struct counters *c, uint32_t access, bool permission,
+			     enum s2_result result, uint64_t n)
 {
 	unsigned kind = access & S2_W	? MMU_WRITE_TRANSLATION
 			: access & S2_X ? MMU_EXEC_TRANSLATION
 					: MMU_READ_TRANSLATION;
 
-	count(&c->fault_kinds[(kind + permission) * S2_NR_RESULTS + result], 1);
+	count(&c->fault_kinds[(kind + permission) * S2_NR_RESULTS + result], n);
+}
+
+mmu_inline void count_fault(struct counters *c, uint32_t access, bool permission,
+			    enum s2_result result)
+{
+	count_faults(c, access, permission, result, 1);
 }
 
 /* A flush of [start, end). */

@@ -67,6 +67,7 @@ static int start_thread(struct s2_thread *t, uint64_t (*clock)(void))
 	put(&trace->ring->from, get(&trace->ring->head));
 	atomic_store(&trace->ring->clock, clock);
 	atomic_store_explicit(&trace->on, trace->ring, memory_order_release);
+	s2_thread_choose(t);
 	return 0;
 }
 
@@ -101,8 +102,10 @@ void s2_trace_stop(struct s2 *s2)
 {
 	pthread_mutex_lock(&s2->threads_mutex);
 	s2->tracing = false;
-	for (struct s2_thread *t = s2->threads; t; t = t->next)
+	for (struct s2_thread *t = s2->threads; t; t = t->next) {
 		atomic_store_explicit(&t->trace.on, NULL, memory_order_relaxed);
+		s2_thread_choose(t);
+	}
 	pthread_mutex_unlock(&s2->threads_mutex);
 }
 

@@ -24,6 +24,11 @@ BUILD = os.path.join(TOP, os.environ.get("BUILD", "build"), "explore")
 SET_BIT = """	if (slot->bitmap && access & S2_W)
 		stage2_dirtied(f, &g, t, slot, gpa, goal, page);
 """
+SET_NEW_BIT = """	if (access & S2_W && slot->bitmap)
+		stage2_dirtied(f, &g, t, slot, gpa, 1, true);
+"""
+NEW_PAGE = "	if (__builtin_expect(!walk_replace(f, pt, &w, made.entry), 0)) {\n"
+USUAL = "(SLOT_STATES | SLOT_DYING | SLOT_RINGS | S2_SLOT_READONLY)"
 SWITCH_BASE = "	if (f->break_before_make && split && goal < from && !brk->old) {\n"
 MUTANTS = {
     # what an entry points to is not seen by whoever sees the entry
@@ -34,6 +39,10 @@ MUTANTS = {
     # the protocol of dirty bits
     "bit-before-write": ("stage2_fault.h", SWITCH_BASE, SET_BIT + SWITCH_BASE, SET_BIT, ""),
     "no-bit": ("stage2_fault.h", SET_BIT, ""),
+    "new-page-bit-before-write": ("stage2_fault.h", NEW_PAGE, SET_NEW_BIT + NEW_PAGE, SET_NEW_BIT, ""),
+    "new-page-no-bit": ("stage2_fault.h", SET_NEW_BIT, ""),
+    "new-page-of-the-last-tracking": ("dirty_log.c", "	s2_make_fresh(s2);\n	atomic_store(", "	atomic_store(",
+                                      "		s2_make_fresh(s2);\n", ""),
     "harvest-without-flush": ("dirty_harvest.c", "	if (h->clear && h->count)\n		range_flush(",
                               "	if (0)\n		range_flush("),
     "harvest-keeps-w": ("stage2_range.h", "		stage2_protect_page(f, &g, t, page,\n"
@@ -81,17 +90,16 @@ MUTANTS = {
     "writer-does-not-wait": ("brlock.c", "BRLOCK_WRITER);\n	wait_readers(lock);\n", "BRLOCK_WRITER);\n"),
     "reader-does-not-look": ("brlock.h", "!atomic_load_explicit(&lock->state, memory_order_acquire)",
                              "!(atomic_load_explicit(&lock->state, memory_order_acquire) & 0)"),
-    "short-fault-in-a-dying-slot": ("stage2_fault.h", "slot && !slot->dying && !t->ring.entry",
-                                    "slot && !t->ring.entry"),
-    "fault-in-a-dying-slot": ("stage2_fault.h", "	} else if (slot && !slot->dying) {", "	} else if (slot) {"),
-    "short-fault-past-the-ring": ("stage2_fault.h", "!slot->dying && !t->ring.entry &&", "!slot->dying &&"),
-    "short-fault-of-a-missing-page": ("stage2_fault.h", "(SLOT_STATES | S2_SLOT_READONLY)",
-                                      "(SLOT_SHARING | S2_SLOT_READONLY)"),
-    "short-fault-of-another's-page": ("stage2_fault.h", "(SLOT_STATES | S2_SLOT_READONLY)",
-                                      "(SLOT_MISSING | S2_SLOT_READONLY)"),
-    "short-fault-writes-what-is-read-only": ("stage2_fault.h", "(SLOT_STATES | S2_SLOT_READONLY)", "SLOT_STATES"),
-    "slot-dies-without-waiting": ("second_stage.c", "	brlock_write_lock(&s2->lock);\n	slot->dying = true;\n"
-                                  "	brlock_write_unlock(&s2->lock);\n", "	slot->dying = true;\n"),
+    "short-fault-in-a-dying-slot": ("slots.h", USUAL, USUAL.replace("SLOT_DYING | ", "")),
+    "fault-in-a-dying-slot": ("stage2_fault.h", "	} else if (slot && !(slot->s.flags & SLOT_DYING)) {",
+                              "	} else if (slot) {"),
+    "short-fault-past-the-ring": ("slots.h", USUAL, USUAL.replace("SLOT_RINGS | ", "")),
+    "short-fault-of-a-missing-page": ("slots.h", USUAL, USUAL.replace("SLOT_STATES", "SLOT_SHARING")),
+    "short-fault-of-another's-page": ("slots.h", USUAL, USUAL.replace("SLOT_STATES", "SLOT_MISSING")),
+    "short-fault-writes-what-is-read-only": ("slots.h", USUAL, USUAL.replace(" | S2_SLOT_READONLY", "")),
+    "slot-dies-without-waiting": ("second_stage.c", "	brlock_write_lock(&s2->lock);\n"
+                                  "	slot->s.flags |= SLOT_DYING;\n	brlock_write_unlock(&s2->lock);\n",
+                                  "	slot->s.flags |= SLOT_DYING;\n"),
     # break-before-make
     "comes-back-after-unmap": ("stage2_break.h", "		walk_replace(f, pt, w, format_frozen_gone(f, w->value));",
                                "		break;"),
@@ -174,6 +182,9 @@ HINTS = {
     "load-relaxed": ("ept4", "read, read"),
     "bit-before-write": ("ept4", "write, harvest"),
     "no-bit": ("ept4", "write, harvest"),
+    "new-page-bit-before-write": ("ept4", "write, harvest"),
+    "new-page-no-bit": ("ept4", "write, harvest"),
+    "new-page-of-the-last-tracking": (BY_UNIT, "test_mmu_dirty"),
     "harvest-without-flush": ("ept4", "write, harvest"),
     "harvest-keeps-w": ("ept4", "write twice, harvest"),
     "mark-does-nothing": ("ept4", "device, harvest"),

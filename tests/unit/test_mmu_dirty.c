@@ -183,6 +183,14 @@ static void test_dbit(bool manual)
 	CHECK(harvest() == 2 && in_bitmap(3) && in_bitmap(4), "%s: unmapped", tc->name);
 	CHECK(!s2_dirty_stop(t), "stop");
 	CHECK(s2_fault(t, at(3), S2_R, &x) == S2_FIXED && x.perm & S2_W, "%s: off", tc->name);
+
+	/* a tracking without D: W comes with a write, also into a table that is there */
+	CHECK(!s2_dirty_start(t) && !s2_unmap(t, 0, 0), "%s: start again", tc->name);
+	for (uint64_t n = 3; n < 6; n++)
+		CHECK(s2_fault(t, at(n), S2_R, &x) == S2_FIXED && !(x.perm & S2_W) &&
+			      !s2_translate(t, at(n), S2_W, &x),
+		      "%s: W too early", tc->name);
+	CHECK(!s2_dirty_stop(t), "stop");
 }
 
 static bool in_list(const uint64_t *gpa, int64_t count, uint64_t n)
