@@ -98,6 +98,13 @@ static const struct scenario scenarios[] = {
 	{"split, harvest, unmap", TRACKED_LARGE, {writes, harvests, unmaps}},
 	{"start, write, unmap", SMALL, {starts_tracking, writes, unmaps}},
 
+	/* A page that goes into a table that is there. */
+	{"new page: write, harvest", TRACKED | HOLE, {writes, harvests}},
+	{"new page: write twice, harvest", TRACKED | HOLE, {writes_twice, harvests}},
+	{"new page: read, write", TRACKED | HOLE, {reads, writes}},
+	{"new page: write, start", SMALL | HOLE, {starts_tracking, writes}},
+	{"new page: write, remove the slot", SMALL | HOLE, {writes, removes}},
+
 	/* What a split or a collapse holds back meanwhile. */
 	{"start, split and write", LARGE, {starts_tracking, splits_then_writes}},
 	{"start, collapse and write", SPLIT, {starts_tracking, collapses_then_writes}},

@@ -268,6 +268,8 @@ void world_setup(bool (*processor)(thread_fn *what))
 		missing_setup();
 	if (scenario->state & TRACK)
 		start_tracking();
+	if (scenario->state & HOLE && s2_unmap(main_thread, format->base, format->base + K4))
+		explore_fail("setup: unmap");
 	if (scenario->state & NESTED)
 		nested_setup();
 	/* Last: nobody acknowledges yet. */

@@ -43,6 +43,7 @@ enum state {
 	NESTED = 128, /* there are contexts, and a guest's tables: nested.c */
 	HERE = 256,   /* with AWAITED: it is not missing yet */
 	FRESH = 512,  /* with NESTED: nothing is in the shadow yet */
+	HOLE = 1024,  /* with MAPPED: page 0 is not any more */
 
 	SMALL = MAPPED,
 	LARGE = MAPPED | BIG,
