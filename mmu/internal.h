@@ -131,8 +131,8 @@ struct s2_thread {
 	struct s2_thread *next;
 };
 
-/* Of a thread that nobody else knows, or with threads_mutex held: how its faults go from now on. While
- * it is traced, not the short way, which traces nothing. */
+/* Of a thread that nobody else knows, or with threads_mutex held: how its faults go from now on.
+ * While it is traced, not the short way, which traces nothing. */
 static inline void s2_thread_choose(struct s2_thread *t)
 {
 	bool usual = t->s2->pt.identity && !trace_on(&t->trace);

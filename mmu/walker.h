@@ -139,7 +139,7 @@ mmu_inline struct walk_entry walk_lookup_pointers(const struct format *f, const 
 	uint64_t table = pt->root_pa;
 	bool below = false;
 
-	/* Unrolled, as in walk_down. gpa is not wider than the root, whose index so needs no mask. */
+	/* Unrolled, as in walk_down. gpa is not wider than the root: its index needs no mask. */
 #pragma GCC unroll 8
 	for (unsigned level = MMU_MAX_LEVELS; level; level--) {
 		size_t index = (size_t)(gpa >> geometry_shift(&g, level));
