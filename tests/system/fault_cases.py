@@ -75,6 +75,11 @@ class Case:
         # Are pages still missing there?
         self.missing = mode != "pre-copy" and self.arrived and place != "END 0"
 
+    def options(self):
+        """What `ferry migrate` is told. So slowly that the guest demands enough of its pages before they come."""
+        options = MODES[self.mode]
+        return [*options[:-1], "30M"] if self.place.startswith("demand") and options[-1].endswith("00M") else options
+
     def expected(self):
         if self.harm == "source killed":
             if not self.arrived:
@@ -207,7 +212,7 @@ def _run(s, case):
     harm = HARM.get(case.harm) or HARM_ONE.get(case.harm) or Killer(case.harm, s.owner, there)
     link = Link(s.path(f"l{s.count}"), there.address[5:], case.way, case.place, harm, case.mode == "one connection")
     try:
-        mover = s.mover(link.address, *MODES[case.mode])
+        mover = s.mover(link.address, *case.options())
         if case.harm in KILLS:
             end = time.monotonic() + 30
             while not link.done and mover.child.poll() is None and time.monotonic() < end:
