@@ -88,16 +88,16 @@ uint64_t link_unsent(const struct link *l)
 }
 
 /* What a user may ask for; the kernel cuts off silently. */
-static uint64_t sndbuf_max(void)
+static uint64_t read_queue_max(void)
 {
 	FILE *f = fopen("/proc/sys/net/core/wmem_max", "re");
 	char text[32] = "";
 
 	if (!f)
-		return 0;
+		return 1;
 	(void)!fgets(text, sizeof(text), f);
 	fclose(f);
-	return strtoul(text, NULL, 10);
+	return strtoul(text, NULL, 10) ?: 1;
 }
 
 /* Bytes that the connection carries in two round trips. */
@@ -120,8 +120,10 @@ void link_bound(struct link *l, uint64_t rate)
 
 	bytes = bytes < QUEUE_MAX ? bytes : QUEUE_MAX;
 	half = (int)(bytes / 2); /* the kernel doubles it, for its own use */
+	if (!l->queue_max)
+		l->queue_max = read_queue_max();
 	/* Less than it needs would make it slow. */
-	if (bytes / 2 > sndbuf_max())
+	if (bytes / 2 > l->queue_max)
 		(void)setsockopt(l->fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
 	else
 		(void)setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
