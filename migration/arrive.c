@@ -24,13 +24,12 @@ int arrival_take_image(struct arrival *a, const struct stream_frame *f, struct s
 	int ret;
 
 	a->image.discard = true;
-	ret = stream_blob_take(&a->image, f, ARRIVE_IMAGE_MAX, err);
+	ret = stream_blob_add(&a->image, f, ARRIVE_IMAGE_MAX, &piece, err);
 	if (ret < 0)
 		return ret;
-	if (a->image.whole)
+	if (ret)
 		stream_blob_free(&a->image);
-	ret = stream_piece_read(f, &piece, err);
-	return ret ? ret : a->sink->image(a->opaque, &piece, err);
+	return a->sink->image(a->opaque, &piece, err);
 }
 
 static int image_cut(const struct arrival *a, const struct stream_frame *f,

@@ -33,7 +33,7 @@ int stream_blob_write(struct stream_writer *w, enum stream_type type, uint32_t r
 	return ret;
 }
 
-int stream_piece_read(const struct stream_frame *f, struct stream_piece *piece,
+static int read_piece(const struct stream_frame *f, struct stream_piece *piece,
 		      struct stream_error *err)
 {
 	struct span in = {f->payload, f->len}, name;
@@ -58,28 +58,35 @@ void stream_blob_free(struct stream_blob *blob)
 	*blob = (struct stream_blob){.total = 0};
 }
 
-int stream_blob_take(struct stream_blob *blob, const struct stream_frame *f, uint64_t limit,
-		     struct stream_error *err)
+int stream_blob_add(struct stream_blob *blob, const struct stream_frame *f, uint64_t limit,
+		    struct stream_piece *piece, struct stream_error *err)
 {
-	struct stream_piece piece;
-	int ret = stream_piece_read(f, &piece, err);
+	int ret = read_piece(f, piece, err);
 
 	if (ret)
 		return ret;
 	if (!blob->name[0] && !blob->whole) {
-		memcpy(blob->name, piece.name, sizeof(blob->name));
-		blob->total = piece.total;
+		memcpy(blob->name, piece->name, sizeof(blob->name));
+		blob->total = piece->total;
 	}
-	if (blob->whole || strcmp(blob->name, piece.name) != 0 || blob->total != piece.total ||
-	    piece.offset != blob->have)
+	if (blob->whole || strcmp(blob->name, piece->name) != 0 || blob->total != piece->total ||
+	    piece->offset != blob->have)
 		return stream_fail(err, f, -EBADMSG, "%s at %" PRIu64 ": not the next piece of %s",
-				   piece.name, piece.offset, blob->name);
-	if (piece.total > limit)
+				   piece->name, piece->offset, blob->name);
+	if (piece->total > limit)
 		return stream_fail(err, f, -EBADMSG, "%s: %" PRIu64 " bytes, the limit is %" PRIu64,
-				   piece.name, piece.total, limit);
-	if (!blob->discard && field_buf_append(&blob->bytes, piece.data, piece.len))
-		return stream_fail(err, f, -ENOMEM, "no memory for %s", piece.name);
-	blob->have += piece.len;
+				   piece->name, piece->total, limit);
+	if (!blob->discard && field_buf_append(&blob->bytes, piece->data, piece->len))
+		return stream_fail(err, f, -ENOMEM, "no memory for %s", piece->name);
+	blob->have += piece->len;
 	blob->whole = blob->have == blob->total;
 	return blob->whole;
+}
+
+int stream_blob_take(struct stream_blob *blob, const struct stream_frame *f, uint64_t limit,
+		     struct stream_error *err)
+{
+	struct stream_piece piece;
+
+	return stream_blob_add(blob, f, limit, &piece, err);
 }

@@ -18,8 +18,6 @@ struct stream_piece {
 	const uint8_t *data;
 	size_t len;
 };
-int stream_piece_read(const struct stream_frame *frame, struct stream_piece *piece,
-		      struct stream_error *err);
 
 /* Puts the pieces together. Zero-initialised is empty. */
 struct stream_blob {
@@ -34,5 +32,8 @@ void stream_blob_free(struct stream_blob *blob);
  * `limit` bytes); -ENOMEM. One that is whole must be freed before the next begins. */
 int stream_blob_take(struct stream_blob *blob, const struct stream_frame *frame, uint64_t limit,
 		     struct stream_error *err);
+/* The same; and the piece, which points into the frame. */
+int stream_blob_add(struct stream_blob *blob, const struct stream_frame *frame, uint64_t limit,
+		    struct stream_piece *piece, struct stream_error *err);
 
 #endif
