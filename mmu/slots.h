@@ -14,7 +14,7 @@
 
 /* With enum s2_slot_flags: pages may be missing (missing_internal.h); they have owners
  * (sharing_internal.h); it is being removed: faults find no memory, its range stays taken; dirty
- * pages go into rings. With one of them, or read-only, faults are not of the usual kind. */
+ * pages go into rings. With one of them, or read-only, no fault is of the usual kind. */
 #define SLOT_MISSING (UINT32_C(1) << 31)
 #define SLOT_SHARING (UINT32_C(1) << 30)
 #define SLOT_DYING   (UINT32_C(1) << 29)

@@ -1,8 +1,8 @@
 /*
  * The trace ring of one thread, for mmu/ only: what it did last, written by it alone, without locks
  * and without waiting; readers (s2_trace_read) copy entries and drop those that changed meanwhile.
- * While tracing is off an event costs one load and one branch that is never taken; s2_translate has
- * none.
+ * While tracing is off an event costs one load and one branch that is never taken; s2_translate and
+ * the usual fault have none.
  */
 #ifndef MMU_TRACE_H
 #define MMU_TRACE_H
