@@ -86,6 +86,13 @@ void chardev_hold(struct chardev *chr, bool hold)
 		chr->ops->kick_receive(chr);
 }
 
+size_t chardev_ahead(const struct chardev *chr)
+{
+	const struct chardev_backend *backend = (const struct chardev_backend *)chr;
+
+	return backend && backend->ahead ? backend->ahead(backend) : 0;
+}
+
 void chardev_destroy(struct chardev *chr)
 {
 	struct chardev_backend *backend = (struct chardev_backend *)chr;

@@ -49,10 +49,12 @@ int chardev_create(struct chardev **out, const struct serial_config *config,
  * twice; NULL is fine. Loop's thread. 0 or -errno with a text. */
 int chardev_acquire(struct chardev *chr, struct error *err);
 void chardev_release(struct chardev *chr);
-/* Held: nothing comes in; what the other side sends waits on its way (stdio and attach read up to 4
- * KiB ahead). So that nothing gets into a device whose state is on its way elsewhere already. NULL
- * is fine. Loop's thread. */
+/* Held: nothing comes in; what the other side sends waits on its way (a terminal and attach are
+ * read up to 4 KiB ahead). So that nothing gets into a device whose state is on its way elsewhere
+ * already. NULL is fine. Loop's thread. */
 void chardev_hold(struct chardev *chr, bool hold);
+/* Bytes that were read ahead and that the device does not have. NULL is fine. Loop's thread. */
+size_t chardev_ahead(const struct chardev *chr);
 /* After the vCPUs have stopped. Waits for a slow reader to take what the guest has sent, as long as
  * it takes something every few seconds; puts the terminal back, removes the socket. NULL is fine.
  */

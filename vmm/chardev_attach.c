@@ -333,6 +333,11 @@ static void flush_at_end(struct attach *a)
 	}
 }
 
+static size_t attach_ahead(const struct chardev_backend *backend)
+{
+	return ((const struct attach *)backend)->in_len;
+}
+
 static void attach_destroy(struct chardev_backend *backend)
 {
 	struct attach *a = to_attach(&backend->chr);
@@ -358,7 +363,8 @@ int chardev_attach_create(struct chardev_backend **out, const struct chardev_env
 
 	if (!a)
 		return error_set(err, -ENOMEM, "%s: out of memory", env->name);
-	a->backend = (struct chardev_backend){.chr = {&ops, a}, .destroy = attach_destroy};
+	a->backend = (struct chardev_backend){
+		.chr = {&ops, a}, .destroy = attach_destroy, .ahead = attach_ahead};
 	a->env = *env;
 	a->in_work = (struct loop_work){.fn = pump_input, .arg = a};
 	a->out_work = (struct loop_work){.fn = flush_output, .arg = a};

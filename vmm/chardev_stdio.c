@@ -89,14 +89,12 @@ static void help(struct stdio_backend *stdio)
 		message("%s is on this terminal", stdio->stream.env.name);
 }
 
-/* Takes the escape sequences out of what was typed. */
+/* Takes the escape sequences out of what was typed at a terminal. */
 static size_t filter(struct stream *stream, uint8_t *data, size_t len)
 {
 	struct stdio_backend *stdio = to_stdio(stream);
 	size_t kept = 0;
 
-	if (!stdio->is_terminal)
-		return len;
 	for (size_t i = 0; i < len; i++) {
 		if (!stdio->escaped) {
 			if (data[i] == ESCAPE)
@@ -174,11 +172,16 @@ static void destroy(struct stream *stream)
 int chardev_stdio_create(struct chardev_backend **out, const struct chardev_env *env,
 			 struct error *err)
 {
-	static const struct stream_hooks hooks = {.filter = filter,
-						  .may_read = may_read,
+	/* From a pipe or a file nothing is read that the guest does not take. */
+	static const struct stream_hooks hooks = {.may_read = may_read,
 						  .input_ended = input_ended,
 						  .output_failed = output_failed,
-						  .destroy = destroy};
+						  .destroy = destroy},
+					 terminal_hooks = {.filter = filter,
+							   .may_read = may_read,
+							   .input_ended = input_ended,
+							   .output_failed = output_failed,
+							   .destroy = destroy};
 	struct stdio_backend *stdio = calloc(1, sizeof(*stdio));
 	int in_code, code;
 
@@ -188,7 +191,7 @@ int chardev_stdio_create(struct chardev_backend **out, const struct chardev_env 
 	in_code = side_open(&stdio->in, STDIN_FILENO, O_RDONLY);
 	code = side_open(&stdio->out, STDOUT_FILENO, O_WRONLY);
 	stdio->is_terminal = !in_code && isatty(STDIN_FILENO);
-	stream_init(&stdio->stream, &hooks, env);
+	stream_init(&stdio->stream, stdio->is_terminal ? &terminal_hooks : &hooks, env);
 	if (!code && stdio->is_terminal)
 		code = terminal_open(&stdio->terminal, env->loop, STDIN_FILENO, continued,
 				     &stdio->stream);

@@ -332,6 +332,11 @@ void stream_disconnect(struct stream *s)
 	stream_stop_output(s);
 }
 
+static size_t stream_ahead(const struct chardev_backend *backend)
+{
+	return ((const struct stream *)backend)->in_len;
+}
+
 static void stream_destroy(struct chardev_backend *backend)
 {
 	struct stream *s = to_stream(&backend->chr);
@@ -349,7 +354,8 @@ void stream_init(struct stream *s, const struct stream_hooks *hooks, const struc
 {
 	static const struct chardev_ops ops = {stream_attach, stream_write, stream_kick_receive};
 
-	s->backend = (struct chardev_backend){.chr = {&ops, s}, .destroy = stream_destroy};
+	s->backend = (struct chardev_backend){
+		.chr = {&ops, s}, .destroy = stream_destroy, .ahead = stream_ahead};
 	s->env = *env;
 	s->hooks = hooks;
 	s->in_fd = s->out_fd = -1;

@@ -17,6 +17,7 @@ struct chardev_backend {
 	/* See chardev_acquire(); both or none. */
 	int (*acquire)(struct chardev_backend *backend, struct error *err);
 	void (*release)(struct chardev_backend *backend);
+	size_t (*ahead)(const struct chardev_backend *backend); /* chardev_ahead(); NULL: nothing */
 	bool held; /* nothing is given to the device: chardev_hold() */
 };
 int chardev_file_create(struct chardev_backend **out, const char *path,

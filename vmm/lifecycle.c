@@ -274,8 +274,25 @@ void vm_absent(struct vm *vm)
 	end(vm, VM_END_ABSENT, 0);
 }
 
+/* What was typed here and read for escape keys only. */
+static void tell_typed(const struct chardev *line, const char *name)
+{
+	const size_t bytes = chardev_ahead(line);
+
+	if (bytes)
+		message("%s: the last %zu bytes typed here have not gone with the guest", name,
+			bytes);
+}
+
 void vm_moved(struct vm *vm)
 {
+	char name[16];
+
+	tell_typed(vm->console, "console");
+	for (unsigned i = 0; i < BOARD_SERIAL_MAX; i++) {
+		snprintf(name, sizeof(name), "serial%u", i);
+		tell_typed(vm->serial[i], name);
+	}
 	end(vm, VM_END_MOVED, 0);
 }
 

@@ -106,3 +106,25 @@ def test_typed_ahead(mode):
                 check(got == hashlib.md5(want).hexdigest(), f"other bytes than the {len(want)} that were typed")
             there.line("poweroff")
             check(there.wait(60) == 0, there.tail())
+
+
+@needs_ferry
+@limit(200)
+def test_typed_at_terminal():
+    """What was typed at a terminal while the guest stood still is nobody's but the source's, which says so; the shell
+    does not get it, and at the new place nothing of it is."""
+    with Folder() as folder, start(memory=128) as guest:
+        code, _, err = ferry("pause", "test", env=guest.env)
+        check(code == 0, err)
+        guest.send(b"echo $((6*7))\n")
+        with Receiver(folder, guest.env, "there") as there:
+            migrate(guest.env, "test", there.address)
+            check(guest.wait(30) == 0, guest.tail())
+            check("serial0: the last 14 bytes typed here have not gone with the guest" in guest.stderr(), guest.stderr())
+            code, _, err = ferry("resume", "there", env=guest.env)
+            check(code == 0, err)
+            there.line("echo here-$((40+3))")
+            there.expect("^here-43", 60)
+            check(b"42" not in there.text, there.tail())
+            there.line("poweroff")
+            check(there.wait(60) == 0, there.tail())

@@ -530,9 +530,11 @@ static void test_terminal(void)
 				      "b\x03"
 				      "c",
 				      5));
+	CHECK(!chardev_ahead(chr));
 	dev.room = 0;
 	CHECK(write(master, "typed ahead\x01x", 13) == 13);
 	CHECK(loop_run(loop) == EXIT_KILLED && quit_code == EXIT_KILLED);
+	CHECK(chardev_ahead(chr) == 11);
 	CHECK(chr->ops->write(chr, (const uint8_t *)"last\n", 5) == 5);
 	end(chr); /* written at the end without the loop, and raw: no \r */
 	CHECK(read(master, buf, sizeof(buf)) == 5 && !memcmp(buf, "last\n", 5));
@@ -667,6 +669,34 @@ static void test_held(void)
 	end(chr);
 }
 
+/* A pipe as standard input keeps what the device does not take: whoever reads it next has it. */
+static void test_piped(void)
+{
+	int in = dup(0), pair[2], left = 0;
+	struct chardev *chr;
+
+	CHECK(pipe(pair) == 0);
+	dup2(pair[0], 0);
+	chr = begin(SERIAL_STDIO, NULL);
+	dev.room = 0;
+	CHECK(write(pair[1], "typed ahead", 11) == 11);
+	turn();
+	CHECK(!chardev_ahead(chr) && !ioctl(pair[0], FIONREAD, &left) && left == 11);
+	chardev_hold(chr, true);
+	dev.room = 16;
+	chr->ops->kick_receive(chr);
+	turn();
+	CHECK(!dev.got);
+	chardev_hold(chr, false);
+	turn();
+	CHECK(dev.got == 11 && ioctl(pair[0], FIONREAD, &left) == 0 && !left);
+	end(chr);
+	dup2(in, 0);
+	close(in);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -680,6 +710,7 @@ int main(void)
 	test_pty();
 	test_terminal();
 	test_stdio();
+	test_piped();
 	CHECK(rmdir(dir) == 0);
 	return 0;
 }
