@@ -226,7 +226,7 @@ static int list_states(struct stream_check *c, const struct stream_frame *f,
 		p += used;
 		left -= (size_t)used;
 	}
-	c->has_state = true;
+	c->has_state = s->states;
 	return 0;
 }
 

@@ -28,10 +28,10 @@ int loop_call(struct loop_call *c, void (*fn)(void *arg), void *arg)
 	int ret;
 
 	pthread_mutex_lock(&c->lock);
+	c->done = false;
 	if (!c->ended) {
 		c->fn = fn;
 		c->arg = arg;
-		c->done = false;
 		loop_work_post(c->loop, &c->work);
 	}
 	while (!c->done && !c->ended)

@@ -24,7 +24,7 @@ void loop_call_init(struct loop_call *c, struct loop *loop);
 /* The loop's thread; nobody calls any more. */
 void loop_call_exit(struct loop_call *c);
 /* Runs fn(arg) on the loop's thread, and returns what loop_call_answer() is given, there or from
- * what follows; -ECANCELED after loop_call_end(). */
+ * what follows; -ECANCELED after loop_call_end(): a call that begins then runs nothing. */
 int loop_call(struct loop_call *c, void (*fn)(void *arg), void *arg);
 void loop_call_answer(struct loop_call *c, int result);
 /* Whoever waits is let go, now and from now on: the loop does not run any more. */
