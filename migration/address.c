@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
+
+#include "migration/unix_socket.h"
 
 struct parts {
 	bool unix_path;
@@ -35,10 +36,6 @@ static int split(const char *address, struct parts *p, struct stream_error *err)
 		p->path = address + 5;
 		if (!*p->path)
 			return malformed(address, err);
-		if (strlen(p->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-			return stream_fail(err, NULL, -ENAMETOOLONG,
-					   "%s: the path of a socket has at most 107 bytes",
-					   p->path);
 		return 0;
 	}
 	if (strncmp(address, "tcp:", 4) != 0 || colon < host)
@@ -81,14 +78,6 @@ static int resolve(const char *address, const struct parts *p, bool passive, str
 	return ret ? stream_fail(err, NULL, -ENOENT, "%s: %s", address, gai_strerror(ret)) : 0;
 }
 
-static struct sockaddr_un unix_address(const struct parts *p)
-{
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-
-	memcpy(sun.sun_path, p->path, strlen(p->path) + 1);
-	return sun;
-}
-
 /* 0 or -errno. */
 static int finish_connect(int fd, int timeout_ms, int wake_fd)
 {
@@ -122,19 +111,32 @@ static int try_connect(int family, const struct sockaddr *address, socklen_t len
 	return fd;
 }
 
+static int connect_unix(const char *path, int timeout_ms, int wake_fd)
+{
+	struct sockaddr_un sun;
+	const char *name;
+	int dir = socket_folder(path, &name, NULL), ret;
+
+	if (dir < 0)
+		return dir;
+	ret = socket_address(&sun, dir, name, NULL);
+	if (!ret)
+		ret = try_connect(AF_UNIX, (struct sockaddr *)&sun, sizeof(sun), timeout_ms,
+				  wake_fd);
+	close(dir);
+	return ret;
+}
+
 int address_connect(const char *address, int timeout_ms, int wake_fd, struct stream_error *err)
 {
 	struct addrinfo *all = NULL;
-	struct sockaddr_un sun;
 	struct parts parts;
 	int ret = split(address, &parts, err), fd = -1;
 
 	if (ret)
 		return ret;
 	if (parts.unix_path) {
-		sun = unix_address(&parts);
-		fd = try_connect(AF_UNIX, (struct sockaddr *)&sun, sizeof(sun), timeout_ms,
-				 wake_fd);
+		fd = connect_unix(parts.path, timeout_ms, wake_fd);
 	} else {
 		ret = resolve(address, &parts, false, &all, err);
 		if (ret)
@@ -158,28 +160,17 @@ static bool is_loopback(const struct sockaddr *address)
 					     : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
 }
 
-static int listen_unix(const struct parts *p)
+static int listen_unix(const char *address, const struct parts *p, struct stream_error *err)
 {
-	const struct sockaddr_un sun = unix_address(p);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), probe, ret = 0;
+	struct stream_error why;
+	const char *name;
+	int dir = socket_folder(p->path, &name, &why), fd;
 
-	if (fd < 0)
-		return -errno;
-	if (bind(fd, (const struct sockaddr *)&sun, sizeof(sun)))
-		ret = -errno;
-	if (ret == -EADDRINUSE) {
-		probe = try_connect(AF_UNIX, (const struct sockaddr *)&sun, sizeof(sun), 1000, -1);
-		if (probe == -ECONNREFUSED && !unlink(p->path))
-			ret = bind(fd, (const struct sockaddr *)&sun, sizeof(sun)) ? -errno : 0;
-		if (probe >= 0)
-			close(probe);
-	}
-	if (!ret && listen(fd, 16))
-		ret = -errno;
-	if (!ret)
-		return fd;
-	close(fd);
-	return ret;
+	if (dir < 0)
+		return stream_fail(err, NULL, dir, "%s: %s", address, why.text);
+	fd = socket_listen(dir, name, 16, &why);
+	close(dir);
+	return fd < 0 ? stream_fail(err, NULL, fd, "%s: %s", address, why.text) : fd;
 }
 
 static int listen_tcp(const char *address, const struct parts *p, bool open,
@@ -236,15 +227,10 @@ int address_listen(const char *address, bool open, char *bound, size_t len,
 
 	if (ret)
 		return ret;
-	if (parts.unix_path) {
-		fd = listen_unix(&parts);
-		if (fd < 0)
-			return stream_fail(err, NULL, fd, "%s: %s", address, strerror(-fd));
-	} else {
-		fd = listen_tcp(address, &parts, open, err);
-		if (fd < 0)
-			return fd;
-	}
+	fd = parts.unix_path ? listen_unix(address, &parts, err)
+			     : listen_tcp(address, &parts, open, err);
+	if (fd < 0)
+		return fd;
 	say_bound(address, &parts, fd, bound, len);
 	return fd;
 }

@@ -1,6 +1,7 @@
 #include "migration/door.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -25,7 +26,7 @@ struct caller {
 };
 
 struct door {
-	char address[300];
+	char address[PATH_MAX + 8];
 	const struct tls *tls;
 	int listen_fd, stop_fd, ready_fd;
 	pthread_t thread;
