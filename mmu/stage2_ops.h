@@ -8,10 +8,10 @@
 
 #include "mmu/stage2_age.h"
 #include "mmu/stage2_collapse.h"
-#include "mmu/stage2_fault.h"
 #include "mmu/stage2_range.h"
 #include "mmu/stage2_restore.h"
 #include "mmu/stage2_split.h"
+#include "mmu/stage2_usual.h"
 
 #define STAGE2_DEFINE_OPS(fmt, symbol)                                                             \
 	/* What is seldom is a function of its own, at the end of the other: so that calls in it   \

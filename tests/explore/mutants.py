@@ -39,8 +39,8 @@ MUTANTS = {
     # the protocol of dirty bits
     "bit-before-write": ("stage2_fault.h", SWITCH_BASE, SET_BIT + SWITCH_BASE, SET_BIT, ""),
     "no-bit": ("stage2_fault.h", SET_BIT, ""),
-    "new-page-bit-before-write": ("stage2_fault.h", NEW_PAGE, SET_NEW_BIT + NEW_PAGE, SET_NEW_BIT, ""),
-    "new-page-no-bit": ("stage2_fault.h", SET_NEW_BIT, ""),
+    "new-page-bit-before-write": ("stage2_usual.h", NEW_PAGE, SET_NEW_BIT + NEW_PAGE, SET_NEW_BIT, ""),
+    "new-page-no-bit": ("stage2_usual.h", SET_NEW_BIT, ""),
     "new-page-of-the-last-tracking": ("dirty_log.c", "	s2_make_fresh(s2);\n	atomic_store(", "	atomic_store(",
                                       "		s2_make_fresh(s2);\n", ""),
     "harvest-without-flush": ("dirty_harvest.c", "	if (h->clear && h->count)\n		range_flush(",
