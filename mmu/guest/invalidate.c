@@ -12,10 +12,11 @@ static unsigned ttl_shift(uint64_t xt)
 	return page + (page - 3) * (3 - level);
 }
 
+/* IPA[51:12] in bits 39:0, whatever the granule. */
 static void ipa(struct s2_inv *inv, uint64_t xt)
 {
 	inv->kind = S2_INV_IPA;
-	inv->start = (xt & UINT64_C(0xfffffffff)) << 12;
+	inv->start = (xt & UINT64_C(0xffffffffff)) << 12;
 	inv->shift = ttl_shift(xt);
 }
 

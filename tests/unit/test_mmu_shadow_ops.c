@@ -283,6 +283,10 @@ static void instructions(void)
 		      "%u", i.shift);
 		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 4, 0x12345, 7) && i.kind == S2_INV_IPA && !i.shift,
 		      "IPAS2LE1OS");
+		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 0, UINT64_C(0x8000012345) | UINT64_C(12) << 44,
+				  7) &&
+			      i.start == UINT64_C(0x8000012345000) && !i.shift,
+		      "IPA[51:48]: %" PRIx64, i.start);
 		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 1, UINT64_C(10) << 44, 7) && i.shift == 25,
 		      "16K, level 2: %u", i.shift);
 		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 5, UINT64_C(9) << 44, 7) && !i.shift, "level 1");
@@ -317,9 +321,37 @@ static void instructions(void)
 	CHECK(!s2_inv_tlb_control(&i, 0, 4), "nothing");
 }
 
+/* A guest of 64K pages with 52 bits of addresses: what lies at 2^51 goes by its own address. */
+static void high_address(void)
+{
+	const uint64_t at = UINT64_C(1) << 51;
+	/* 52 bits from level 1, PS 52 bits */
+	const uint64_t vtcr = 12 | 2 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 14 | 6 << 16;
+	struct s2_inv inv;
+
+	begin("arm64 64K, LPA", "arm64 64K, LPA");
+	memset(n.ram + 0x100000, 0, 0x40000);
+	put(0x100000, at >> 42, 0x110000 | 3);
+	put(0x110000, 0, 0x120000 | 3);
+	put(0x120000, 0, GiB | 0x7ff);
+	enter(0x100000 | UINT64_C(7) << 48, vtcr, 0);
+	CHECK(fault(at, R) == S2_FIXED && THERE(at), "there");
+	/* IPAS2E1IS: of another VMID, of an address that differs in the highest bit, of this one */
+	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, at >> 12, 6), "IPAS2E1IS");
+	s2_shadow_invalidate(t, n.shadows, &inv);
+	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, 0, 7), "IPAS2E1IS");
+	s2_shadow_invalidate(t, n.shadows, &inv);
+	CHECK(THERE(at), "none of these");
+	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, at >> 12, 7), "IPAS2E1IS");
+	s2_shadow_invalidate(t, n.shadows, &inv);
+	CHECK(!THERE(at), "this one");
+	end();
+}
+
 int main(void)
 {
 	invalidations();
+	high_address();
 	follows();
 	ages("ept4");
 	ages("ept4, 40 bits");
