@@ -1,4 +1,5 @@
 #include "mmu/guest/invalidate.h"
+#include "mmu/guest/arm.h"
 
 /* The TTL hint of an address operand, bits 47:44: granule and level (Arm ARM, "TLBI by VA and IPA
  * with level hint"). Levels that such a granule has no leaf at say nothing. */
@@ -20,22 +21,22 @@ static void ipa(struct s2_inv *inv, uint64_t xt)
 	inv->shift = ttl_shift(xt);
 }
 
-/* TG 47:46, SCALE 45:44, NUM 43:39, BaseADDR 36:0 in pages of the granule; TG 0 is reserved and
- * counts as the largest. */
-static void range(struct s2_inv *inv, uint64_t xt)
+/* TG 47:46, SCALE 45:44, NUM 43:39, BaseADDR 36:0 in pages of the granule, or (DS) of 64 KiB; TG 0
+ * is reserved and counts as the largest. */
+static void range(struct s2_inv *inv, uint64_t xt, uint64_t vtcr)
 {
 	unsigned granule = xt >> 46 & 3, page = granule == 1 ? 12 : granule == 2 ? 14 : 16;
 	uint64_t pages = ((xt >> 39 & 31) + 1) << (5 * (xt >> 44 & 3) + 1);
 
 	inv->kind = S2_INV_RANGE;
-	inv->start = (xt & UINT64_C(0x1fffffffff)) << page;
+	inv->start = (xt & UINT64_C(0x1fffffffff)) << (vtcr >> 32 & 1 ? 16 : page);
 	inv->end = inv->start + (pages << page);
 }
 
 bool s2_inv_tlbi(struct s2_inv *inv, unsigned op1, unsigned crn, unsigned crm, unsigned op2,
-		 uint64_t xt, uint32_t vmid)
+		 uint64_t xt, const struct s2_guest_root *now)
 {
-	*inv = (struct s2_inv){.vmid = vmid};
+	*inv = (struct s2_inv){.vmid = arm_guest_vmid(now)};
 	if (crn != 8 && crn != 9) /* 9: nXS */
 		return false;
 	if (op1 == 0 && crm >= 1 && crm <= 7 && crm != 4) { /* EL1: VMALLE1, VAE1, RVAE1 ... */
@@ -50,7 +51,7 @@ bool s2_inv_tlbi(struct s2_inv *inv, unsigned op1, unsigned crn, unsigned crm, u
 		return true;
 	}
 	if ((crm == 0 && (op2 == 2 || op2 == 6)) || (crm == 4 && (op2 & 3) >= 2)) {
-		range(inv, xt);
+		range(inv, xt, now->control);
 		return true;
 	}
 	if ((crm == 1 || crm == 3 || crm == 7) && (op2 == 4 || op2 == 6)) {

@@ -9,10 +9,12 @@
 #include "mmu/shadow.h"
 
 /* arm64: TLBI <op>, Xt as executed at EL2, by its encoding (Arm ARM C5.5: op1, CRn, CRm, op2).
- * vmid: VTTBR_EL2.VMID now. false: it concerns no second stage and nothing under it (EL2's own, for
- * example). */
+ * now: VTTBR_EL2 and VTCR_EL2 as they are now (root, control), which say for which VMID it is, and
+ * in what units a range is: VTCR_EL2.DS makes it 64 KiB whatever the granule. What VTCR_EL2 held
+ * when the context was made does not count. false: it concerns no second stage and nothing under it
+ * (EL2's own, for example). */
 bool s2_inv_tlbi(struct s2_inv *inv, unsigned op1, unsigned crn, unsigned crm, unsigned op2,
-		 uint64_t xt, uint32_t vmid);
+		 uint64_t xt, const struct s2_guest_root *now);
 
 /* RISC-V: HFENCE.GVMA rs1, rs2 (Privileged Architecture, chapter "H" Extension): NULL: the register
  * is x0. rs1 holds the guest-physical address >> 2. HFENCE.VVMA is S2_INV_STAGE1. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "mmu/format/arm_s2.h"
+#include "mmu/guest/arm.h"
 #include "mmu/guest/stage2.h"
 
 ARM_FORMAT(arm4k, 12);
@@ -37,7 +38,7 @@ int nested_parse_arm(struct guest_stage2 *out, const struct nested_rules *rules,
 	struct geometry *g = &out->geo;
 
 	out->n = n;
-	out->vmid = (uint32_t)(vttbr >> 48 & (vtcr >> 19 & 1 ? 0xffff : 0xff));
+	out->vmid = arm_guest_vmid(regs);
 	out->set_ad = vtcr >> 21 & 1 && rules->use_ad;
 	out->root = vttbr & (wide ? UINT64_C(0xffffffffffc0) : UINT64_C(0xfffffffffffe));
 	out->root |= wide ? (vttbr >> 2 & 15) << 48 : 0;

@@ -274,38 +274,54 @@ static void instructions(void)
 {
 	struct s2_inv i;
 	const uint64_t one = 16;
+	/* VMID 7, and more where it has 16 bits; LPA2 */
+	const struct s2_guest_root now = {.root = UINT64_C(0x207) << 48};
+	const struct s2_guest_root wide = {.root = now.root,
+					   .control = 1 << 19 | UINT64_C(1) << 32};
 
 	for (unsigned crn = 8; crn <= 9; crn++) { /* and nXS */
 		/* IPAS2E1IS, IPAS2LE1OS, local; 4K, level 2 */
-		CHECK(s2_inv_tlbi(&i, 4, crn, 0, 1, 0x12345 | UINT64_C(6) << 44, 7) &&
+		CHECK(s2_inv_tlbi(&i, 4, crn, 0, 1, 0x12345 | UINT64_C(6) << 44, &now) &&
 			      i.kind == S2_INV_IPA && i.vmid == 7 && i.start == 0x12345000 &&
 			      i.shift == 21,
 		      "%u", i.shift);
-		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 4, 0x12345, 7) && i.kind == S2_INV_IPA && !i.shift,
+		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 4, 0x12345, &now) && i.kind == S2_INV_IPA &&
+			      !i.shift,
 		      "IPAS2LE1OS");
 		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 0, UINT64_C(0x8000012345) | UINT64_C(12) << 44,
-				  7) &&
+				  &now) &&
 			      i.start == UINT64_C(0x8000012345000) && !i.shift,
 		      "IPA[51:48]: %" PRIx64, i.start);
-		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 1, UINT64_C(10) << 44, 7) && i.shift == 25,
+		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 1, UINT64_C(10) << 44, &now) && i.shift == 25,
 		      "16K, level 2: %u", i.shift);
-		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 5, UINT64_C(9) << 44, 7) && !i.shift, "level 1");
-		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 5, UINT64_C(15) << 44, 7) && i.shift == 16, "64K");
+		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 5, UINT64_C(9) << 44, &now) && !i.shift,
+		      "level 1");
+		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 5, UINT64_C(15) << 44, &now) && i.shift == 16,
+		      "64K");
 		/* RIPAS2E1IS: 4K, scale 1, num 2: 3 << 6 pages */
 		CHECK(s2_inv_tlbi(&i, 4, crn, 0, 2,
 				  UINT64_C(1) << 46 | UINT64_C(1) << 44 | UINT64_C(2) << 39 | 5,
-				  7) &&
+				  &now) &&
 			      i.kind == S2_INV_RANGE && i.start == 5 * K4 &&
 			      i.end == (5 + 192) * K4,
 		      "%" PRIx64, i.end);
-		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 2, 0, 7) && i.end == 2 * 0x10000, "granule 0");
-		CHECK(s2_inv_tlbi(&i, 4, crn, 3, 4, 0, 7) && i.kind == S2_INV_ALL, "ALLE1IS");
-		CHECK(s2_inv_tlbi(&i, 4, crn, 7, 6, 0, 7) && i.kind == S2_INV_VMID, "VMALLS12E1");
-		CHECK(s2_inv_tlbi(&i, 0, crn, 3, 0, 0, 7) && i.kind == S2_INV_STAGE1, "VMALLE1IS");
-		CHECK(s2_inv_tlbi(&i, 0, crn, 6, 1, 0, 7) && i.kind == S2_INV_STAGE1, "RVAE1");
-		CHECK(!s2_inv_tlbi(&i, 4, crn, 3, 0, 0, 7), "ALLE2IS is not ours");
+		/* the same with LPA2: the base is in units of 64 KiB, the pages are of 4 KiB */
+		CHECK(s2_inv_tlbi(&i, 4, crn, 0, 2,
+				  UINT64_C(1) << 46 | UINT64_C(1) << 44 | UINT64_C(2) << 39 | 5,
+				  &wide) &&
+			      i.kind == S2_INV_RANGE && i.vmid == 0x207 && i.start == 5 * 0x10000 &&
+			      i.end == 5 * 0x10000 + 192 * K4,
+		      "%" PRIx64 "..%" PRIx64, i.start, i.end);
+		CHECK(s2_inv_tlbi(&i, 4, crn, 4, 2, 0, &now) && i.end == 2 * 0x10000, "granule 0");
+		CHECK(s2_inv_tlbi(&i, 4, crn, 3, 4, 0, &now) && i.kind == S2_INV_ALL, "ALLE1IS");
+		CHECK(s2_inv_tlbi(&i, 4, crn, 7, 6, 0, &now) && i.kind == S2_INV_VMID,
+		      "VMALLS12E1");
+		CHECK(s2_inv_tlbi(&i, 0, crn, 3, 0, 0, &now) && i.kind == S2_INV_STAGE1,
+		      "VMALLE1IS");
+		CHECK(s2_inv_tlbi(&i, 0, crn, 6, 1, 0, &now) && i.kind == S2_INV_STAGE1, "RVAE1");
+		CHECK(!s2_inv_tlbi(&i, 4, crn, 3, 0, 0, &now), "ALLE2IS is not ours");
 	}
-	CHECK(!s2_inv_tlbi(&i, 4, 7, 3, 4, 0, 7), "no TLBI");
+	CHECK(!s2_inv_tlbi(&i, 4, 7, 3, 4, 0, &now), "no TLBI");
 	s2_inv_hfence_gvma(&i, NULL, NULL);
 	CHECK(i.kind == S2_INV_ALL, "all");
 	s2_inv_hfence_gvma(&i, &one, NULL);
@@ -327,6 +343,7 @@ static void high_address(void)
 	const uint64_t at = UINT64_C(1) << 51;
 	/* 52 bits from level 1, PS 52 bits */
 	const uint64_t vtcr = 12 | 2 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 14 | 6 << 16;
+	const struct s2_guest_root other = {.root = UINT64_C(6) << 48};
 	struct s2_inv inv;
 
 	begin("arm64 64K, LPA", "arm64 64K, LPA");
@@ -337,12 +354,12 @@ static void high_address(void)
 	enter(0x100000 | UINT64_C(7) << 48, vtcr, 0);
 	CHECK(fault(at, R) == S2_FIXED && THERE(at), "there");
 	/* IPAS2E1IS: of another VMID, of an address that differs in the highest bit, of this one */
-	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, at >> 12, 6), "IPAS2E1IS");
+	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, at >> 12, &other), "IPAS2E1IS");
 	s2_shadow_invalidate(t, n.shadows, &inv);
-	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, 0, 7), "IPAS2E1IS");
+	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, 0, &root), "IPAS2E1IS");
 	s2_shadow_invalidate(t, n.shadows, &inv);
 	CHECK(THERE(at), "none of these");
-	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, at >> 12, 7), "IPAS2E1IS");
+	CHECK(s2_inv_tlbi(&inv, 4, 8, 0, 1, at >> 12, &root), "IPAS2E1IS");
 	s2_shadow_invalidate(t, n.shadows, &inv);
 	CHECK(!THERE(at), "this one");
 	end();
