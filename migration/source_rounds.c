@@ -281,9 +281,9 @@ static int describe(struct source *s, struct stream_error *err)
 	ret = wait_accept(s, ret, &accept, err);
 	s->lanes = accept.lanes;
 	if (!ret && late && memcmp(accept.images, digest, sizeof(digest)) != 0) {
-		ret = send_images(s, err);
-		if (ret)
-			ret = source_listen(s, err) ?: ret;
+		const int sent = send_images(s, err), said = sent ? source_listen(s, err) : 0;
+
+		ret = said ? said : sent;
 	}
 	s->wire += s->link->sent;
 	s->link->sent = 0;
