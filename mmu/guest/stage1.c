@@ -22,7 +22,7 @@ static int load(void *opaque, uint64_t table, size_t index, struct walk_entry *w
 	out->step[out->steps++].value = w->value;
 	if (!(w->value & walk->s->f->valid))
 		return GUEST_NOT_PRESENT;
-	return (int)walk->s->entry(walk->s, w->value, w->level, out);
+	return (int)walk->s->entry(walk->s, w, out);
 }
 
 enum guest_fault stage1_walk(const struct stage1 *s, const struct guest_reader *memory, uint64_t va,

@@ -27,9 +27,11 @@ static uint64_t unpack(const struct geometry *g, uint64_t e)
 static const struct format stage1_format = {
 	.valid = VALID, .is_leaf = is_leaf, .unpack = unpack, .accessed = AF};
 
-static enum guest_fault entry(const struct stage1 *s, uint64_t e, unsigned level,
-			      struct guest_xlat *out)
+static enum guest_fault entry(const struct stage1 *s, struct walk_entry *w, struct guest_xlat *out)
 {
+	const uint64_t e = w->value;
+	const unsigned level = w->level;
+
 	if (unpack(&s->geo, e) >> s->geo.output_bits)
 		return GUEST_RESERVED; /* address size */
 	if (!is_leaf(e, level)) {

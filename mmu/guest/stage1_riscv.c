@@ -26,9 +26,10 @@ static const struct format stage1_format = {.valid = PTE_V,
 					    .accessed = PTE_A,
 					    .dirty = PTE_D};
 
-static enum guest_fault entry(const struct stage1 *s, uint64_t e, unsigned level,
-			      struct guest_xlat *out)
+static enum guest_fault entry(const struct stage1 *s, struct walk_entry *w, struct guest_xlat *out)
 {
+	const uint64_t e = w->value;
+	const unsigned level = w->level;
 	const uint32_t perm = (uint32_t)(e >> 1 & 7);
 	const bool napot = e & PTE_N;
 

@@ -12,14 +12,16 @@ struct stage1;
 
 /* A way to translate: the shape, and what is to be known of an entry. */
 struct stage1 {
-	const struct format *f; /* valid, is_leaf and unpack of it are used */
-	struct geometry geo;	/* output_bits: the guest's physical width */
+	/* valid, is_leaf, unpack, napot, accessed and dirty of it are used; the shape is geo's */
+	const struct format *f;
+	struct geometry geo; /* output_bits: the guest's physical width */
 	uint64_t root;
 	/* Of a valid entry: what the manual forbids, or GUEST_MAPPED; takes permissions from
-	 * out->perm and out->user (all set at first). */
-	enum guest_fault (*entry)(const struct stage1 *s, uint64_t value, unsigned level,
+	 * out->perm and out->user (all set at first). May rewrite w->value as f reads it, where
+	 * the same bit means something else at another level. */
+	enum guest_fault (*entry)(const struct stage1 *s, struct walk_entry *w,
 				  struct guest_xlat *out);
-	bool nx; /* x86: EFER.NXE */
+	bool nx, pse; /* x86: EFER.NXE, CR4.PSE */
 };
 
 enum guest_fault stage1_walk(const struct stage1 *s, const struct guest_reader *memory, uint64_t va,

@@ -16,41 +16,14 @@ static bool is_leaf(uint64_t e, unsigned level)
 	return level == 1 || e & PTE_PS;
 }
 
-/* 32-bit with CR4.PSE clear: bit 7 means nothing. */
-static bool is_leaf_small(uint64_t e, unsigned level)
-{
-	(void)e;
-	return level == 1;
-}
-
 static uint64_t unpack(const struct geometry *g, uint64_t e)
 {
 	(void)g;
 	return e & ADDR;
 }
 
-/* A page of 4 MiB keeps bits 39:32 of its address in 20:13. */
-static uint64_t unpack32(const struct geometry *g, uint64_t e)
-{
-	(void)g;
-	return (e & 0xfffff000) | (e & PTE_PS ? (e >> 13 & 0xff) << 32 : 0);
-}
-
-static uint64_t unpack32_small(const struct geometry *g, uint64_t e)
-{
-	(void)g;
-	return e & 0xfffff000;
-}
-
 static const struct format long_mode = {
 	.valid = PTE_P, .is_leaf = is_leaf, .unpack = unpack, .accessed = PTE_A, .dirty = PTE_D};
-static const struct format legacy = {
-	.valid = PTE_P, .is_leaf = is_leaf, .unpack = unpack32, .accessed = PTE_A, .dirty = PTE_D};
-static const struct format legacy_small = {.valid = PTE_P,
-					   .is_leaf = is_leaf_small,
-					   .unpack = unpack32_small,
-					   .accessed = PTE_A,
-					   .dirty = PTE_D};
 
 static enum guest_fault rights(uint64_t e, bool nx, struct guest_xlat *out)
 {
@@ -61,9 +34,11 @@ static enum guest_fault rights(uint64_t e, bool nx, struct guest_xlat *out)
 	return GUEST_MAPPED;
 }
 
-static enum guest_fault entry64(const struct stage1 *s, uint64_t e, unsigned level,
+static enum guest_fault entry64(const struct stage1 *s, struct walk_entry *w,
 				struct guest_xlat *out)
 {
+	const uint64_t e = w->value;
+	const unsigned level = w->level;
 	const bool pae = s->geo.levels == 3, large = level > 1 && e & PTE_PS;
 	uint64_t low = large ? (UINT64_C(1) << geometry_shift(&s->geo, level)) - 1 : 0;
 
@@ -78,12 +53,19 @@ static enum guest_fault entry64(const struct stage1 *s, uint64_t e, unsigned lev
 	return rights(e, e & PTE_NX, out);
 }
 
-static enum guest_fault entry32(const struct stage1 *s, uint64_t e, unsigned level,
+/* Rewritten as in long mode: bit 7 is PS in a directory and with CR4.PSE only, the PAT of a small
+ * page; a page of 4 MiB keeps bits 39:32 of its address in 20:13, and 21 is reserved. */
+static enum guest_fault entry32(const struct stage1 *s, struct walk_entry *w,
 				struct guest_xlat *out)
 {
-	/* bit 21 of a 4 MiB page is reserved */
-	if (level == 2 && s->f == &legacy && e & PTE_PS && e & 1 << 21)
+	const uint64_t e = w->value;
+
+	if (w->level == 1 || !s->pse)
+		w->value &= ~PTE_PS;
+	else if (e & PTE_PS && e & 1 << 21)
 		return GUEST_RESERVED;
+	else if (e & PTE_PS)
+		w->value = (e & 0xffc00fff) | (e >> 13 & 0xff) << 32;
 	return rights(e, false, out);
 }
 
@@ -117,7 +99,8 @@ enum guest_fault stage1_x86(const struct guest_paging *p, const struct guest_rea
 		.input_bits = (uint8_t)bits,
 		.output_bits = (uint8_t)width,
 	};
-	s.f = pae ? &long_mode : p->x86.cr4 >> 4 & 1 ? &legacy : &legacy_small;
+	s.f = &long_mode;
+	s.pse = p->x86.cr4 >> 4 & 1;
 	s.entry = pae ? entry64 : entry32;
 	s.root = p->x86.cr3 & (levels > 3 ? ADDR : levels == 3 ? 0xffffffe0 : 0xfffff000);
 	return stage1_walk(&s, memory, va, out);

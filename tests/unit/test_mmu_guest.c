@@ -102,6 +102,8 @@ static void x86_long(bool five)
 	MAPS(&p, va + 4 * M2, 7 * M2 + (va & (M2 - 1)), M2, R | W, 0);
 	REFUSES(&p, va + K4, GUEST_NOT_PRESENT);
 	REFUSES(&p, va ^ UINT64_C(1) << 60, GUEST_NOT_CANONICAL);
+	put64(0x4000, 5, UINT64_C(0x1234567000) | 0xe7); /* bit 7 of a small page is its PAT */
+	MAPS(&p, va, UINT64_C(0x1234567123), K4, R | W | X, R | W | X);
 	put64(0x4000, 5, UINT64_C(1) << 40 | 0x67);
 	REFUSES(&p, va, GUEST_RESERVED);
 	put64(0x4000, 5, 0x67 | NX);
@@ -137,11 +139,16 @@ static void x86_small(void)
 	MAPS(&p, 0x2512345, UINT64_C(0xab12400000) | 0x112345, UINT64_C(1) << 22, R | W | X,
 	     R | W | X);
 	REFUSES(&p, UINT64_C(1) << 32, GUEST_NOT_CANONICAL);
+	/* bit 7 of a small page is its PAT, not PS, with CR4.PSE, too */
+	put32(0x2000, 1022, 0x345087);
+	MAPS(&p, 0xffe123, 0x345123, K4, R | W | X, R | W | X);
+	CHECK(x.step[1].value == 0x345087, "shown as it is");
 	put32(0x1000, 9, 0x12600000 | 0x87);
 	REFUSES(&p, 0x2512345, GUEST_RESERVED);
 	p.x86.cr4 = 0; /* no PSE: the same is a table */
 	put32(0x1000, 9, 0x2000 | 0x87);
 	MAPS(&p, 0x27ff456, 0x87654456, K4, R | X, R | X);
+	MAPS(&p, 0x27fe123, 0x345123, K4, R | W | X, R | W | X);
 
 	p.x86.cr4 = 0x20; /* PAE */
 	p.x86.efer = 0x800;
@@ -151,7 +158,9 @@ static void x86_small(void)
 	put64(0x4000, 5, 0x5000 | 7);
 	put64(0x4000, 6, UINT64_C(0x1200200000) | 0x85 | NX);
 	put64(0x5000, 7, UINT64_C(0xfedcba9000) | 3);
+	put64(0x5000, 8, UINT64_C(0xfed5745000) | 0x83); /* PAT */
 	MAPS(&p, 2 * GiB + 5 * M2 + 7 * K4 + 9, UINT64_C(0xfedcba9009), K4, R | W | X, 0);
+	MAPS(&p, 2 * GiB + 5 * M2 + 8 * K4 + 9, UINT64_C(0xfed5745009), K4, R | W | X, 0);
 	MAPS(&p, 2 * GiB + 6 * M2 + 7, UINT64_C(0x1200200007), M2, R, R);
 	put64(0x3020, 2, 0x4000 | 3);
 	REFUSES(&p, 2 * GiB, GUEST_RESERVED);
