@@ -87,9 +87,10 @@ struct format {
 	uint64_t size_bits;
 	uint64_t table; /* everything but the address of a table entry */
 
+	uint8_t options; /* of enum format_options those that are chosen: others are refused */
+
 	/* Bit n: permissions n can be expressed; execute-only may be an option. */
 	uint8_t perms;
-	bool exec_only_option;
 	uint64_t perm_bits;
 	uint32_t (*perm)(uint64_t entry);
 	uint64_t (*encode_perm)(uint32_t perm);
@@ -158,7 +159,7 @@ mmu_inline bool format_perm_legal(const struct format *f, const struct geometry 
 {
 	if (perm > 7 || !(f->perms >> perm & 1))
 		return false;
-	return !f->exec_only_option || perm != FORMAT_X || g->options & FORMAT_EXEC_ONLY;
+	return perm != FORMAT_X || !(f->options & FORMAT_EXEC_ONLY & ~g->options);
 }
 
 /* A leaf that is legal: of format_make_leaf's checks none is needed. */

@@ -141,6 +141,10 @@ static inline void s2_thread_choose(struct s2_thread *t)
 			      memory_order_relaxed);
 }
 
+/* NULL, or why instances (or guests) of this format cannot have these options: one that it does not
+ * know. A text of the calling thread's, until it asks again. */
+const char *s2_options_refused(enum s2_format format, unsigned options);
+
 /* Before anybody uses it, or under the lock's write side: s2->fresh, after pt.need has changed. */
 void s2_make_fresh(struct s2 *s2);
 

@@ -2,6 +2,7 @@
 #include "mmu/second_stage.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,8 +33,8 @@ static const struct {
 	[S2_SV57X4] = {"sv57x4", &stage2_riscv64_ops, 5, 12},
 };
 
-/* What a format knows of; the rest is policy. */
-enum { HARDWARE_OPTIONS = S2_OPT_EXEC_ONLY | S2_OPT_VMID16 | S2_OPT_PBMT | S2_OPT_NAPOT };
+/* What *why points at where a rule names what the caller brought. */
+static _Thread_local char rule_text[128];
 
 const char *s2_format_name(enum s2_format format)
 {
@@ -45,26 +46,45 @@ const char *s2_name(const struct s2 *s2)
 	return formats[s2->which].name;
 }
 
+const char *s2_options_refused(enum s2_format format, unsigned options)
+{
+	static const char *const names[] = {"S2_OPT_EXEC_ONLY", "S2_OPT_VMID16", "S2_OPT_PBMT",
+					    "S2_OPT_NAPOT", "S2_OPT_NX_HUGE"};
+	unsigned other = options & ~(unsigned)formats[format].ops->format->options;
+	unsigned bit = other ? (unsigned)__builtin_ctz(other) : 0;
+
+	if (!other)
+		return NULL;
+	if (bit < sizeof(names) / sizeof(*names))
+		snprintf(rule_text, sizeof(rule_text), "%s does not have the option %s",
+			 formats[format].name, names[bit]);
+	else
+		snprintf(rule_text, sizeof(rule_text), "%s does not have the option %#x: unknown",
+			 formats[format].name, 1u << bit);
+	return rule_text;
+}
+
 int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 {
 	const struct s2_env *env = config->env ? config->env : &s2_env_default;
 	const struct role role = {.format = (uint8_t)config->format, .kind = ROOT_CANONICAL};
-	const char *rule = "unknown format or option";
+	const unsigned hardware = config->options & ~(unsigned)S2_OPT_NX_HUGE;
+	const char *rule = "unknown format";
 	const struct stage2_ops *ops;
 	struct format_config fc;
 	struct geometry geo;
 	struct s2 *s2;
 	int err = -EINVAL;
 
-	if ((unsigned)config->format < S2_NR_FORMATS &&
-	    !(config->options & ~(unsigned)(HARDWARE_OPTIONS | S2_OPT_NX_HUGE))) {
+	if ((unsigned)config->format < S2_NR_FORMATS)
+		rule = s2_options_refused(config->format, hardware);
+	if (!rule) {
 		ops = formats[config->format].ops;
 		fc = (struct format_config){.input_bits = config->input_bits,
 					    .output_bits = config->hpa_bits,
 					    .levels = formats[config->format].levels,
 					    .page_shift = formats[config->format].page_shift,
-					    .options = (config->options & HARDWARE_OPTIONS) |
-						       (config->use_ad ? FORMAT_AD : 0)};
+					    .options = hardware | (config->use_ad ? FORMAT_AD : 0)};
 		err = ops->format->geometry(&geo, &fc, &rule);
 		if (!err && config->bbm_level > (ops->format->break_before_make ? 2 : 0)) {
 			rule = "break-before-make has levels 0 to 2, on arm64";

@@ -37,14 +37,15 @@ enum s2_format {
 	S2_NR_FORMATS
 };
 
-/* What the hardware that walks the tables can do beyond the least; and a policy. */
+/* What the hardware that walks the tables can do beyond the least, each for the formats that it
+ * names (others refuse it); and a policy. */
 enum s2_options {
 	S2_OPT_EXEC_ONLY =
 		1, /* EPT: X without R (IA32_VMX_EPT_VPID_CAP bit 0); others need no option */
 	S2_OPT_VMID16 = 2,   /* arm64: VMIDs of 16 bits, not 8 (ID_AA64MMFR1_EL1.VMIDBits) */
-	S2_OPT_PBMT = 4,     /* RISC-V: Svpbmt */
-	S2_OPT_NAPOT = 8,    /* RISC-V: Svnapot */
-	S2_OPT_NX_HUGE = 16, /* policy: large leaves are not executable, see s2_nx_recover */
+	S2_OPT_PBMT = 4,     /* RISC-V but Sv32x4: Svpbmt */
+	S2_OPT_NAPOT = 8,    /* the same: Svnapot */
+	S2_OPT_NX_HUGE = 16, /* policy, all: large leaves are not executable, see s2_nx_recover */
 };
 
 /* Access kinds and permissions, combined by or. */
@@ -92,7 +93,8 @@ struct s2_config {
 	const struct s2_env *env; /* NULL: s2_env_default; else outlives the instance */
 };
 
-/* -EINVAL (impossible configuration; *why names the rule), -ENOMEM. */
+/* -EINVAL (impossible configuration; *why names the rule), -ENOMEM. *why may be NULL; it stays
+ * until the thread's next failing call. */
 int s2_create(struct s2 **out, const struct s2_config *config, const char **why);
 /* No thread and no TLB client is registered any more. */
 void s2_destroy(struct s2 *s2);

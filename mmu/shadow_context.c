@@ -29,14 +29,15 @@ static int family(enum s2_format format)
 static const char *broken_rule(const struct s2 *s2, const struct s2_shadow_config *config)
 {
 	const struct geometry *g = &s2->pt.geo;
-	const unsigned exec_only = S2_OPT_EXEC_ONLY;
+	const char *refused;
 
 	if ((unsigned)config->guest >= S2_NR_FORMATS ||
 	    family(config->guest) != family((enum s2_format)s2->root.role.format))
 		return "shadows: the guest's second stage is of the same kind as the instance's";
-	if (config->options & ~(unsigned)(exec_only | S2_OPT_VMID16 | S2_OPT_PBMT | S2_OPT_NAPOT))
-		return "shadows: unknown option";
-	if (config->options & exec_only && !(g->options & FORMAT_EXEC_ONLY))
+	refused = s2_options_refused(config->guest, config->options);
+	if (refused)
+		return refused;
+	if (config->options & S2_OPT_EXEC_ONLY && !(g->options & FORMAT_EXEC_ONLY))
 		return "shadows: execute-only for the guest needs it in the instance";
 	if (config->use_ad && !config->memory.cas)
 		return "shadows: the guest's A and D bits need memory.cas";

@@ -57,9 +57,7 @@ static inline int arm_geometry(struct geometry *out, const struct format_config 
 		       "address";
 	else {
 		/* Up to 16 tables side by side save a level; two levels at least. */
-		levels = (ipa - 8) / bits;
-		if (levels < 2)
-			levels = 2;
+		levels = (ipa - 8) / bits < 2 ? 2 : (ipa - 8) / bits;
 		shift = bits * levels + 3;
 		*out = (struct geometry){
 			.levels = (uint8_t)levels,
@@ -160,6 +158,7 @@ static inline int arm_registers(const struct geometry *g, uint64_t pa, unsigned 
 		.leaf = arm_leaf,                                                                  \
 		.size_bits = ARM_TYPE,                                                             \
 		.table = ARM_VALID | ARM_TYPE,                                                     \
+		.options = FORMAT_VMID16,                                                          \
 		.perms = 0xfe,                                                                     \
 		.perm_bits = ARM_R | ARM_W | ARM_XN,                                               \
 		.perm = arm_perm,                                                                  \

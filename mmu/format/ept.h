@@ -48,7 +48,7 @@ static const struct format ept_format = {
 	.table = EPT_RWX | 1 << 8, /* accessed */
 	/* W without R is a misconfiguration (29.3.3.1); X without R, where it is not supported. */
 	.perms = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 7,
-	.exec_only_option = true,
+	.options = FORMAT_EXEC_ONLY,
 	.perm_bits = EPT_RWX,
 	.perm = ept_perm,
 	.encode_perm = ept_encode_perm,

@@ -38,8 +38,6 @@ static inline int riscv_geometry(struct geometry *out, const struct format_confi
 		       "(Sv48x4) or 59 (Sv57x4) bits";
 	else if (output < 32 || output > pa)
 		*why = "RISC-V: a host address has 32 to 56 bits (Sv32x4: 34)";
-	else if (sv32 && c->options & (FORMAT_PBMT | FORMAT_NAPOT))
-		*why = "RISC-V: Sv32x4 has no room for Svpbmt and Svnapot";
 	else {
 		*out = (struct geometry){
 			.levels = (uint8_t)c->levels,
@@ -118,12 +116,14 @@ static const struct format riscv64_format = {
 	.entry_size = 8,
 	.memory_bits = RISCV_PBMT,
 	.memory = {[FORMAT_NC] = UINT64_C(1) << 61, [FORMAT_IO] = UINT64_C(2) << 61},
+	.options = FORMAT_PBMT | FORMAT_NAPOT,
 	.memory_option = FORMAT_PBMT,
 	.napot = RISCV_N,
 	.owner_bits = 9,
 	.owner_shift = 54,
 };
 
+/* No room for Svpbmt and Svnapot. */
 static const struct format riscv32_format = {
 	RISCV_COMMON,	 .name = "riscv32", .index_bits = 10, .root_bits = 12,
 	.entry_size = 4, .owner_bits = 6,   .owner_shift = 4,

@@ -309,8 +309,6 @@ static void geometries(void)
 		{{.format = S2_SV32X4, .input_bits = 35}, .levels = 0},
 		{{.format = S2_SV32X4, .hpa_bits = 35}, .levels = 0},
 		{{.format = S2_SV57X4, .hpa_bits = 57}, .levels = 0},
-		{{.format = S2_SV32X4, .options = S2_OPT_PBMT}, .levels = 0},
-		{{.format = S2_SV32X4, .options = S2_OPT_NAPOT}, .levels = 0},
 	};
 	struct geometry g;
 
@@ -401,6 +399,49 @@ static void registers(void)
 	}
 }
 
+/* Each option in each format: those that it has not are refused, by name. */
+static void options(void)
+{
+	const struct {
+		unsigned bit;
+		const char *name;
+		unsigned formats; /* bit n: format n has it */
+	} all[] = {
+		{S2_OPT_EXEC_ONLY, "S2_OPT_EXEC_ONLY", 1 << S2_EPT4 | 1 << S2_EPT5},
+		{S2_OPT_VMID16, "S2_OPT_VMID16",
+		 1 << S2_ARM64_4K | 1 << S2_ARM64_16K | 1 << S2_ARM64_64K},
+		{S2_OPT_PBMT, "S2_OPT_PBMT", 1 << S2_SV39X4 | 1 << S2_SV48X4 | 1 << S2_SV57X4},
+		{S2_OPT_NAPOT, "S2_OPT_NAPOT", 1 << S2_SV39X4 | 1 << S2_SV48X4 | 1 << S2_SV57X4},
+		{S2_OPT_NX_HUGE, "S2_OPT_NX_HUGE", (1 << S2_NR_FORMATS) - 1},
+		{1u << 20, "0x100000", 0},
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		for (unsigned format = 0; format < S2_NR_FORMATS; format++) {
+			struct s2_config c = {.format = format, .options = all[i].bit};
+			struct test_env te;
+			const char *why = "";
+			struct s2 *s2;
+			int err;
+
+			test_env_init(&te, format == S2_SV32X4 ? TEST_LOW : 0);
+			c.env = &te.env;
+			err = s2_create(&s2, &c, &why);
+			if (all[i].formats >> format & 1)
+				CHECK(!err, "%s, %s: %d %s", all[i].name, s2_format_name(format),
+				      err, why);
+			else
+				CHECK(err == -EINVAL && strstr(why, all[i].name) &&
+					      strstr(why, s2_format_name(format)),
+				      "%s, %s: %d %s", all[i].name, s2_format_name(format), err,
+				      why);
+			if (!err)
+				s2_destroy(s2);
+			CHECK(!test_env_leaked(&te), "leaked");
+		}
+	}
+}
+
 /* The public way in: rules are named, options and formats that are not known refused. */
 static void creation(void)
 {
@@ -419,6 +460,7 @@ static void creation(void)
 
 		CHECK(s2_create(&s2, &bad[i], &why) == -EINVAL && why && *why, "case %zu", i);
 	}
+	options();
 	for (int format = 0; format < S2_NR_FORMATS; format++)
 		CHECK(strcmp(s2_format_name(format), "unknown"), "%d has no name", format);
 }

@@ -233,6 +233,8 @@ static void refused(void)
 	} wrong[] = {
 		{"ept4", {.guest = S2_NPT4}},
 		{"ept4", {.guest = S2_EPT4, .options = S2_OPT_EXEC_ONLY}},
+		{"ept4", {.guest = S2_EPT4, .options = S2_OPT_VMID16}},
+		{"sv32x4", {.guest = S2_SV32X4, .options = S2_OPT_NAPOT}},
 		{"ept4", {.guest = S2_EPT4, .gpa_bits = 49}},
 		{"sv39x4", {.guest = S2_SV32X4}},
 		{"sv39x4", {.guest = S2_SV39X4, .use_ad = true}},
