@@ -48,6 +48,8 @@ static enum guest_fault entry(const struct stage1 *s, struct walk_entry *w, stru
 	out->user &= e >> 6 & 1	   ? ~(uint32_t)((e >> 7 & 1 ? S2_W : 0) | (e >> 54 & 1 ? S2_X : 0))
 		     : e >> 54 & 1 ? 0
 				   : S2_X; /* execute-only */
+	if (out->user & S2_W)		   /* never executed by the kernel, whatever PXN says */
+		out->perm &= ~(uint32_t)S2_X;
 	out->dirty = out->perm & S2_W;
 	return GUEST_MAPPED;
 }

@@ -189,7 +189,8 @@ static void arm(void)
 	put64(0x5000, 5, 0xabcde000 | 0x443);		      /* both write and execute */
 	put64(0x5000, 6, 0xabcde000 | 0x441);		      /* no page at the last level */
 	MAPS(&p, UINT64_C(1) << 39 | 2 * GiB | 5, 3 * GiB + 5, GiB, R | W | X, X);
-	MAPS(&p, UINT64_C(1) << 39 | 3 * GiB | 4 * M2 | 5 * K4 | 6, 0xabcde006, K4, R | W | X,
+	/* what users write, the kernel does not execute */
+	MAPS(&p, UINT64_C(1) << 39 | 3 * GiB | 4 * M2 | 5 * K4 | 6, 0xabcde006, K4, R | W,
 	     R | W | X);
 	MAPS(&p, UINT64_C(1) << 39 | 3 * GiB | 5 * M2 | 6, M2 * 9 + 6, M2, R, R);
 	/* through TTBR1: its table takes W from both and X from users */
@@ -211,7 +212,7 @@ static void arm(void)
 	memset(ram, 0, sizeof(ram));
 	put64(0x10000, 8191, 0x20000 | 3);
 	put64(0x20000, 1, UINT64_C(0x123456780000) | 0x443);
-	MAPS(&p, UINT64_C(8191) << 29 | 0x12345, UINT64_C(0x123456782345), 0x10000, R | W | X,
+	MAPS(&p, UINT64_C(8191) << 29 | 0x12345, UINT64_C(0x123456782345), 0x10000, R | W,
 	     R | W | X);
 	CHECK(x.levels == 2, "%u", x.levels);
 	p.arm64.tcr = 17 | 2 << 14 | UINT64_C(5) << 32;
