@@ -97,8 +97,9 @@ enum s2_stage_fault {
 	S2_FAULT_PERMISSION,  /* a leaf (or, on x86, a table above it) refuses the access */
 	S2_FAULT_ACCESS_FLAG, /* A (or D, for a write) is clear and hardware does not set it */
 	S2_FAULT_RESERVED,    /* an entry that the manual forbids: EPT misconfiguration, NPT RSV */
-	S2_FAULT_SIZE,	      /* an address in it is wider than gpa_bits */
-	S2_FAULT_TABLE,	      /* a table of the guest lies where it has no memory: external abort */
+	S2_FAULT_SIZE,	/* an address in it is wider than gpa_bits (x86: that is RESERVED); or,
+			 * with the stage off, ngpa is wider than the instance's input */
+	S2_FAULT_TABLE, /* a table of the guest lies where it has no memory: external abort */
 };
 
 /* With S2_FORWARD: what the guest's hypervisor is to be told. With S2_EMULATE: where the guest's

@@ -6,9 +6,15 @@
 #include "mmu/format/npt.h"
 #include "mmu/guest/stage2.h"
 
-static bool large_misaligned(const struct geometry *g, uint64_t e, unsigned level, uint64_t allowed)
+/* What both formats forbid: address bits beyond the guest's physical width, large leaves at other
+ * levels, or misaligned but for the bits of `allowed`. */
+static bool reserved(const struct geometry *g, uint64_t e, unsigned level, uint64_t allowed)
 {
-	return e & (geometry_size(g, level) - 1) & X86_ADDR & ~allowed;
+	const uint64_t low = geometry_size(g, level) - 1, addr = e & X86_ADDR;
+
+	if (addr >> g->output_bits)
+		return true;
+	return level > 1 && e & 1 << 7 && (!geometry_has_leaf(g, level) || addr & low & ~allowed);
 }
 
 static enum s2_stage_fault check_ept(const struct geometry *g, uint64_t e, unsigned level)
@@ -16,23 +22,17 @@ static enum s2_stage_fault check_ept(const struct geometry *g, uint64_t e, unsig
 	bool large = level > 1 && e & 1 << 7;
 	unsigned type = e >> 3 & 7;
 
-	if ((large && !geometry_has_leaf(g, level)) ||
-	    !format_perm_legal(&ept_format, g, ept_perm(e)))
+	if (reserved(g, e, level, 0) || !format_perm_legal(&ept_format, g, ept_perm(e)))
 		return S2_FAULT_RESERVED;
 	if (!large && level > 1)
 		return e & 0xf8 ? S2_FAULT_RESERVED : S2_NO_FAULT;
-	if (type == 2 || type == 3 || type == 7 || (large && large_misaligned(g, e, level, 0)))
-		return S2_FAULT_RESERVED;
-	return S2_NO_FAULT;
+	return type == 2 || type == 3 || type == 7 ? S2_FAULT_RESERVED : S2_NO_FAULT;
 }
 
 /* The format says readable for all that is present; a supervisor page refuses guests. */
 static enum s2_stage_fault check_npt(const struct geometry *g, uint64_t e, unsigned level)
 {
-	bool large = level > 1 && e & 1 << 7;
-
-	/* bit 12 of a large page is its PAT */
-	if (large && (!geometry_has_leaf(g, level) || large_misaligned(g, e, level, 1 << 12)))
+	if (reserved(g, e, level, 1 << 12)) /* of a large page: its PAT */
 		return S2_FAULT_RESERVED;
 	return e & NPT_US ? S2_NO_FAULT : S2_FAULT_PERMISSION;
 }

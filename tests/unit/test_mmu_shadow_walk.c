@@ -59,7 +59,9 @@ static void ept_faults(void)
 	put(0x100000, 3, 0x101000 | 0x87); /* no page of 512 GiB */
 	FORWARDS(UINT64_C(3) << 39, R, S2_FAULT_RESERVED, 4);
 	put(0x103000, 6, UINT64_C(1) << 50 | 0x37); /* wider than the guest's 48 bits */
-	FORWARDS(6 * K4, R, S2_FAULT_SIZE, 1);
+	FORWARDS(6 * K4, R, S2_FAULT_RESERVED, 1);
+	put(0x102000, 3, UINT64_C(1) << 51 | 0x103000 | 7); /* so is a table's */
+	FORWARDS(3 * M2, R, S2_FAULT_RESERVED, 2);
 	/* a table out of memory, and one in itself: it ends with the levels */
 	put(0x102000, 3, (UINT64_C(1) << 40) | 7);
 	FORWARDS(3 * M2 + 5 * K4, R, S2_FAULT_TABLE, 1);
@@ -107,6 +109,7 @@ static void ad_is_a_write(void)
 	put(0x103000, 0, GiB | 7);
 	put(0x103000, 1, GiB | 3); /* not a user page */
 	put(0x103000, 2, GiB | 5 | UINT64_C(1) << 63);
+	put(0x103000, 3, UINT64_C(1) << 48 | 7); /* wider than the guest's 48 bits: RSV */
 	enter(0x100000, 0, 5);
 	CHECK(!s2_dirty_start(t), "start");
 	MAPS(7, R, n.table_hpa + DATA_HPA + 7, R | X);
@@ -119,6 +122,7 @@ static void ad_is_a_write(void)
 	FORWARDS(K4, R, S2_FAULT_PERMISSION, 1);
 	FORWARDS(2 * K4, W, S2_FAULT_PERMISSION, 1);
 	FORWARDS(2 * K4, X, S2_FAULT_PERMISSION, 1);
+	FORWARDS(3 * K4, R, S2_FAULT_RESERVED, 1);
 	end();
 }
 
