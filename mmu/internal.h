@@ -145,6 +145,9 @@ static inline void s2_thread_choose(struct s2_thread *t)
  * know. A text of the calling thread's, until it asks again. */
 const char *s2_options_refused(enum s2_format format, unsigned options);
 
+/* Why the first table of a tree is not there: what pgtable_init said. A text as above. */
+const char *s2_root_refused(int err, const struct pgtable *pt);
+
 /* Before anybody uses it, or under the lock's write side: s2->fresh, after pt.need has changed. */
 void s2_make_fresh(struct s2 *s2);
 

@@ -31,7 +31,7 @@ struct root {
 	_Atomic uint32_t refs;
 };
 
-/* 0 or -ENOMEM. The role's input_bits are geo's. */
+/* As pgtable_init. The role's input_bits are geo's. */
 int root_init(struct root *root, const struct role *role, const struct geometry *geo,
 	      const struct s2_env *env);
 /* Nobody else sees it any more: gives back all tables. */

@@ -2,6 +2,7 @@
 #include "mmu/second_stage.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@ static const struct {
 };
 
 /* What *why points at where a rule names what the caller brought. */
-static _Thread_local char rule_text[128];
+static _Thread_local char rule_text[160];
 
 const char *s2_format_name(enum s2_format format)
 {
@@ -62,6 +63,30 @@ const char *s2_options_refused(enum s2_format format, unsigned options)
 		snprintf(rule_text, sizeof(rule_text), "%s does not have the option %#x: unknown",
 			 formats[format].name, 1u << bit);
 	return rule_text;
+}
+
+const char *s2_root_refused(int err, const struct pgtable *pt)
+{
+	if (err == -ENOMEM)
+		return "no memory";
+	if (err == -ERANGE)
+		snprintf(rule_text, sizeof(rule_text),
+			 "a table page at 0x%" PRIx64
+			 " lies above hpa_bits %u: allocate table pages "
+			 "below it (env.alloc)",
+			 pt->root_pa, pt->geo.output_bits);
+	else
+		snprintf(rule_text, sizeof(rule_text),
+			 "a table page at 0x%" PRIx64
+			 " is not aligned to its size, %zu (env.alloc)",
+			 pt->root_pa, geometry_table_bytes(&pt->geo, pt->geo.levels));
+	return rule_text;
+}
+
+static void say_why(const char **why, const char *rule)
+{
+	if (why)
+		*why = rule;
 }
 
 int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
@@ -92,17 +117,19 @@ int s2_create(struct s2 **out, const struct s2_config *config, const char **why)
 		}
 	}
 	if (err) {
-		if (why)
-			*why = rule;
+		say_why(why, rule);
 		return err;
 	}
+	say_why(why, "no memory");
 	s2 = aligned_alloc(_Alignof(struct s2), sizeof(*s2));
 	if (!s2)
 		return -ENOMEM;
 	memset(s2, 0, sizeof(*s2));
-	if (rcu_init() || root_init(&s2->root, &role, &geo, env)) {
+	err = rcu_init() ? -ENOMEM : root_init(&s2->root, &role, &geo, env);
+	if (err) {
+		say_why(why, s2_root_refused(err, &s2->pt));
 		free(s2);
-		return -ENOMEM;
+		return err;
 	}
 	s2->ops = ops;
 	s2->use_ad = config->use_ad;

@@ -68,7 +68,8 @@ struct s2_slot {
  * two >= 4096), aligned to its size, or NULL; it and free may block, and are never called inside a
  * fault's or a walk's critical section. `pa` of a table is what entries of its parent hold:
  * to_pa/from_pa convert, within critical sections: pure arithmetic. Both NULL: the identity, and
- * the fastest. */
+ * the fastest. It must fit into hpa_bits: a page that does not is given back to free, and is to the
+ * caller what no memory is (s2_create says -ERANGE). */
 struct s2_env {
 	void *opaque;
 	void *(*alloc)(void *opaque, size_t bytes);
@@ -76,14 +77,15 @@ struct s2_env {
 	uint64_t (*to_pa)(void *opaque, const void *table);
 	void *(*from_pa)(void *opaque, uint64_t pa);
 };
-/* aligned_alloc, identity addresses. */
+/* aligned_alloc, identity addresses: of a process, about 47 bits wide. */
 extern const struct s2_env s2_env_default;
 
 struct s2_config {
 	enum s2_format format;
 	unsigned input_bits; /* width of a gpa; 0: the format's widest; arm64: 32..52, 0: 40 */
-	unsigned hpa_bits;   /* wider host addresses are refused; 0: 52; arm64: 48, or 52 if the
-			      * input needs it; Sv32x4: 34, other RISC-V: 56 */
+	unsigned hpa_bits;   /* wider host addresses are refused, of slots and of table pages;
+			      * 0: 52; arm64: 48, or 52 if the input needs it; Sv32x4: 34, other
+			      * RISC-V: 56 */
 	bool use_ad;	     /* hardware sets A/D bits: EPTP bit 6, VTCR_EL2.HA, Svadu */
 	unsigned options;    /* enum s2_options */
 	/* arm64 (ID_AA64MMFR2_EL1.BBM), how a block becomes a table: 0 by way of an invalid entry
@@ -93,8 +95,8 @@ struct s2_config {
 	const struct s2_env *env; /* NULL: s2_env_default; else outlives the instance */
 };
 
-/* -EINVAL (impossible configuration; *why names the rule), -ENOMEM. *why may be NULL; it stays
- * until the thread's next failing call. */
+/* -EINVAL (impossible configuration), -ERANGE (the first table page that env.alloc gave lies above
+ * hpa_bits), -ENOMEM; *why (may be NULL) names the rule, until the thread's next failing call. */
 int s2_create(struct s2 **out, const struct s2_config *config, const char **why);
 /* No thread and no TLB client is registered any more. */
 void s2_destroy(struct s2 *s2);

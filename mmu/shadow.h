@@ -77,7 +77,7 @@ struct s2_guest_root {
 /* The context of this root, with a reference that holds its tables' root in place. A context that
  * nobody references may be emptied and recycled for it: this waits for TLB clients.
  * -EINVAL: the registers are impossible (*why, may be NULL, names the rule), -EBUSY: all contexts
- * are referenced, -ENOMEM. */
+ * are referenced, -ENOMEM, -ERANGE as of s2_create. */
 int s2_context_get(struct s2_context **out, struct s2_thread *t, struct s2_shadows *shadows,
 		   const struct s2_guest_root *guest, const char **why);
 void s2_context_put(struct s2_context *ctx);

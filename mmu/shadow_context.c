@@ -274,6 +274,8 @@ int s2_context_get(struct s2_context **out, struct s2_thread *t, struct s2_shado
 		if (mine->made)
 			take_down(t, mine);
 		err = root_init(&fresh, &role, &geo, s2->pt.env);
+		if (err && why)
+			*why = s2_root_refused(err, &fresh.pt);
 		pthread_mutex_lock(&set->mutex);
 		found = err ? NULL : find(set, &key, &guest); /* somebody else was faster */
 		settle(mine, err || found ? NULL : &fresh, &key, &guest);

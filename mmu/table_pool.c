@@ -1,5 +1,6 @@
 #include "mmu/table_pool.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,26 +21,32 @@ static void default_free(void *opaque, void *table, size_t bytes)
 
 const struct s2_env s2_env_default = {.alloc = default_alloc, .free = default_free};
 
-void *table_alloc(const struct s2_env *env, size_t bytes, unsigned output_bits)
+int table_alloc(const struct s2_env *env, size_t bytes, unsigned output_bits, void **out,
+		uint64_t *pa)
 {
 	void *table = env->alloc(env->opaque, bytes);
+	int err;
 
-	if (table &&
-	    (env_to_pa(env, table) >> output_bits || env_to_pa(env, table) & (bytes - 1))) {
+	if (!table)
+		return -ENOMEM;
+	*pa = env_to_pa(env, table);
+	err = *pa >> output_bits ? -ERANGE : *pa & (bytes - 1) ? -EINVAL : 0;
+	if (err)
 		env->free(env->opaque, table, bytes);
-		return NULL;
-	}
-	return table;
+	else
+		*out = table;
+	return err;
 }
 
 bool table_pool_fill(struct table_pool *pool, unsigned want)
 {
 	while (pool->count < want) {
-		void *table = table_alloc(pool->env, pool->bytes, pool->output_bits);
+		uint64_t pa;
 
-		if (!table)
+		if (table_alloc(pool->env, pool->bytes, pool->output_bits,
+				&pool->table[pool->count], &pa))
 			return false;
-		pool->table[pool->count++] = table;
+		pool->count++;
 	}
 	return true;
 }

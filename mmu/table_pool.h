@@ -15,7 +15,7 @@ enum { TABLE_POOL_MAX = 8 };
 struct table_pool {
 	const struct s2_env *env;
 	size_t bytes;	      /* of one table */
-	unsigned output_bits; /* a table beyond is given back: no entry could hold its address */
+	unsigned output_bits; /* a table beyond is given back, as if memory were short */
 	unsigned count;
 	void *table[TABLE_POOL_MAX];
 };
@@ -31,9 +31,10 @@ static inline void *env_from_pa(const struct s2_env *env, uint64_t pa)
 	return env->from_pa ? env->from_pa(env->opaque, pa) : (void *)(uintptr_t)pa;
 }
 
-/* A zeroed table of `bytes` whose address fits into output_bits and is a multiple of `bytes`, or
- * NULL. */
-void *table_alloc(const struct s2_env *env, size_t bytes, unsigned output_bits);
+/* A zeroed table of `bytes`, and the address that entries hold. -ENOMEM; with *pa what cannot be
+ * used and was given back: -ERANGE: wider than output_bits, -EINVAL: no multiple of `bytes`. */
+int table_alloc(const struct s2_env *env, size_t bytes, unsigned output_bits, void **out,
+		uint64_t *pa);
 
 /* Tries to have `want` (<= TABLE_POOL_MAX) tables at hand; false: memory is short and there are
  * fewer. Calls env->alloc. */

@@ -2,17 +2,10 @@
 
 int pgtable_init(struct pgtable *pt, const struct geometry *geo, const struct s2_env *env)
 {
-	void *root = table_alloc(env, geometry_table_bytes(geo, geo->levels), geo->output_bits);
-
-	if (!root)
-		return -ENOMEM;
-	*pt = (struct pgtable){.geo = *geo,
-			       .env = env,
-			       .root = root,
-			       .root_pa = env_to_pa(env, root),
-			       .max = geometry_max(geo),
-			       .identity = !env->from_pa};
-	return 0;
+	*pt = (struct pgtable){
+		.geo = *geo, .env = env, .max = geometry_max(geo), .identity = !env->from_pa};
+	return table_alloc(env, geometry_table_bytes(geo, geo->levels), geo->output_bits, &pt->root,
+			   &pt->root_pa);
 }
 
 /* Not on a hot path: one copy for all formats, with calls through the format. */

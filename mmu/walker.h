@@ -53,7 +53,7 @@ mmu_inline void *pgtable_at(const struct pgtable *pt, uint64_t pa)
 	return env_from_pa(pt->env, pa);
 }
 
-/* 0 or -ENOMEM. */
+/* 0; -ENOMEM; -ERANGE, -EINVAL: of the address in pt->root_pa, see table_alloc. */
 int pgtable_init(struct pgtable *pt, const struct geometry *geo, const struct s2_env *env);
 
 /* One entry on the way: where it stands and what was read there. */

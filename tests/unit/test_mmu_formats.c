@@ -442,6 +442,68 @@ static void options(void)
 	}
 }
 
+static uint64_t too_high;
+
+static uint64_t high_to_pa(void *opaque, const void *table)
+{
+	return test_env_to_pa(opaque, table) | too_high;
+}
+
+/* Table pages that no entry could lead to: at creation the rule is named, later they are to the
+ * fault what no memory is. */
+static void tables_too_high(void)
+{
+	const struct {
+		struct s2_config c;
+		uint64_t offset;
+		int err;
+		const char *why;
+	} cases[] = {
+		{{.format = S2_EPT4, .hpa_bits = 40}, UINT64_C(1) << 40, -ERANGE, "hpa_bits 40"},
+		{{.format = S2_NPT5, .hpa_bits = 51}, UINT64_C(1) << 51, -ERANGE, "hpa_bits 51"},
+		{{.format = S2_ARM64_4K}, UINT64_C(1) << 48, -ERANGE, "hpa_bits 48"},
+		{{.format = S2_ARM64_64K, .hpa_bits = 40}, UINT64_C(1) << 40, -ERANGE, "below"},
+		{{.format = S2_SV32X4}, UINT64_C(1) << 34, -ERANGE, "hpa_bits 34"},
+		{{.format = S2_SV57X4, .hpa_bits = 32}, UINT64_C(1) << 32, -ERANGE, "env.alloc"},
+		{{.format = S2_SV39X4}, 0x800, -EINVAL, "not aligned"},
+	};
+	const struct s2_config c = {.format = S2_EPT4, .hpa_bits = 50};
+	const struct s2_slot ram = {.size = 1 << 21, .page_size = 4096};
+	struct s2_config config;
+	struct test_env te;
+	struct s2_thread *t;
+	struct s2 *s2;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		const char *why = NULL;
+		int err;
+
+		test_env_init(&te, cases[i].offset);
+		config = cases[i].c;
+		config.env = &te.env;
+		err = s2_create(&s2, &config, &why);
+		CHECK(err == cases[i].err && why && strstr(why, cases[i].why) && strstr(why, "0x"),
+		      "case %zu: %d %s", i, err, why);
+		CHECK(s2_create(&s2, &config, NULL) == err, "case %zu", i);
+		CHECK(!test_env_leaked(&te), "case %zu leaks", i);
+	}
+	test_env_init(&te, UINT64_C(1) << 48);
+	te.env.to_pa = high_to_pa;
+	config = c;
+	config.env = &te.env;
+	if (s2_create(&s2, &config, NULL) || s2_thread_init(&t, s2, "t") || s2_slot_add(t, &ram)) {
+		CHECK(false, "create");
+		return;
+	}
+	too_high = UINT64_C(1) << 50; /* what is allocated from now on */
+	CHECK(s2_fault(t, 0x1000, S2_R, NULL) == S2_NOMEM, "above");
+	too_high = 0;
+	CHECK(s2_fault(t, 0x1000, S2_R, NULL) == S2_FIXED, "below");
+	s2_thread_exit(t);
+	s2_destroy(s2);
+	CHECK(!test_env_leaked(&te), "leaks");
+}
+
 /* The public way in: rules are named, options and formats that are not known refused. */
 static void creation(void)
 {
@@ -461,6 +523,7 @@ static void creation(void)
 		CHECK(s2_create(&s2, &bad[i], &why) == -EINVAL && why && *why, "case %zu", i);
 	}
 	options();
+	tables_too_high();
 	for (int format = 0; format < S2_NR_FORMATS; format++)
 		CHECK(strcmp(s2_format_name(format), "unknown"), "%d has no name", format);
 }
