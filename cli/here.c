@@ -43,10 +43,10 @@ int run_here(run_here_fn *start, const void *config, bool background)
 		detach_report(&report, EXIT_START, err.text);
 		return EXIT_START;
 	}
-	if (ret || result.end == VM_END_ABSENT)
-		return complain(EXIT_START, &err);
-	if (result.end == VM_END_ENGINE)
-		return complain(EXIT_ENGINE, &err);
+	if (ret || result.end == VM_END_ABSENT || result.end == VM_END_ENGINE) {
+		message("%s", err.text); /* in the background it is a log's line */
+		return result.end == VM_END_ENGINE && !ret ? EXIT_ENGINE : EXIT_START;
+	}
 	say_end(&result);
 	return exit_code_of(&result);
 }

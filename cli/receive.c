@@ -55,10 +55,15 @@ const struct verb verb_receive = {
 		"anew. Without --tls-psk or --tls-certs it listens on 127.0.0.1 and unix sockets "
 		"only, unless it is told --insecure. Locks, ports and the like are taken when the "
 		"guest comes, not before.\n"
-		"It ends with code 1 if the guest does not come; otherwise like ferry run. While "
+		"It ends with code 1 if the guest does not come, with 128+N by signal N, whether "
+		"the "
+		"guest has come or not, otherwise like ferry run; ferry kill and ferry stop end it "
+		"while it waits. While "
 		"it is not certain who has the guest it waits for the source, for up to five "
 		"minutes, and never starts the guest without its word. With --detach it returns "
-		"when it listens, and prints the address.",
+		"when it listens, and prints the address; from then on ferry logs has what it "
+		"says, "
+		"and ferry wait how it ended.",
 	.options = options,
 	.examples = examples,
 	.exit_codes = true,

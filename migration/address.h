@@ -17,8 +17,9 @@ void address_host(const char *address, char *host, size_t len);
  * none) readable: -ECANCELED. */
 int address_connect(const char *address, int timeout_ms, int wake_fd, struct stream_error *err);
 /* A listening, non-blocking socket. `open`: addresses that other hosts reach are allowed; otherwise
- * -EPERM. A unix socket that nobody listens at is replaced (-EEXIST: the path is something else); it
- * is open to its user only, and removed by address_unlisten(). bound: what it listens at, with the port that the host chose for 0. */
+ * -EPERM. A unix socket that nobody listens at is replaced (-EEXIST: the path is something else);
+ * it is open to its user only, and removed by address_unlisten(). bound: what it listens at, with
+ * the port that the host chose for 0. */
 int address_listen(const char *address, bool open, char *bound, size_t len,
 		   struct stream_error *err);
 void address_unlisten(const char *address, int fd);

@@ -52,7 +52,7 @@ COMMAND(query_name)
 	const struct vm *vm = opaque;
 
 	UNUSED(request, args, err);
-	*ret = json_pack("{s:o}", "name", json_text(vm->presence.name.name));
+	*ret = json_pack("{s:o}", "name", json_text(vm->presence->name.name));
 	return 0;
 }
 
@@ -345,6 +345,6 @@ int vm_control_start(struct vm *vm, struct error *err)
 	char name[RUNTIME_NAME_MAX + 8];
 	int ret = control_create(&vm->control, vm->loop, commands, vm, err);
 
-	snprintf(name, sizeof(name), "%s.sock", vm->presence.name.name);
-	return ret ? ret : control_listen(vm->control, vm->presence.name.dir_fd, name, err);
+	snprintf(name, sizeof(name), "%s.sock", vm->presence->name.name);
+	return ret ? ret : control_listen(vm->control, vm->presence->name.dir_fd, name, err);
 }

@@ -13,6 +13,7 @@ struct incoming {
 	const struct incoming_config *how;
 	struct run_config config; /* what is built: the description, and what was said here */
 	struct vm_arrival arrival;
+	struct presence presence;	/* of one that another ferry sends */
 	struct vm *vm;			/* once it stands */
 	struct boot_adoption *adoption; /* of what comes to be booted from */
 	struct incoming_own {

@@ -2,6 +2,7 @@
  * migration's own fills it. */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -180,20 +181,26 @@ static void receive_finish(struct vm_arrival *arrival)
 
 /* ---- before there is a machine ---------------------------------------------------------- */
 
-/* Signals end the waiting; they stay pending for whoever comes after. */
-static int wait_for_source(struct incoming *in, struct error *err)
+static void ending_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGHUP);
+}
+
+/* Signals end the waiting. They are blocked already, and stay so for the machine's loop: what comes
+ * between the two is not lost, and kills nobody. 0 with *signo: ended by that. */
+static int wait_for_source(struct incoming *in, uint32_t *signo, struct error *err)
 {
 	struct migration_sink_ops *sink = &in->sink;
 	struct stream_error why;
 	struct signalfd_siginfo info;
-	sigset_t ends, old;
+	sigset_t ends;
 	int ret, fd;
 
-	sigemptyset(&ends);
-	sigaddset(&ends, SIGINT);
-	sigaddset(&ends, SIGTERM);
-	sigaddset(&ends, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &ends, &old);
+	*signo = 0;
+	ending_signals(&ends);
 	fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
 	in->from.wake_fd = fd;
 	*sink = incoming_sink;
@@ -202,42 +209,28 @@ static int wait_for_source(struct incoming *in, struct error *err)
 	sink->miss = call_miss;
 	sink->complete = call_complete;
 	ret = destination_begin(&in->from, sink, in, &why);
-	if (ret == -ECANCELED && fd >= 0 && read(fd, &info, sizeof(info)) == sizeof(info))
-		ret = error_set(err, -EINTR, "ended by signal %u before a guest came",
-				info.ssi_signo);
-	else if (ret)
+	if (ret == -ECANCELED && fd >= 0 && read(fd, &info, sizeof(info)) == sizeof(info)) {
+		*signo = info.ssi_signo;
+		ret = 0;
+	} else if (ret) {
 		error_set(err, ret, "the guest did not come: %s", why.text);
+	}
 	close(fd);
 	in->from.wake_fd = in->wake_fd;
 	if (in->from.link)
 		in->from.link->wake_fd = in->wake_fd;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return ret;
-}
-
-/* So that it is seen, under its name or one that it has for so long, while it waits. */
-static int show_waiting(struct runtime_name *name, const struct incoming *in, struct error *err)
-{
-	struct runtime runtime;
-	int ret = runtime_open(&runtime, err);
-
-	*name = (struct runtime_name){.lock_fd = -1};
-	if (ret)
-		return ret;
-	ret = runtime_claim(name, &runtime, in->how->name, err);
-	if (!ret)
-		(void)runtime_note(name, door_address(in->from.door));
-	runtime_close(&runtime);
 	return ret;
 }
 
 static int receive(struct incoming *in, const struct vm_observer *observer,
-		   struct runtime_name *name, struct vm_result *result, struct error *err)
+		   struct vm_result *result, struct error *err)
 {
-	int ret = wait_for_source(in, err);
+	uint32_t signo;
+	int ret = wait_for_source(in, &signo, err);
 
-	runtime_release(name, false);
-	if (!ret) {
+	if (signo) {
+		*result = (struct vm_result){.end = VM_END_STOPPED, .code = EXIT_SIGNAL + signo};
+	} else if (!ret) {
 		destination_build(&in->from);
 		ret = vm_run_arrival(&in->config, &in->arrival, observer, result, err);
 		if (ret)
@@ -245,6 +238,23 @@ static int receive(struct incoming *in, const struct vm_observer *observer,
 	}
 	destination_end(&in->from);
 	return ret;
+}
+
+/* Of one that listens, whatever it comes to: in the background a record tells. */
+static void say_end(struct incoming *in, const struct vm_result *result, int ret,
+		    const struct error *err)
+{
+	struct runtime_end end;
+
+	if (ret) {
+		end.exit_code = EXIT_START;
+		snprintf(end.reason, sizeof(end.reason), "%.*s", (int)sizeof(end.reason) - 1,
+			 err->text);
+	} else {
+		end.exit_code = exit_code_of(result);
+		exit_reason(result, end.reason, sizeof(end.reason));
+	}
+	presence_end(&in->presence, &end);
 }
 
 /* Nothing of it is the guest's business, but its user wonders. */
@@ -258,8 +268,9 @@ int vm_receive(const struct incoming_config *how, const struct vm_observer *obse
 	       struct vm_result *result, struct error *err)
 {
 	struct incoming *in = malloc(sizeof(*in));
-	struct runtime_name name;
+	const struct timespec now = {0};
 	struct stream_error why;
+	sigset_t ends, old;
 	struct tls *tls;
 	int ret;
 
@@ -274,25 +285,36 @@ int vm_receive(const struct incoming_config *how, const struct vm_observer *obse
 	in->arrival.begin = receive_begin;
 	in->arrival.finish = receive_finish;
 	in->arrival.complete = incoming_complete_from;
+	in->arrival.presence = &in->presence;
 	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	in->from = (struct destination){
 		.ferry = FERRY_VERSION, .arch = "x86_64", .patience = patience};
-	ret = door_open(&in->from.door, how->from, how->insecure || tls, tls, &why);
-	if (ret)
-		error_set(err, ret, "%s", why.text);
-	else
-		ret = show_waiting(&name, in, err);
+	ending_signals(&ends);
+	pthread_sigmask(SIG_BLOCK, &ends, &old);
+	/* Seen from now on, under its name or one that it has for so long. */
+	ret = presence_begin(&in->presence, how->name, how->pidfile, how->detach, err);
 	if (!ret) {
-		if (!how->quiet && !how->detach)
+		ret = door_open(&in->from.door, how->from, how->insecure || tls, tls, &why);
+		if (ret)
+			error_set(err, ret, "%s", why.text);
+	}
+	if (!ret) {
+		presence_waits(&in->presence, door_address(in->from.door));
+		if (!how->quiet)
 			message("waiting for a guest at %s", door_address(in->from.door));
 		door_watch(in->from.door, turned_away, in);
 		observer->listening(observer->opaque, door_address(in->from.door));
-		ret = receive(in, observer, &name, result, err);
+		ret = receive(in, observer, result, err);
+		say_end(in, result, ret, err);
 	}
 	door_close(in->from.door);
+	presence_end(&in->presence, NULL);
 	tls_free(tls);
 	close(in->wake_fd);
 	incoming_exit(in);
 	free(in);
+	while (sigtimedwait(&ends, NULL, &now) > 0)
+		; /* it ends already */
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return ret;
 }

@@ -125,7 +125,7 @@ json_t *vm_info(struct vm *vm)
 	up = (json_int_t)(clock_now() - vm->start_ns);
 	migration = outgoing_query(vm);
 	all = json_pack("{s:o, s:s, s:s, s:i, s:f, s:f, s:i, s:s, s:o, s:s, s:o, s:o}", "name",
-			json_text(vm->presence.name.name), "state", vm_state_name(vm), "version",
+			json_text(vm->presence->name.name), "state", vm_state_name(vm), "version",
 			FERRY_VERSION, "pid", (int)getpid(), "uptime", (double)up / 1e9,
 			"guest-time", (double)clock->now(clock->opaque) / 1e9, "resets",
 			(int)vm->resets, "engine", vm->engine_ops->name, "engine-reason",

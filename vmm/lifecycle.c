@@ -170,7 +170,7 @@ void vm_disk_full(void *opaque, struct device *dev)
 
 	message("%s: the host has no space left; the guest is paused. Make room, then: ferry "
 		"resume %s",
-		dev->name, vm->presence.name.name);
+		dev->name, vm->presence->name.name);
 	vm->disk_full = true;
 	vm_tell(vm, "BLOCK_IO_ERROR",
 		json_pack("{s:s, s:s, s:s, s:b, s:s}", "device", dev->name, "operation", "write",

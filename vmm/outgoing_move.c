@@ -137,7 +137,7 @@ static int runs_there(const struct outgoing *o, struct error *err)
 			 "it is too late: the guest runs at %s, and what is here is older than "
 			 "what it has written there; if that process has ended the guest is lost, "
 			 "and ferry kill %s ends what is left of it here",
-			 o->path, o->vm->presence.name.name);
+			 o->path, o->vm->presence->name.name);
 }
 
 /* Who is told that it is called off finds the guest here. */

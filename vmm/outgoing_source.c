@@ -260,7 +260,7 @@ static const struct migration_source_ops source_ops = {
 int outgoing_source_init(struct outgoing *o, struct error *err)
 {
 	struct vm *vm = o->vm;
-	int ret = description_of(&o->description, vm->config, vm->presence.name.name,
+	int ret = description_of(&o->description, vm->config, vm->presence->name.name,
 				 vm->cpuid.model->name);
 
 	loop_call_init(&o->call, vm->loop);

@@ -41,7 +41,8 @@ static int begin_log(struct presence *p, struct error *err)
 	return 0;
 }
 
-int presence_begin(struct presence *p, const struct run_config *config, struct error *err)
+int presence_begin(struct presence *p, const char *name, const char *pidfile, bool detached,
+		   struct error *err)
 {
 	int ret;
 
@@ -49,20 +50,66 @@ int presence_begin(struct presence *p, const struct run_config *config, struct e
 			       .name.lock_fd = -1,
 			       .pidfile.dir_fd = -1,
 			       .log.fd = -1,
-			       .detached = config->detach};
+			       .detached = detached};
 	ret = runtime_open(&p->runtime, err);
 	if (!ret)
-		ret = runtime_claim(&p->name, &p->runtime, config->name, err);
-	if (!ret && config->pidfile)
-		ret = pidfile_write(&p->pidfile, config->pidfile, err);
-	if (!ret && config->detach)
+		ret = runtime_claim(&p->name, &p->runtime, name, err);
+	if (!ret && pidfile)
+		ret = pidfile_write(&p->pidfile, pidfile, err);
+	if (!ret && detached)
 		ret = begin_log(p, err);
 	return ret;
 }
 
+void presence_waits(struct presence *p, const char *address)
+{
+	(void)runtime_note(&p->name, address);
+}
+
+/* With what was said before. */
+static void move_log(struct presence *p, const struct runtime_name *to)
+{
+	char file[sizeof(p->log.name)], from[sizeof(file) + 4], there[sizeof(file) + 4];
+
+	runtime_log_name(file, sizeof(file), to->name, NULL);
+	for (unsigned old = 0; old < 2; old++) {
+		snprintf(from, sizeof(from), "%s%s", p->log.name, old ? ".1" : "");
+		snprintf(there, sizeof(there), "%s%s", file, old ? ".1" : "");
+		(void)renameat(p->name.dir_fd, from, to->dir_fd, there);
+	}
+	memcpy(p->log.name, file, sizeof(file));
+	p->log.dir_fd = to->dir_fd;
+}
+
+int presence_arrived(struct presence *p, const char *name, struct error *err)
+{
+	struct runtime_name claim;
+	int ret;
+
+	if (!name || !strcmp(name, p->name.name)) {
+		(void)runtime_note(&p->name, "");
+		return 0;
+	}
+	ret = runtime_claim(&claim, &p->runtime, name, err);
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&log_lock);
+	if (p->logging)
+		move_log(p, &claim);
+	runtime_release(&p->name, false);
+	p->name = claim;
+	pthread_mutex_unlock(&log_lock);
+	return 0;
+}
+
+static void no_more(void *opaque)
+{
+	(void)opaque;
+}
+
 void presence_end(struct presence *p, struct runtime_end *end)
 {
-	const bool keep = p->detached && end;
+	const bool keep = p->detached && end && p->name.lock_fd >= 0;
 
 	if (keep) {
 		end->pid = getpid();
@@ -73,8 +120,10 @@ void presence_end(struct presence *p, struct runtime_end *end)
 	pidfile_remove(&p->pidfile);
 	runtime_release(&p->name, keep);
 	runtime_close(&p->runtime);
+	/* What is said from here on goes there too, until the process ends. */
 	if (p->logging)
-		message_set_log(NULL, NULL);
+		message_set_log(no_more, NULL);
+	p->logging = false;
 	logfile_close(&p->log);
 }
 

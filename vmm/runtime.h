@@ -54,7 +54,7 @@ int runtime_claim(struct runtime_name *claim, const struct runtime *runtime, con
  * fine. */
 void runtime_release(struct runtime_name *claim, bool keep);
 
-/* Puts a line of words behind the process id. */
+/* Puts a line of words behind the process id; "": none any more. */
 int runtime_note(const struct runtime_name *claim, const char *text);
 
 struct runtime_entry {
@@ -67,6 +67,8 @@ struct runtime_entry {
 int runtime_list(const struct runtime *runtime, struct runtime_entry **out, struct error *err);
 /* The process that holds the name now; 0: nobody. */
 long runtime_holder(const struct runtime *runtime, const char *name);
+/* The same, and what it has noted ("": nothing; NULL: that is not asked for). */
+long runtime_note_read(const struct runtime *runtime, const char *name, char *note, size_t len);
 
 /* ---- what is left of a machine ---------------------------------------------------------- */
 

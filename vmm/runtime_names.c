@@ -286,13 +286,14 @@ int runtime_note(const struct runtime_name *claim, const char *text)
 	char line[192];
 	int n = snprintf(line, sizeof(line), "%d\n%.120s\n", (int)getpid(), text);
 
-	return pwrite(claim->lock_fd, line, (size_t)n, 0) == n ? 0 : -EIO;
+	if (pwrite(claim->lock_fd, line, (size_t)n, 0) != n || ftruncate(claim->lock_fd, n))
+		return -EIO;
+	return 0;
 }
 
 /* ---- what is there ---------------------------------------------------------------------- */
 
-/* note: NULL: not asked for. */
-static long holder_of(const struct runtime *runtime, const char *name, char *note, size_t len)
+long runtime_note_read(const struct runtime *runtime, const char *name, char *note, size_t len)
 {
 	char file[96];
 	long pid = 0;
@@ -315,7 +316,7 @@ static long holder_of(const struct runtime *runtime, const char *name, char *not
 
 long runtime_holder(const struct runtime *runtime, const char *name)
 {
-	return holder_of(runtime, name, NULL, 0);
+	return runtime_note_read(runtime, name, NULL, 0);
 }
 
 static int by_name(const void *a, const void *b)
@@ -335,7 +336,8 @@ int runtime_list(const struct runtime *runtime, struct runtime_entry **out, stru
 	unsigned n = 0;
 
 	for (unsigned i = 0; list && i < held; i++) {
-		list[n].pid = holder_of(runtime, running[i], list[n].note, sizeof(list[n].note));
+		list[n].pid =
+			runtime_note_read(runtime, running[i], list[n].note, sizeof(list[n].note));
 		memcpy(list[n].name, running[i], RUNTIME_NAME_MAX);
 		n += list[n].pid != 0;
 	}

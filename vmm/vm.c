@@ -39,7 +39,7 @@ static int open_line(struct vm *vm, const char *name, const struct serial_config
 	int ret = 0;
 
 	if (config->kind == SERIAL_ATTACH)
-		ret = presence_line_log(&vm->presence, name, &log, err);
+		ret = presence_line_log(vm->presence, name, &log, err);
 	if (!ret)
 		ret = chardev_create(out, config, &env, err);
 	if (ret)
@@ -69,7 +69,7 @@ static int open_backends(struct vm *vm, struct error *err)
 	vm->backends.later = vm->arrival;
 	vm->backends.disk_full = vm_disk_full;
 	vm->backends.opaque = vm;
-	return backends_open(&vm->backends, vm->config, vm->presence.name.name, err);
+	return backends_open(&vm->backends, vm->config, vm->presence->name.name, err);
 }
 
 static int create_board(struct vm *vm, struct error *err)
@@ -237,7 +237,9 @@ static void destroy(struct vm *vm, struct runtime_end *end)
 		vm->engine_ops->destroy(vm->engine);
 	if (vm->memory.hugepages)
 		memory_destroy(&vm->memory); /* the next one may need just these */
-	presence_end(&vm->presence, end);
+	/* Who has waited for it says himself why it never ran. */
+	if (end || vm->presence == &vm->own_presence)
+		presence_end(vm->presence, end);
 	control_destroy(vm->control);
 	memory_destroy(&vm->memory);
 	boot_close(vm->image);
@@ -259,7 +261,7 @@ static void live(struct vm *vm, const struct vm_observer *observer)
 		lifecycle_start(vm);
 	if (observer) {
 		vm->process_ns = observer->begun;
-		observer->running(observer->opaque, vm->presence.name.name);
+		observer->running(observer->opaque, vm->presence->name.name);
 	}
 	vm->result = (struct vm_result){.end = VM_END_STOPPED};
 	code = loop_run(vm->loop);
@@ -285,6 +287,19 @@ static struct vm *allocate(const struct run_config *config)
 	return vm;
 }
 
+/* One that was waited for is seen already. */
+static int appear(struct vm *vm, struct error *err)
+{
+	const struct run_config *config = vm->config;
+
+	if (vm->arrival && vm->arrival->presence) {
+		vm->presence = vm->arrival->presence;
+		return presence_arrived(vm->presence, config->name, err);
+	}
+	vm->presence = &vm->own_presence;
+	return presence_begin(vm->presence, config->name, config->pidfile, config->detach, err);
+}
+
 int vm_run_arrival(const struct run_config *config, struct vm_arrival *arrival,
 		   const struct vm_observer *observer, struct vm_result *result, struct error *err)
 {
@@ -296,7 +311,7 @@ int vm_run_arrival(const struct run_config *config, struct vm_arrival *arrival,
 		return error_set(err, -ENOMEM, "no memory");
 	vm->arrival = arrival;
 	dev_log_set_sink(device_says, NULL);
-	ret = presence_begin(&vm->presence, config, err);
+	ret = appear(vm, err);
 	if (!ret)
 		ret = host_choose_engine(config->engine, &vm->host_engine, err);
 	if (!ret)

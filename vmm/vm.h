@@ -35,9 +35,12 @@ struct vm_observer {
 struct vm;
 struct boot_image;
 struct control_request;
+struct presence;
 /* A machine that exists already and comes into this process: how it gets its memory and state. */
 struct vm_arrival {
 	struct boot_image *image; /* what it would boot again from; taken over */
+	/* What is seen of it already: ended with the machine, if that runs. NULL: nothing is. */
+	struct presence *presence;
 	/* The machine stands, without contents, and nothing of it moves: begin loads it, or starts
 	 * what will. 0 or -errno with a text: the machine is given up. finish: its loop does not
 	 * run any more. */

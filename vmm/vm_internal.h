@@ -42,7 +42,8 @@ enum vm_motion { VM_MOVING, VM_DRAINING, VM_STILL };
 
 struct vm {
 	const struct run_config *config;
-	struct presence presence;
+	struct presence own_presence;
+	struct presence *presence; /* its own, or that of who has waited for it */
 	struct control *control;
 	struct vm_request *waiting; /* requests for the end */
 	struct parent_watch *parent;

@@ -12,8 +12,7 @@ from test_disk import SmallHost
 from test_move import Folder, Receiver, migrate, passes
 
 # What the receiver is to make in a file system that takes no file more, and when it is found out.
-FILES = {"pidfile": (["--pidfile", "{}/pid"], 20), "serial": (["--serial", "file={}/log"], 20),
-         "console": (["--console", "file={}/log"], 20)}
+FILES = {"serial": (["--serial", "file={}/log"], 20), "console": (["--console", "file={}/log"], 20)}
 
 
 def fill(path):
@@ -45,13 +44,16 @@ def test_no_file(what):
 
 @needs_ferry
 @limit(200)
-def test_no_runtime_folder():
-    """The folder in which machines are found is full: nobody is let in who could not be shown."""
+@each(what=["runtime folder", "pidfile"])
+def test_not_shown(what):
+    """The folder in which machines are found is full, or that of the pidfile: nobody is let in who cannot be shown."""
     with SmallHost(1, files=1) as host, Session() as s:
         s.start()
-        env = {"FERRY_RUNTIME_DIR": host.folder}
+        small = what == "runtime folder"
+        env = {"FERRY_RUNTIME_DIR": host.folder if small else s.folder.name}
+        more = [] if small else ["--pidfile", host.folder + "/pid"]
         address = "unix:" + s.path("full")
-        with Process([*host.enter, FERRY, "receive", "--name", "full", address], terminal=False, env=env) as there:
+        with Process([*host.enter, FERRY, "receive", "--name", "full", *more, address], terminal=False, env=env) as there:
             check(there.wait(30) == 1 and "No space left on device" in there.stderr(), there.tail())
         lines = s.migrate(address, code=22)
         check(address[5:] in lines[-1]["text"] or "No such file" in lines[-1]["text"], lines[-1])
