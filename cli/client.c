@@ -11,6 +11,7 @@
 
 #include "cli/cli.h"
 #include "migration/clock.h"
+#include "vmm/json_util.h"
 #include "vmm/unix_socket.h"
 
 /* ---- by name ---------------------------------------------------------------------------- */
@@ -73,6 +74,8 @@ static int pick(struct client *client, const struct names *names, const char *na
 		return not_one(names, err);
 	snprintf(client->name, sizeof(client->name), "%s", found->name);
 	client->pid = found->pid;
+	if (found->pid)
+		snprintf(client->waits_at, sizeof(client->waits_at), "%s", found->note);
 	if (found->pid)
 		return 0;
 	if (end && !runtime_end_read(client->runtime.dir_fd, name, end))
@@ -211,6 +214,10 @@ int client_connect(struct client *client, struct error *err)
 	const int64_t until = clock_now_ms() + client->patience_ms;
 	char file[RUNTIME_NAME_MAX + 8];
 
+	if (client->waits_at[0])
+		return error_set(err, -ENOTCONN,
+				 "the machine '%s' waits for a guest at %s, and has none yet",
+				 client->name, client->waits_at);
 	snprintf(file, sizeof(file), "%s.sock", client->name);
 	/* It has its name before it listens, and for a moment afterwards. */
 	while ((client->fd = unix_connect(client->runtime.dir_fd, file, err)) == -ENOENT &&
@@ -223,6 +230,13 @@ int client_connect(struct client *client, struct error *err)
 	if (client->fd < 0)
 		return say(client, client->fd == -EAGAIN ? -ETIMEDOUT : client->fd, err);
 	return client_call(client, "qmp_capabilities", NULL, client->patience_ms, NULL, err);
+}
+
+json_t *client_waiting(const struct client *client)
+{
+	return json_pack("{s:s, s:I, s:s, s:o}", "name", client->name, "pid",
+			 (json_int_t)client->pid, "state", "waiting", "address",
+			 json_text(client->waits_at));
 }
 
 int client_open(struct client *client, const char *name, struct error *err)

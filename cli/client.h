@@ -15,6 +15,7 @@ struct client {
 	struct runtime runtime;
 	char name[RUNTIME_NAME_MAX];
 	long pid;
+	char waits_at[128]; /* it has no guest yet, and waits for one there; "" */
 	int fd;
 	int patience_ms; /* of client_connect(); client_find() sets CLIENT_ANSWER_MS */
 	char *buf;
@@ -26,11 +27,14 @@ struct client {
  * killed machine has left is cleaned up. client_close() in every case. */
 int client_find(struct client *client, const char *name, struct runtime_end *end,
 		struct error *err);
-/* Connects to what was found, and negotiates. */
+/* Connects to what was found, and negotiates. -ENOTCONN: it waits for its guest. */
 int client_connect(struct client *client, struct error *err);
 /* Both, for those who want a machine that runs. */
 int client_open(struct client *client, const char *name, struct error *err);
 void client_close(struct client *client);
+
+/* What is known of one that waits for its guest, as `ferry-info` would say it. */
+json_t *client_waiting(const struct client *client);
 
 /* Asks, and waits for the answer; the reference to args (may be NULL) is taken. 0 with *ret (may be
  * NULL: not wanted), the caller's to drop; -EREMOTEIO: it refuses, with its text; -ETIMEDOUT;

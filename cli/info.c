@@ -1,4 +1,5 @@
 /* `ferry info` and `ferry stats`: what a running machine says of itself. */
+#include <errno.h>
 #include <string.h>
 
 #include "cli/client.h"
@@ -35,15 +36,20 @@ static void print_tree(const json_t *value, unsigned depth)
 	}
 }
 
-static int show(const struct machine_config *config, const char *command)
+/* waits: that is said of one that waits for its guest; else it has nothing to say. */
+static int show(const struct machine_config *config, const char *command, bool waits)
 {
 	struct client client;
 	struct error err;
 	json_t *answer;
 	int ret = client_open(&client, config->name, &err);
 
-	if (!ret)
+	if (!ret) {
 		ret = client_call(&client, command, NULL, CLIENT_ANSWER_MS, &answer, &err);
+	} else if (ret == -ENOTCONN && waits) {
+		answer = client_waiting(&client);
+		ret = 0;
+	}
 	client_close(&client);
 	if (ret)
 		return complain(EXIT_START, &err);
@@ -58,12 +64,12 @@ static int show(const struct machine_config *config, const char *command)
 
 static int run_info(void *config)
 {
-	return show(config, "ferry-info");
+	return show(config, "ferry-info", true);
 }
 
 static int run_stats(void *config)
 {
-	return show(config, "ferry-stats");
+	return show(config, "ferry-stats", false);
 }
 
 const struct verb verb_info = {
@@ -71,7 +77,8 @@ const struct verb verb_info = {
 	.summary = "describe a running machine",
 	.operands = "[NAME]",
 	.description = "Prints the machine's description and what it does now: state (running, "
-		       "pausing, paused, shutdown), engine and why it was taken, process, "
+		       "pausing, paused, shutdown; waiting, of a ferry receive whose guest has "
+		       "not come), engine and why it was taken, process, "
 		       "uptime, and how long after the start of the process its guest had the "
 		       "first instruction. " MACHINE_NAME_TEXT,
 	.options = machine_json_options,

@@ -15,7 +15,7 @@
  * bytes. */
 enum { GONE_MS = 10000 };
 /* Who is ended at once has this long for doing it itself. */
-enum { HARD_MS = 1500 };
+enum { HARD_MS = 1500, AGAIN_US = 200000 };
 
 static int button(const struct machine_config *config, const char *command)
 {
@@ -56,6 +56,16 @@ static void read_end(json_t *answer, struct runtime_end *end)
 	json_decref(answer);
 }
 
+static bool await_release(const struct client *client, int ms)
+{
+	for (; ms > 0; ms -= 20) {
+		if (runtime_holder(&client->runtime, client->name) != client->pid)
+			return true;
+		usleep(20000);
+	}
+	return false;
+}
+
 /* It went without an answer. A detached one may have left word. */
 static int look_for_record(struct client *client, struct runtime_end *end, struct error *err)
 {
@@ -63,8 +73,7 @@ static int look_for_record(struct client *client, struct runtime_end *end, struc
 	int ret;
 
 	/* Until the kernel has closed everything of a killed process. */
-	for (unsigned i = 0; i < 100 && runtime_holder(&client->runtime, client->name); i++)
-		usleep(20000);
+	await_release(client, 2000);
 	ret = client_find(&again, client->name, end, err);
 	client_close(&again);
 	if (ret == -ESRCH)
@@ -121,11 +130,47 @@ static int end_hard(struct client *client, struct runtime_end *end, struct error
 			ret = client_gone(&other, GONE_MS);
 	}
 	client_close(&other);
-	if (ret && ret != -ENOENT && ret != -ESRCH) {
+	/* Gone meanwhile, or without a control socket yet. */
+	if (ret && runtime_holder(&client->runtime, client->name) == client->pid) {
 		send_signal(client, SIGKILL);
 		message("the machine '%s' did not answer; its process was killed", client->name);
 	}
 	return look_for_record(client, end, err);
+}
+
+/* One that waits for its guest listens to nobody but him: a signal ends it. */
+static int end_waiting(struct client *client, struct error *err)
+{
+	int ret = send_signal(client, SIGTERM);
+
+	if (!ret && !await_release(client, HARD_MS)) {
+		ret = send_signal(client, SIGKILL);
+		message("the machine '%s' did not end by itself; its process was killed",
+			client->name);
+	}
+	if (!ret || ret == -ESRCH)
+		return await_release(client, GONE_MS)
+			       ? 0
+			       : error_set(err, -ETIMEDOUT, "the process %ld does not end",
+					   client->pid);
+	return error_set(err, ret, "the process %ld cannot be ended: %s", client->pid,
+			 strerror(-ret));
+}
+
+/* Until it has a guest, or has ended. */
+static int await_guest(struct client *client, struct runtime_end *end, struct error *err)
+{
+	char name[RUNTIME_NAME_MAX];
+	int ret = 0;
+
+	snprintf(name, sizeof(name), "%s", client->name);
+	message("%s waits for a guest at %s", name, client->waits_at);
+	while (!ret && client->waits_at[0]) {
+		usleep(AGAIN_US);
+		client_close(client);
+		ret = client_find(client, name, end, err);
+	}
+	return ret;
 }
 
 static int fail(struct client *client, struct error *err)
@@ -141,7 +186,12 @@ static int run_kill(void *opaque)
 	struct client client;
 	struct error err;
 
-	if (client_find(&client, config->name, NULL, &err) || end_hard(&client, &end, &err))
+	int ret = client_find(&client, config->name, NULL, &err);
+
+	if (!ret)
+		ret = client.waits_at[0] ? end_waiting(&client, &err)
+					 : end_hard(&client, &end, &err);
+	if (ret)
 		return fail(&client, &err);
 	client_close(&client);
 	return 0;
@@ -155,6 +205,8 @@ static int run_wait(void *opaque)
 	struct error err;
 	int ret = client_find(&client, config->name, &end, &err);
 
+	if (!ret && client.waits_at[0])
+		ret = await_guest(&client, &end, &err);
 	if (!ret) {
 		ret = client_connect(&client, &err);
 		if (!ret)
@@ -199,6 +251,14 @@ static int run_stop(void *opaque)
 	struct error err;
 	int ret = client_open(&client, config->name, &err);
 
+	if (ret == -ENOTCONN) {
+		message("%s waited for a guest at %s and is ended", client.name, client.waits_at);
+		ret = end_waiting(&client, &err);
+		if (ret)
+			return fail(&client, &err);
+		client_close(&client);
+		return 0;
+	}
 	if (ret && ret != -ETIMEDOUT)
 		return fail(&client, &err);
 	if (!ret)
@@ -260,12 +320,14 @@ MACHINE_VERB(
 	"Presses the machine's power button and waits until the guest has switched itself off. "
 	"A guest that has not after --timeout seconds is ended the hard way, and the exit code "
 	"says so. A paused guest is resumed first: it could not see the button. The exit code is "
-	"the machine's, as of ferry wait: 0 if it switched itself off.",
+	"the machine's, as of ferry wait: 0 if it switched itself off. A ferry receive that waits "
+	"for its guest is ended, with code 0.",
 	.exit_codes = true);
 MACHINE_VERB(
 	kill, "kill", "end a machine at once", machine_options,
 	"Ends the machine at once; the guest does not learn of it, as if the mains were cut. One "
-	"that does not answer is killed with SIGKILL.");
+	"that does not answer is killed with SIGKILL. A ferry receive that waits for its guest is "
+	"ended too.");
 MACHINE_VERB(
 	wait, "wait", "wait for the end of a machine", machine_options,
 	"Waits until the machine has ended and returns its exit code. For a machine that ran in "

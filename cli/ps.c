@@ -54,16 +54,14 @@ static json_t *ask(const struct runtime_entry *entry)
 		ret = client_connect(&client, &err);
 	if (!ret)
 		ret = client_call(&client, "ferry-info", NULL, PATIENCE_MS, &info, &err);
+	else if (ret == -ENOTCONN)
+		info = client_waiting(&client);
 	client_close(&client);
-	if (!ret)
+	if (!ret || ret == -ENOTCONN)
 		return info;
 	/* Not yet listening, or gone since it was listed: not stuck. */
 	if (ret == -ESRCH || ret == -EPIPE)
 		return NULL;
-	if (entry->note[0])
-		return json_pack("{s:s, s:I, s:s, s:o}", "name", name, "pid",
-				 (json_int_t)entry->pid, "state", "waiting", "address",
-				 json_text(entry->note));
 	return json_pack("{s:s, s:I, s:s}", "name", name, "pid", (json_int_t)entry->pid, "state",
 			 ret == -ENOENT || ret == -ECONNREFUSED ? "starting" : "not answering");
 }
