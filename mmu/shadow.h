@@ -42,8 +42,13 @@ struct s2_guest_memory {
 };
 
 struct s2_shadow_config {
-	/* The guest's second stage. arm64: any granule stands for all, since the guest's VTCR_EL2
-	 * chooses; the same for EPT4/5 and for Sv39x4/48x4/57x4. */
+	/* The guest's second stage, as the guest was told: its registers may ask for no more.
+	 * EPT4: 4 levels; EPT5: 4 or 5. Sv39x4, Sv48x4, Sv57x4: this mode, or one of fewer levels.
+	 * Sv32x4: only itself. arm64: any granule that is no smaller than the instance's, since
+	 * VTCR_EL2 chooses; LPA and LPA2 with gpa_bits above 48 only.
+	 * A shadow has the levels of the guest's stage. To name more of them than the instance has
+	 * is to say that what walks its shadows has them, too. Nested paging is the exception: no
+	 * register says the levels, so shadows have the instance's, and the guest's are no more. */
 	enum s2_format guest;
 	unsigned options; /* enum s2_options that the guest was told it has */
 	/* RISC-V: the guest was told that its hardware sets A/D (Svadu). EPT and arm64 ask for it

@@ -34,6 +34,8 @@ static const char *broken_rule(const struct s2 *s2, const struct s2_shadow_confi
 	if ((unsigned)config->guest >= S2_NR_FORMATS ||
 	    family(config->guest) != family((enum s2_format)s2->root.role.format))
 		return "shadows: the guest's second stage is of the same kind as the instance's";
+	if (config->guest == S2_NPT5 && s2->root.role.format == S2_NPT4)
+		return "shadows: nested paging has the levels of the instance, or fewer";
 	refused = s2_options_refused(config->guest, config->options);
 	if (refused)
 		return refused;
@@ -188,11 +190,14 @@ static int shape(const struct s2 *s2, const struct guest_stage2 *guest, struct g
 		 const char **why)
 {
 	const struct geometry *own = &s2->pt.geo;
-	const bool riscv = family((enum s2_format)s2->root.role.format) >= FAMILY_RISCV32;
+	const int kind = family((enum s2_format)s2->root.role.format);
 	const struct format_config c = {
 		.input_bits = guest->geo.input_bits,
 		.output_bits = own->output_bits,
-		.levels = riscv ? guest->geo.levels : 0,
+		/* nCR3 does not say it: as everywhere on that machine */
+		.levels = kind == FAMILY_NPT	   ? own->levels
+			  : kind >= FAMILY_RISCV32 ? guest->geo.levels
+						   : 0,
 		.page_shift = own->page_shift,
 		.options = own->options & ~(unsigned)FORMAT_WIDE,
 	};

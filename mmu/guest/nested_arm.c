@@ -32,7 +32,10 @@ int nested_parse_arm(struct guest_stage2 *out, const struct nested_rules *rules,
 	const struct nested_format *n = &nested_arm[(vtcr >> 14 & 3) % 3];
 	unsigned page = n->f->page_shift, pa = sizes[vtcr >> 16 & 7], sl0 = vtcr >> 6 & 3;
 	unsigned levels = (page == 12 ? 2 : 1) + sl0, low = page + (page - 3) * (levels - 1);
-	const bool wide = page == 16 ? pa > 48 : vtcr >> 32 & 1;
+	/* A guest of 48 bits or fewer has neither LPA nor LPA2: a larger PS means the same as its
+	 * own (D24.2), and DS is not its to set. */
+	const bool has_wide = rules->gpa_bits > 48, ds = vtcr >> 32 & 1;
+	const bool wide = has_wide && (page == 16 ? pa > 48 : ds);
 	const struct format_config c = {
 		.input_bits = 64 - (vtcr & 63), .page_shift = page, .output_bits = wide ? 52 : 48};
 	struct geometry *g = &out->geo;
@@ -50,7 +53,9 @@ int nested_parse_arm(struct guest_stage2 *out, const struct nested_rules *rules,
 	g->root_bits = (uint8_t)(g->input_bits - low);
 	g->leaf_levels = (uint8_t)((page == 12 ? 0xe : 0x6) << wide | 2);
 	g->output_bits = (uint8_t)(pa < rules->gpa_bits ? pa : rules->gpa_bits);
-	if (g->input_bits > rules->gpa_bits)
+	if (ds && !has_wide)
+		*why = "VTCR_EL2.DS: the guest's physical addresses have no more than 48 bits";
+	else if (g->input_bits > rules->gpa_bits)
 		*why = "VTCR_EL2.T0SZ: the input is wider than the guest's physical addresses";
 	else if (g->input_bits <= low || g->input_bits - low > g->index_bits + 4u)
 		*why = "VTCR_EL2: start level and input size do not fit: 1 to 16 root tables";

@@ -47,8 +47,9 @@ int nested_parse_riscv(struct guest_stage2 *out, const struct nested_rules *rule
 	out->set_ad = rules->use_ad;
 	/* the two lowest bits of the page number read as zero */
 	out->root = (regs->root & (sv32 ? 0x3ffffcu : UINT64_C(0xffffffffffc))) << 12;
-	if (sv32 ? mode != 1 : mode < 8 || mode > 10) {
-		*why = "hgatp.MODE: reserved";
+	/* who has a mode has those of fewer levels */
+	if (sv32 ? mode != 1 : mode < 8 || mode > 8u + rules->format - S2_SV39X4) {
+		*why = "hgatp.MODE: reserved, or more levels than the guest was told of";
 		return -EINVAL;
 	}
 	err = riscv_geometry(&out->geo, &c, why);

@@ -236,6 +236,7 @@ static void refused(void)
 		{"ept4", {.guest = S2_EPT4, .options = S2_OPT_VMID16}},
 		{"sv32x4", {.guest = S2_SV32X4, .options = S2_OPT_NAPOT}},
 		{"ept4", {.guest = S2_EPT4, .gpa_bits = 49}},
+		{"npt4", {.guest = S2_NPT5}},
 		{"sv39x4", {.guest = S2_SV32X4}},
 		{"sv39x4", {.guest = S2_SV39X4, .use_ad = true}},
 		{"arm64 4K, 40 bits", {.guest = S2_SV39X4}},
@@ -270,6 +271,62 @@ static void refused(void)
 	CHECK(s2_context_get(&ctx, t, n.shadows, &root, NULL) == -EINVAL, "granule");
 	ctx = NULL;
 	end();
+}
+
+/* The guest's registers ask for what the guest was told of, and for nothing more; what the shadow's
+ * registers say then. */
+static void levels(void)
+{
+	const struct {
+		const char *host, *guest;
+		uint64_t root, control;
+		int result;
+		unsigned shift; /* the shadow's root register from there: must be mode */
+		uint64_t mode;
+	} c[] = {
+		{"ept4", "ept4", 0x100000 | 0x26, 0, -EINVAL, 0, 0},
+		{"ept4", "ept5", 0x100000 | 0x26, 0, 0, 3, 8 | 4}, /* A and D on */
+		{"ept4", "ept5", 0x100000 | 0x1e, 0, 0, 3, 8 | 3},
+		{"ept5", "ept4", 0x100000 | 0x26, 0, -EINVAL, 0, 0},
+		{"sv39x4", "sv39x4", UINT64_C(8) << 60 | 0x100, 0, 0, 60, 8},
+		{"sv39x4", "sv39x4", UINT64_C(9) << 60 | 0x100, 0, -EINVAL, 0, 0},
+		{"sv39x4", "sv39x4", UINT64_C(10) << 60 | 0x100, 0, -EINVAL, 0, 0},
+		{"sv48x4", "sv48x4", UINT64_C(8) << 60 | 0x100, 0, 0, 60, 8},
+		{"sv48x4", "sv48x4", UINT64_C(10) << 60 | 0x100, 0, -EINVAL, 0, 0},
+		{"sv39x4", "sv57x4", UINT64_C(10) << 60 | 0x100, 0, 0, 60, 10},
+		{"sv57x4", "sv57x4", UINT64_C(11) << 60 | 0x100, 0, -EINVAL, 0, 0},
+		/* 4K, 40 bits: LPA2, and a PS of 52 bits, which means no more than the guest's */
+		{"arm64 4K, 40 bits", "arm64 4K, 40 bits", 0x100000,
+		 24 | 1 << 6 | 2 << 16 | UINT64_C(1) << 32, -EINVAL, 0, 0},
+		{"arm64 4K, 40 bits", "arm64 4K, 40 bits", 0x100000, 24 | 1 << 6 | 6 << 16, 0, 0,
+		 0},
+		/* 64K, 40 bits */
+		{"arm64 64K, 48 bits", "arm64 64K, 48 bits", 0x100000 | 0x3c,
+		 24 | 1 << 6 | 1 << 14 | 6 << 16, -EINVAL, 0, 0},
+		{"arm64 4K, LPA2", "arm64 4K, LPA2", 0x100000,
+		 24 | 1 << 6 | 6 << 16 | UINT64_C(1) << 32, 0, 0, 0},
+	};
+
+	for (size_t i = 0; i < sizeof(c) / sizeof(*c); i++) {
+		const struct s2_guest_root regs = {.root = c[i].root, .control = c[i].control};
+		struct s2_shadow_config sc;
+		struct s2_registers shadow = {0};
+		const char *rule = NULL;
+		int err;
+
+		create(c[i].host, c[i].guest, &sc);
+		sc.options = 0;
+		CHECK(!s2_shadows_create(&n.shadows, t, &sc, NULL), "%zu", i);
+		err = s2_context_get(&ctx, t, n.shadows, &regs, &rule);
+		CHECK(err == c[i].result && !rule == !err, "%zu: %d %s", i, err, rule ? rule : "");
+		if (err)
+			ctx = NULL;
+		else
+			CHECK(!s2_context_registers(ctx, &shadow) &&
+				      (!c[i].mode || (shadow.root >> c[i].shift & 15) == c[i].mode),
+			      "%zu: %" PRIx64, i, shadow.root);
+		end();
+	}
 }
 
 static void instructions(void)
@@ -378,6 +435,7 @@ int main(void)
 	for (long after = 0; !nomem_once(after);)
 		after += test_scale(30) == 30 ? 1 : 3;
 	refused();
+	levels();
 	instructions();
 	return test_result("shadow ops");
 }

@@ -140,6 +140,8 @@ static inline bool nest_possible(const struct test_config *host, const struct te
 		return nest_page_shift(guest) >= nest_page_shift(host) && guest_bits <= host_bits &&
 		       /* wide descriptors need a guest that has 52 bits */
 		       (guest_bits <= 48 || host_bits == 52);
+	if (host->decoder == &npt_decoder && guest->levels > host->levels)
+		return false; /* one width for all on a machine */
 	return !(guest->c.options & S2_OPT_EXEC_ONLY) || host->c.options & S2_OPT_EXEC_ONLY;
 }
 
@@ -218,7 +220,7 @@ static inline bool nest_guest(struct nest *n, struct s2 **s2, unsigned vmid,
 	return true;
 }
 
-/* How hardware reads a context's tables: an NPT root has the guest's levels. */
+/* How hardware reads a context's tables: an NPT root has the machine's levels. */
 static inline void nest_context(struct nest *n, const struct s2_context *ctx,
 				struct dec_memory *mem)
 {
@@ -229,7 +231,7 @@ static inline void nest_context(struct nest *n, const struct s2_context *ctx,
 	*mem = (struct dec_memory){
 		.decoder = h->decoder,
 		.shape = {.pa_bits = h->pa_bits,
-			  .levels = n->guest->levels,
+			  .levels = h->decoder == &npt_decoder ? h->levels : n->guest->levels,
 			  .exec_only = h->c.options & S2_OPT_EXEC_ONLY,
 			  .pbmt = h->c.options & S2_OPT_PBMT,
 			  .napot = h->c.options & S2_OPT_NAPOT,
