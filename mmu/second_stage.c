@@ -282,6 +282,7 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 	/* No fault maps it any more. The mutex is not held while clients acknowledge: one of them
 	 * may be waiting for it. */
 	range_unmap(t, gone.s.gpa, gone.s.gpa + gone.s.size);
+	nx_forget(&s2->nx, gone.s.gpa, gone.s.gpa + (gone.s.size - 1));
 
 	pthread_mutex_lock(&s2->slots_mutex);
 	slot = slot_at(s2, gpa);

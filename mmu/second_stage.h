@@ -178,9 +178,11 @@ int s2_split(struct s2_thread *t, uint64_t start, uint64_t end, uint32_t level);
 int64_t s2_collapse(struct s2_thread *t, uint64_t start, uint64_t end);
 
 /* S2_OPT_NX_HUGE: an execute fault maps (or splits off) one small page, and the block that is not
- * one leaf because of that is put on a list. recover unmaps the oldest 1/share of the list, rounded
- * up (share 0: nothing), so that they may become large again; call it once a period. Does nothing
- * while dirty tracking is on. Returns how many. */
+ * one leaf because of that is put on a list, once. recover unmaps the oldest 1/share of the list,
+ * rounded up (share 0: nothing), so that they may become large again; call it once a period. Blocks
+ * that are not small any more leave the list on the way and are not counted in; those of a slot
+ * leave it with their slot. Does nothing while dirty tracking is on. Returns how many. Without
+ * memory for the list the block is executed all the same, and stays small until it is unmapped. */
 int64_t s2_nx_recover(struct s2_thread *t, unsigned share);
 /* Length of the list. */
 uint64_t s2_nx_splits(struct s2 *s2);

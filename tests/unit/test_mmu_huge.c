@@ -469,10 +469,39 @@ static void test_nx_list(void)
 	}
 	CHECK(s2_nx_splits(s2) >= 1498, "%" PRIu64, s2_nx_splits(s2));
 	CHECK(s2_nx_recover(t, 60) == 25, "a sixtieth");
+	/* gone with another slot, and the order stays */
+	CHECK(!s2_slot_remove(t, ram.gpa) && s2_nx_splits(s2) >= 1473, "another slot's");
 	while (s2_nx_recover(t, 2))
 		;
 	CHECK(!s2_nx_splits(s2), "all");
 	close_instance("nx list");
+}
+
+/* A block is on it once; what is not small any more costs no share; it goes with its slot. */
+static void test_nx_bound(void)
+{
+	struct s2_xlat x;
+
+	open_instance(S2_OPT_NX_HUGE, 3);
+	for (unsigned i = 0; i < 1000; i++) {
+		map(ram.gpa + 3 * page, page, S2_X, 1);
+		s2_unmap(t, ram.gpa, ram.gpa + large);
+	}
+	CHECK(s2_nx_splits(s2) == 1, "%s: %" PRIu64 " entries", tc->name, s2_nx_splits(s2));
+	map(ram.gpa, large, S2_R, 2); /* large again: stale */
+	for (uint64_t i = 1; i < 5; i++)
+		map(ram.gpa + i * large, page, S2_X, 1);
+	CHECK(s2_nx_splits(s2) == 5, "%" PRIu64, s2_nx_splits(s2));
+	CHECK(s2_nx_recover(t, 5) == 1 && s2_nx_splits(s2) == 3, "%s: the stale one is free",
+	      tc->name);
+	CHECK(s2_translate(t, ram.gpa, S2_R, &x) && x.level == 2, "%s: the large one stays",
+	      tc->name);
+	CHECK(!s2_translate(t, ram.gpa + large, S2_R, &x), "%s: the oldest small one", tc->name);
+	/* and once more by who is on it already */
+	map(ram.gpa + 2 * large + page, page, S2_X, 1);
+	CHECK(s2_nx_splits(s2) == 3, "%" PRIu64, s2_nx_splits(s2));
+	CHECK(!s2_slot_remove(t, ram.gpa) && !s2_nx_splits(s2), "%s: with the slot", tc->name);
+	close_instance("nx bound");
 }
 
 static void test_relax(void)
@@ -534,6 +563,7 @@ int main(void)
 			if (level == 0)
 				test_nomem();
 			test_nx();
+			test_nx_bound();
 			if (i == 0)
 				test_nx_list();
 		}
