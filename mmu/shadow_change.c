@@ -217,6 +217,8 @@ static void forget(struct change *c, struct s2_context *ctx, uint64_t start, uin
 		atomic_fetch_add(&c->set->seq, 1);
 		more = ctx->made && shadow_map_visit(&c->set->map, CHAIN_BLOCK, ctx->index, start,
 						     last, &cursor, SHADOW_BUDGET, zap, c);
+		if (!more)
+			shadow_map_leave(&c->set->map, &cursor); /* the context has gone */
 		shadow_flush_add(&c->flush, s2_context_tag(ctx), start, last);
 		say(c);
 		brlock_write_unlock(&s2->lock);

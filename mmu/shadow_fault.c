@@ -110,7 +110,7 @@ static enum build build_over(struct s2_thread *t, struct s2_context *ctx,
 
 	if (geometry_shift(g, w->level) != node->shift ||
 	    format_addr(f, g, w->value) != (m->hpa & ~((UINT64_C(1) << node->shift) - 1)) ||
-	    !shadow_map_find(&ctx->set->map, node))
+	    !shadow_map_find(&ctx->set->map, node, SHADOW_BUDGET))
 		return BUILD_CONFLICT;
 	value = format_set_perm(f, g, w->value, f->perm(w->value) | m->perm);
 	return value && walk_replace(f, &ctx->root.pt, w, value) ? BUILT : BUILD_LOST;

@@ -48,7 +48,8 @@ struct s2_shadows {
 	_Atomic uint64_t invalidated, followed, lost_write, drops, recycled, evictions;
 };
 
-/* Nodes and buckets that are looked at before the lock is left for a moment. */
+/* Nodes and buckets that are looked at before the lock is left for a moment, or a search is given
+ * up: however many leaves a guest makes of one page. */
 enum { SHADOW_BUDGET = 1024 };
 
 /* What TLBs must forget, gathered under the lock: a range for each tag, or everything. */

@@ -2,6 +2,9 @@
 
 #include <errno.h>
 
+/* Nodes that one removal brings back of those that were returned. */
+enum { RECLAIM = 16 };
+
 static void *array(const struct s2_env *env, size_t bytes, size_t *got)
 {
 	*got = 4096;
@@ -110,25 +113,29 @@ void shadow_map_link(struct shadow_map *map, uint32_t index)
 	}
 }
 
-uint32_t shadow_map_find(struct shadow_map *map, const struct shadow_node *like)
+uint32_t shadow_map_find(struct shadow_map *map, const struct shadow_node *like, unsigned budget)
 {
 	uint32_t index = atomic_load(bucket_of(map, CHAIN_GPA, like));
 
-	for (; index; index = atomic_load(&map->node[index].link[CHAIN_GPA].next)) {
+	for (; index && budget--; index = atomic_load(&map->node[index].link[CHAIN_GPA].next)) {
 		const struct shadow_node *n = &map->node[index];
 
 		if (n->gpa == like->gpa && n->ngpa == like->ngpa && n->context == like->context &&
 		    n->shift == like->shift && n->guest_shift == like->guest_shift)
-			break;
+			return index;
 	}
-	return index;
+	return 0;
 }
 
 void shadow_map_remove(struct shadow_map *map, uint32_t index)
 {
 	struct shadow_node *n = &map->node[index];
-	uint32_t returned = atomic_exchange(&map->returned, 0), next;
+	uint32_t returned, next;
 
+	for (struct shadow_cursor *c = map->stopped; c; c = c->other) {
+		if (c->node == index)
+			c->node = atomic_load(&n->link[c->chain].next);
+	}
 	for (int chain = 0; chain < SHADOW_CHAINS; chain++) {
 		uint32_t prev = n->link[chain].prev;
 
@@ -143,11 +150,25 @@ void shadow_map_remove(struct shadow_map *map, uint32_t index)
 	atomic_fetch_sub(&map->used, 1);
 	atomic_store(&n->link[0].next, atomic_load(&map->free));
 	atomic_store(&map->free, index);
-	for (; returned; returned = next) {
-		next = atomic_load(&map->node[returned].link[0].next);
+	for (int i = 0; i < RECLAIM && (returned = atomic_load(&map->returned)); i++) {
+		atomic_store(&map->returned, atomic_load(&map->node[returned].link[0].next));
 		atomic_store(&map->node[returned].link[0].next, atomic_load(&map->free));
 		atomic_store(&map->free, returned);
 	}
+}
+
+/* ---- visits: in pieces, and a chain may be longer than one ---- */
+
+void shadow_map_leave(struct shadow_map *map, struct shadow_cursor *cursor)
+{
+	struct shadow_cursor **link = &map->stopped;
+
+	while (*link && *link != cursor)
+		link = &(*link)->other;
+	if (*link)
+		*link = cursor->other;
+	else
+		cursor->node = 0; /* it stands in no chain of this map */
 }
 
 static bool overlaps(const struct shadow_node *n, enum shadow_chain chain, unsigned context,
@@ -160,19 +181,42 @@ static bool overlaps(const struct shadow_node *n, enum shadow_chain chain, unsig
 	       (base | mask) >= start;
 }
 
-static unsigned visit_bucket(struct shadow_map *map, enum shadow_chain chain, size_t bucket,
-			     unsigned context, uint64_t start, uint64_t last,
-			     shadow_visit_fn *visit, void *opaque)
-{
-	uint32_t index = atomic_load(&map->bucket[chain][bucket]), next;
-	unsigned looked = 1;
+struct visit {
+	struct shadow_map *map;
+	enum shadow_chain chain;
+	unsigned context, left; /* of the budget */
+	uint64_t start, last;
+	shadow_visit_fn *visit;
+	void *opaque;
+};
 
-	for (; index; index = next, looked++) {
-		next = atomic_load(&map->node[index].link[chain].next);
-		if (overlaps(&map->node[index], chain, context, start, last))
-			visit(opaque, index);
+/* From where the cursor stands in the bucket's chain, if it does. false: the budget is used up, and
+ * the cursor stands at the first that was not visited. */
+static bool visit_bucket(struct visit *v, struct shadow_cursor *cursor, size_t bucket)
+{
+	struct shadow_map *map = v->map;
+	uint32_t index =
+		cursor->stopped ? cursor->node : atomic_load(&map->bucket[v->chain][bucket]);
+
+	cursor->stopped = false;
+	v->left -= v->left > 0;
+	while (index) {
+		uint32_t next = atomic_load(&map->node[index].link[v->chain].next);
+
+		if (!v->left) {
+			cursor->stopped = true;
+			cursor->node = index;
+			cursor->chain = v->chain;
+			cursor->other = map->stopped;
+			map->stopped = cursor;
+			return false;
+		}
+		if (overlaps(&map->node[index], v->chain, v->context, v->start, v->last))
+			v->visit(v->opaque, index);
+		v->left--;
+		index = next;
 	}
-	return looked;
+	return true;
 }
 
 /* How many blocks of all sizes the range has; as many as buckets: all buckets are cheaper. */
@@ -194,16 +238,19 @@ bool shadow_map_visit(struct shadow_map *map, enum shadow_chain chain, unsigned 
 		      shadow_visit_fn *visit, void *opaque)
 {
 	const uint64_t all = UINT64_C(1) << map->bucket_bits;
+	struct visit v = {map, chain, context, budget, start, last, visit, opaque};
 	uint64_t *at = &cursor->at, before = 0;
-	unsigned looked = 0;
 
+	if (cursor->stopped)
+		shadow_map_leave(map, cursor);
 	if (!cursor->shifts)
 		cursor->shifts = map->shifts[chain];
 	if (blocks(map, cursor->shifts, start, last) == all) {
-		for (; *at < all && looked < budget; ++*at)
-			looked += visit_bucket(map, chain, (size_t)*at, context, start, last, visit,
-					       opaque);
-		return *at < all;
+		for (; *at < all; ++*at) {
+			if (!v.left || !visit_bucket(&v, cursor, (size_t)*at))
+				return true;
+		}
+		return false;
 	}
 	for (uint64_t rest = cursor->shifts; rest; rest &= rest - 1) {
 		unsigned shift = (unsigned)__builtin_ctzll(rest);
@@ -212,10 +259,8 @@ bool shadow_map_visit(struct shadow_map *map, enum shadow_chain chain, unsigned 
 		for (; *at - before < count; ++*at) {
 			uint64_t block = (first + (*at - before)) << shift;
 
-			if (looked >= budget)
+			if (!v.left || !visit_bucket(&v, cursor, hash(map, block, context, shift)))
 				return true;
-			looked += visit_bucket(map, chain, hash(map, block, context, shift),
-					       context, start, last, visit, opaque);
 		}
 		before += count;
 	}

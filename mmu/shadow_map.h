@@ -41,6 +41,8 @@ struct shadow_map {
 	_Atomic uint32_t free;	   /* shrinks under the read side */
 	_Atomic uint32_t returned; /* grows under the read side */
 	_Atomic uint32_t used;
+	struct shadow_cursor
+		*stopped; /* visits that stopped inside a chain; under the write side */
 	/* Bit n: leaves of 1 << n bytes have been there: of shadows, of the guest. */
 	_Atomic uint64_t shifts[2];
 };
@@ -53,25 +55,32 @@ void shadow_map_free(struct shadow_map *map);
 uint32_t shadow_map_take(struct shadow_map *map);
 void shadow_map_return(struct shadow_map *map, uint32_t index); /* was taken, is not linked */
 void shadow_map_link(struct shadow_map *map, uint32_t index);
-/* The node of this very leaf, or 0. */
-uint32_t shadow_map_find(struct shadow_map *map, const struct shadow_node *like);
+/* The node of this very leaf; or 0, also if it is not among the first `budget` of its chain. */
+uint32_t shadow_map_find(struct shadow_map *map, const struct shadow_node *like, unsigned budget);
 
 /* Write side. */
 void shadow_map_remove(struct shadow_map *map, uint32_t index);
 
-/* Where a visit is. All zero at first. */
+/* Where a visit is. All zero at first. A guest may make as many leaves of one page as there are
+ * nodes, all in one chain: a visit stops inside, too, and the map knows it then, so that a node
+ * that is removed meanwhile moves it on. */
 struct shadow_cursor {
 	uint64_t at, shifts;
+	bool stopped; /* inside a chain, before `node`, or behind its last one (0) */
+	uint32_t node;
+	enum shadow_chain chain;
+	struct shadow_cursor *other; /* that has stopped */
 };
 
 /* Visits (write side), for all sizes that there are, the nodes whose part of the guest's memory
  * (CHAIN_GPA; context is 0), or whose guest leaf in `context` (CHAIN_BLOCK), overlaps [start,
- * last]. visit may remove the node it is given, and no other. Stops when about `budget` nodes and
- * buckets have been looked at; true: there is more, and the lock may be left before the next call
- * (what is linked meanwhile may be left out). */
+ * last]. visit may remove the node it is given, and no other. Stops when `budget` nodes and buckets
+ * have been looked at; true: there is more, and the lock may be left before the next call (what is
+ * linked meanwhile may be left out), or shadow_map_leave, which ends the visit. */
 typedef void shadow_visit_fn(void *opaque, uint32_t index);
 bool shadow_map_visit(struct shadow_map *map, enum shadow_chain chain, unsigned context,
 		      uint64_t start, uint64_t last, struct shadow_cursor *cursor, unsigned budget,
 		      shadow_visit_fn *visit, void *opaque);
+void shadow_map_leave(struct shadow_map *map, struct shadow_cursor *cursor);
 
 #endif

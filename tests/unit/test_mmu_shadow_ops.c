@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "mmu/guest/invalidate.h"
+#include "mmu/shadow_internal.h"
 #include "tests/unit/test_mmu_shadow_entries.h"
 
 /* What each invalidation takes, and what it leaves. */
@@ -137,6 +138,53 @@ static void ages(const char *host)
 	CHECK(s2_age(t, GiB + 3 * M2, GiB + 4 * M2, S2_AGE_TEST, NULL) == 0, "not used");
 	CHECK(fault(GiB + 3 * M2, R) == S2_FIXED, "nested");
 	CHECK(s2_age(t, GiB + 3 * M2, GiB + 4 * M2, S2_AGE_TEST, NULL) == 512, "used again");
+	end();
+}
+
+/* One page that the guest has mapped 4000 times: all its leaves are in one chain. The lock is left
+ * in between: whoever flushes by tag is told once for each piece. */
+static unsigned pieces;
+
+static void told(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
+{
+	(void)start;
+	(void)end;
+	s2_tlb_ack(opaque, generation);
+}
+
+static void told_tag(void *opaque, uint32_t tag, uint64_t start, uint64_t end, uint64_t generation)
+{
+	(void)tag;
+	pieces++;
+	told(opaque, start, end, generation);
+}
+
+static void one_page(void)
+{
+	struct s2_tlb_client client = {
+		.name = "tlb", .opaque = &client, .invalidate = told, .invalidate_tag = told_tag};
+
+	begin("ept4", "ept4");
+	s2_tlb_client_add(t, &client);
+	ept_tables();
+	enter(0x100000 | 0x1e, 0, 0);
+	for (uint64_t i = 0; i < 8; i++)
+		put(0x102000, i, 0x103000 | 7);
+	for (uint64_t i = 0; i < 512; i++)
+		put(0x103000, i, (GiB + 8 * M2) | 0x37);
+	CHECK(!s2_dirty_start(t), "small pages");
+	for (uint64_t i = 0; i < 4000; i++)
+		fault(i * K4, W);
+	CHECK(stats().leaves == 4000, "%" PRIu64, stats().leaves);
+	/* the oldest is too far back to be sought: it is made anew */
+	CHECK(!s2_write_protect(t, GiB + 8 * M2, GiB + 8 * M2 + K4), "protect");
+	CHECK(stats().leaves == 4000 && stats().lost_write == 4000 && fault(0, W) == S2_FIXED,
+	      "written again");
+	pieces = 0;
+	CHECK(!s2_unmap(t, GiB + 8 * M2, GiB + 8 * M2 + K4), "unmap");
+	CHECK(!stats().leaves, "%" PRIu64, stats().leaves);
+	CHECK(pieces >= 4000 / SHADOW_BUDGET + 1, "%u pieces", pieces);
+	s2_tlb_client_remove(t, &client);
 	end();
 }
 
@@ -431,6 +479,7 @@ int main(void)
 	follows();
 	ages("ept4");
 	ages("ept4, 40 bits");
+	one_page();
 	bounds();
 	for (long after = 0; !nomem_once(after);)
 		after += test_scale(30) == 30 ? 1 : 3;
