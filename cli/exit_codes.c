@@ -17,7 +17,9 @@ const struct exit_text exit_texts[] = {
 	{"20", "ferry migrate: the destination refuses; nothing was stopped"},
 	{"22", "ferry migrate: it failed; the guest is where it was"},
 	{"24", "ferry migrate: called off; the guest is where it was"},
-	{"26", "ferry migrate: it is not known whether the guest runs there"},
+	{"26",
+	 "ferry migrate: it is not known whether the guest runs there; or the machine here has "
+	 "ended, and the guest with it"},
 	{"28",
 	 "ferry migrate: the guest runs there; the pages that it lacks are in the --spool file"},
 	{"128+N",

@@ -25,7 +25,7 @@ enum exit_code {
 	EXIT_REFUSED = 20,   /* migrate: the destination does not take it; nothing was stopped */
 	EXIT_FAILED = 22,    /* migrate: it failed; the guest is where it was */
 	EXIT_CANCELLED = 24, /* migrate: called off; the guest is where it was */
-	EXIT_DOUBT = 26,     /* migrate: it is not known where the guest is */
+	EXIT_DOUBT = 26,     /* migrate: it is not known where the guest is, or it is lost */
 	EXIT_SPOOLED = 28,   /* migrate: the guest runs there, what it lacks is in a file */
 	EXIT_SIGNAL = 128,   /* + the signal's number */
 };

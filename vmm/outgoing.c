@@ -105,6 +105,13 @@ void outgoing_end(struct vm *vm)
 		outgoing_move_abandon(o);
 	/* In its last moments it may write a file, or learn who has the guest. */
 	join(o);
+	o->ended = o->live && o->code && !o->move.refused && !source_gone(&o->move) &&
+		   !source_in_doubt(&o->move);
+	if (o->ended)
+		stream_fail(
+			&o->why, NULL, o->code,
+			"the machine has ended before the guest was given away, and with it the "
+			"guest: it does not run there");
 	tell(o);
 	outgoing_free(o);
 }

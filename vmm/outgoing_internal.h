@@ -23,6 +23,7 @@ struct outgoing {
 	struct tls *tls;
 	int wake_fd; /* calls it off */
 	bool cancelled;
+	bool ended; /* the machine has, before the guest was anywhere else */
 
 	struct loop_call call;
 	struct error err;

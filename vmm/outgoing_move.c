@@ -256,6 +256,7 @@ json_t *outgoing_summary(struct outgoing *o)
 	json_object_set_new(j, "status",
 			    json_string(o->move.state == SOURCE_SPOOLED ? "spooled"
 					: !o->code			? "moved"
+					: o->ended			? "ended"
 					: o->move.refused		? "refused"
 					: o->cancelled			? "cancelled"
 					: o->code == -EINPROGRESS	? "doubt"
