@@ -70,6 +70,8 @@ struct verb {
 	enum completion operand_completion;
 	/* config: filled from the command line. Returns the exit code. */
 	int (*run)(void *config);
+	/* Beside what is said of a wrong command line, if it has --json; NULL: nothing. */
+	void (*wrong)(const char *text);
 };
 
 extern const struct verb *const verbs[]; /* ends with NULL */

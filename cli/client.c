@@ -277,20 +277,33 @@ void client_close(struct client *client)
 	*client = (struct client){.fd = -1, .runtime.dir_fd = -1};
 }
 
+/* Whether `key` has it now: JSON is UTF-8. */
+static bool add_path(json_t *args, const char *key, const char *before, const char *file)
+{
+	char *cwd = file[0] == '/' ? NULL : get_current_dir_name();
+	json_t *path = json_sprintf("%s%s%s%s", before, cwd ? cwd : "", cwd ? "/" : "", file);
+
+	free(cwd);
+	return path && !json_object_set_new(args, key, path);
+}
+
 int client_add_path(json_t *args, const char *key, const char *file, struct error *err)
 {
-	char *cwd;
-	json_t *path;
-
-	if (!file)
-		return 0;
-	cwd = file[0] == '/' ? NULL : get_current_dir_name();
-	path = json_sprintf("%s%s%s", cwd ? cwd : "", cwd ? "/" : "", file);
-	free(cwd);
-	if (path && !json_object_set_new(args, key, path))
+	if (!file || add_path(args, key, "", file))
 		return 0;
 	return error_set(err, -EINVAL,
 			 "'%s' is no path that can be used: its name, with its folder's, has to be "
 			 "UTF-8",
 			 file);
+}
+
+int client_add_address(json_t *args, const char *key, const char *address, struct error *err)
+{
+	const bool path = !strncmp(address, "unix:", 5);
+
+	if (path ? add_path(args, key, "unix:", address + 5)
+		 : !json_object_set_new(args, key, json_string(address)))
+		return 0;
+	return error_set(err, -EINVAL, "'%s' is no address that can be used: it has to be UTF-8%s",
+			 address, path ? ", with the folder that it is in" : "");
 }

@@ -52,5 +52,7 @@ int client_gone(struct client *client, int timeout_ms);
 /* A file as a machine wants it, which runs elsewhere than here: puts the whole path into args as
  * `key`; no file: nothing. -EINVAL: a name that JSON cannot carry. */
 int client_add_path(json_t *args, const char *key, const char *file, struct error *err);
+/* The same of tcp:HOST:PORT or unix:PATH. */
+int client_add_address(json_t *args, const char *key, const char *address, struct error *err);
 
 #endif

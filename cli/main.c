@@ -96,6 +96,15 @@ static int unknown_verb(const char *word)
 	return complain(EXIT_USAGE, &err);
 }
 
+/* Wherever it stands: what comes before it may be wrong. */
+static bool wants_json(int argc, char **argv)
+{
+	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (!strcmp(argv[i], "--json") || !strcmp(argv[i], "-j"))
+			return true;
+	return false;
+}
+
 static int run_verb(const struct verb *verb, int argc, char **argv)
 {
 	struct error err = {""};
@@ -108,6 +117,8 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
 	}
 	config_init(verb->fields, config, verb->size);
 	ret = options_parse(verb, config, argc, argv, &err);
+	if (ret < 0 && verb->wrong && wants_json(argc, argv))
+		verb->wrong(err.text);
 	if (ret < 0)
 		ret = complain(EXIT_USAGE, &err);
 	else if (ret > 0)

@@ -1,67 +1,22 @@
 /* `ferry migrate`: a running guest goes to another ferry. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cli/client.h"
 #include "cli/incoming_options.h"
+#include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "cli/migrate.h"
 #include "migration/address.h"
 #include "vmm/exit_codes.h"
 #include "vmm/json_util.h"
 #include "vmm/message.h"
-#include "vmm/tls_config.h"
-
-struct migrate_config {
-	char *name, *to;
-	char *downtime, *timeout, *postcopy_after, *recover, *spool;
-	uint64_t bandwidth;
-	bool json, postcopy, insecure, verify;
-	struct tls_config tls;
-	uint32_t on_timeout;
-};
 
 enum { TURN_MS = 250, GONE_MS = 10000 };
-
-/* "300ms", "2s", "1m"; a plain number is seconds. Milliseconds, or -1. */
-static long parse_time(const char *text)
-{
-	char *end;
-	double value = strtod(text, &end), unit = 1000;
-
-	if (!strcmp(end, "ms"))
-		unit = 1;
-	else if (!strcmp(end, "m"))
-		unit = 60000;
-	else if (*end && strcmp(end, "s") != 0)
-		return -1;
-	value *= unit;
-	return end == text || !(value >= 1) || value > 3600000 ? -1 : (long)value;
-}
-
-static int check_time(const char *text, struct error *err)
-{
-	return parse_time(text) < 0
-		       ? error_set(err, -EINVAL, "a time is 1ms to 3600s: 300ms, 2s, 1m")
-		       : 0;
-}
-
-/* A plain number is rounds, else it is a time. */
-static bool is_rounds(const char *text)
-{
-	return text[0] && strspn(text, "0123456789") == strlen(text);
-}
-
-static int check_after(const char *text, struct error *err)
-{
-	if (is_rounds(text) ? strlen(text) < 7 && strtol(text, NULL, 10) > 0 : parse_time(text) > 0)
-		return 0;
-	return error_set(err, -EINVAL, "rounds (3), or a time (500ms, 2s)");
-}
 
 /* ---- what is seen ----------------------------------------------------------------------- */
 
@@ -137,9 +92,9 @@ static void show(struct client *client, const struct migrate_config *config, boo
 /* The last line, where the machine itself has none for it. */
 static void print_end(const char *status, const char *text)
 {
-	json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i}", "phase", "failed", "status",
-			      status, "text", text, "downtime_ms", 0, "total_ms", 0, "bytes", 0,
-			      "faults", 0);
+	json_t *j = json_pack("{s:s, s:s, s:o, s:i, s:i, s:i, s:i}", "phase", "failed", "status",
+			      status, "text", json_text(text), "downtime_ms", 0, "total_ms", 0,
+			      "bytes", 0, "faults", 0);
 
 	if (j)
 		print_line(j);
@@ -185,61 +140,6 @@ static int finish(const struct migrate_config *config, json_t *answer, bool term
 	return code;
 }
 
-static const char *timeout_word(unsigned i)
-{
-	static const char *const words[] = {"cancel", "postcopy", "throttle"};
-
-	return i < sizeof(words) / sizeof(words[0]) ? words[i] : NULL;
-}
-
-static json_t *arguments(const struct migrate_config *config)
-{
-	json_t *args = json_pack("{s:s}", "to", config->to);
-
-	if (config->downtime)
-		json_object_set_new(args, "downtime", json_integer(parse_time(config->downtime)));
-	if (config->timeout)
-		json_object_set_new(args, "timeout", json_integer(parse_time(config->timeout)));
-	json_object_set_new(args, "on-timeout", json_string(timeout_word(config->on_timeout)));
-	if (config->postcopy)
-		json_object_set_new(args, "postcopy-rounds", json_integer(1));
-	else if (config->postcopy_after && is_rounds(config->postcopy_after))
-		json_object_set_new(args, "postcopy-rounds",
-				    json_integer(strtol(config->postcopy_after, NULL, 10)));
-	else if (config->postcopy_after)
-		json_object_set_new(args, "postcopy-ms",
-				    json_integer(parse_time(config->postcopy_after)));
-	if (config->bandwidth)
-		json_object_set_new(args, "bandwidth", json_integer((json_int_t)config->bandwidth));
-	if (config->verify)
-		json_object_set_new(args, "verify", json_true());
-	if (config->tls.name)
-		json_object_set_new(args, "tls-name", json_text(config->tls.name));
-	if (config->spool)
-		json_object_set_new(args, "recover-ms", json_integer(parse_time(config->recover)));
-	return args;
-}
-
-/* Left out, a file would be as if never asked for: the guest would go without TLS. */
-static int add_files(const struct migrate_config *config, json_t *args, struct error *err)
-{
-	const struct {
-		const char *key, *file;
-	} files[] = {
-		{"tls-certs", config->tls.certs},
-		{"tls-psk", config->tls.psk},
-		{"spool", config->spool},
-	};
-
-	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
-		int ret = client_add_path(args, files[i].key, files[i].file, err);
-
-		if (ret)
-			return error_prefix(err, ret, "--%s", files[i].key);
-	}
-	return 0;
-}
-
 /* Whoever has told the other side to listen without protection has decided it for both. */
 static void warn_of_open_link(const struct migrate_config *config)
 {
@@ -254,44 +154,69 @@ static void warn_of_open_link(const struct migrate_config *config)
 		host);
 }
 
+/* Nothing has begun, or the machine has refused it. */
+static int give_up(const struct migrate_config *config, int code, struct error *err)
+{
+	if (config->json)
+		print_end("failed", err->text);
+	return complain(code, err);
+}
+
+static void wrong(const char *text)
+{
+	print_end("failed", text);
+}
+
+/* Who looks on goes; the move is the machine's. */
+static int leave(const struct migrate_config *config, const struct client *client, int signo)
+{
+	struct error err;
+
+	error_set(
+		&err, 0,
+		"%s goes on to be moved to %s; ferry migrate-control %s cancel calls it off, ferry "
+		"info %s tells how far it is",
+		client->name, config->to, client->name, client->name);
+	if (config->json)
+		print_end("left", err.text);
+	return complain(EXIT_SIGNAL + signo, &err);
+}
+
 static int migrate(const struct migrate_config *config, struct client *client, struct client *eye)
 {
 	const bool terminal = isatty(STDERR_FILENO);
-	json_t *answer = NULL, *args = arguments(config);
+	json_t *answer = NULL, *args;
 	struct error err;
-	int ret = add_files(config, args, &err);
+	int ret;
 
-	if (ret) {
-		json_decref(args);
-		return complain(EXIT_USAGE, &err);
-	}
+	args = migrate_arguments(config, &err);
+	if (!args)
+		return give_up(config, EXIT_USAGE, &err);
+	interrupt_watch();
 	ret = client_call(client, "ferry-migrate", args, TURN_MS, &answer, &err);
-	while (ret == -ETIMEDOUT) {
+	while (ret == -ETIMEDOUT && !interrupt_came()) {
 		show(eye, config, terminal);
 		ret = client_answer(client, TURN_MS, &answer, &err);
 	}
-	if (ret && config->json)
-		print_end(ret == -EPIPE ? "doubt" : "failed",
-			  ret == -EPIPE ? "the machine's process has ended" : err.text);
+	if (ret == -ETIMEDOUT) {
+		if (terminal && !config->json)
+			fprintf(stderr, "\r\033[K");
+		return leave(config, client, interrupt_came());
+	}
 	if (ret == -EPIPE) {
-		message("the machine's process has ended: whether the guest runs at %s is to be "
-			"seen there",
-			config->to);
-		return EXIT_DOUBT;
+		error_set(&err, 0,
+			  "the machine's process has ended: whether the guest runs at %s is to be "
+			  "seen there",
+			  config->to);
+		if (config->json)
+			print_end("doubt", err.text);
+		return complain(EXIT_DOUBT, &err);
 	}
 	if (ret)
-		return complain(ret == -EREMOTEIO ? EXIT_FAILED : EXIT_START, &err);
+		return give_up(config, ret == -EREMOTEIO ? EXIT_FAILED : EXIT_START, &err);
 	if (!strcmp(word(answer, "status"), "moved") || !strcmp(word(answer, "status"), "spooled"))
 		client_gone(client, GONE_MS);
 	return finish(config, answer, terminal);
-}
-
-static int usage(const char *text)
-{
-	struct error err;
-
-	error_set(&err, 0, "%s", text);
-	return complain(EXIT_USAGE, &err);
 }
 
 static int run_migrate(void *opaque)
@@ -301,25 +226,16 @@ static int run_migrate(void *opaque)
 	struct error err;
 	int ret, code;
 
-	/* One operand is the address. */
-	if (!config->to) {
-		config->to = config->name;
-		config->name = NULL;
-	}
-	if (!config->to)
-		return usage("no address is given; try: ferry migrate [NAME] tcp:HOST:PORT");
-	if (config->name && config_check_name(config->name, &err)) {
-		error_prefix(&err, 0, "NAME");
-		return complain(EXIT_USAGE, &err);
-	}
+	if (migrate_check(config, &err))
+		return give_up(config, EXIT_USAGE, &err);
 	warn_of_open_link(config);
 	ret = client_open(&client, config->name, &err);
 	if (ret) {
 		client_close(&client);
-		return complain(EXIT_START, &err);
+		return give_up(config, EXIT_START, &err);
 	}
 	ret = client_open(&eye, client.name, &err);
-	code = ret ? complain(EXIT_START, &err) : migrate(config, &client, &eye);
+	code = ret ? give_up(config, EXIT_START, &err) : migrate(config, &client, &eye);
 	client_close(&eye);
 	client_close(&client);
 	return code;
@@ -327,44 +243,11 @@ static int run_migrate(void *opaque)
 
 /* ---- the tables ------------------------------------------------------------------------- */
 
-#define FIELD(n, t, m, ...)                                                                        \
-	{                                                                                          \
-		.name = n, .type = t, .offset = offsetof(struct migrate_config, m), __VA_ARGS__    \
-	}
-static const struct config_field fields[] = {
-	FIELD("name", CONFIG_STRING, name, .help = "name of the machine"),
-	FIELD("to", CONFIG_STRING, to, .help = "where a ferry receive waits"),
-	FIELD("downtime", CONFIG_STRING, downtime, .check = check_time, .initial = "300ms",
-	      .help = "the guest may stand still for this long, at most"),
-	FIELD("timeout", CONFIG_STRING, timeout, .check = check_time,
-	      .help = "so long it may take; without an end, what --on-timeout says is done"),
-	FIELD("on-timeout", CONFIG_CHOICE, on_timeout, .word = timeout_word, .initial = "cancel",
-	      .help = "what is done then; the last two also when what is left does not get less"),
-	FIELD("postcopy", CONFIG_BOOL, postcopy,
-	      .help = "after the first round the guest goes, its other pages follow it"),
-	FIELD("postcopy-after", CONFIG_STRING, postcopy_after, .check = check_after,
-	      .help = "the same after so many rounds (3), or that time (500ms, 2s)"),
-	FIELD("recover-timeout", CONFIG_STRING, recover, .check = check_time, .initial = "60s",
-	      .help = "with --spool: so long the other side is looked for"),
-	FIELD("spool", CONFIG_STRING, spool,
-	      .help = "file for the pages that the guest lacks there when its link stays dead"),
-	FIELD("bandwidth", CONFIG_SIZE, bandwidth, .min = 4096, .max = 1ull << 46,
-	      .help = "bytes per second that may be sent; a plain number is MiB"),
-	FIELD("verify", CONFIG_BOOL, verify,
-	      .help = "the destination checks every page and the devices' state against digests "
-		      "made here"),
-	TLS_CONFIG_FIELDS(FIELD),
-	FIELD("insecure", CONFIG_BOOL, insecure,
-	      .help = "do not warn of a connection without protection"),
-	FIELD("json", CONFIG_BOOL, json, .help = "one JSON object a line on stdout, for scripts"),
-	{.name = NULL},
-};
-
 static const struct option options[] = {
 	OPTION("downtime", 0, "TIME", "downtime", .group = "Options"),
 	OPTION("bandwidth", 0, "SIZE", "bandwidth"),
 	OPTION("timeout", 0, "TIME", "timeout"),
-	OPTION("on-timeout", 0, "WHAT", "on-timeout"),
+	OPTION("on-timeout", 0, "cancel|postcopy|throttle", "on-timeout"),
 	OPTION("postcopy", 0, NULL, "postcopy"),
 	OPTION("postcopy-after", 0, "N|TIME", "postcopy-after"),
 	OPTION("spool", 0, "FILE", "spool", .completion = COMPLETE_FILES),
@@ -387,7 +270,9 @@ const struct verb verb_migrate = {
 		"leaves half of what the one before it left; then the guest stands still, and goes "
 		"on there. The machine here ends with code 0. Returns when "
 		"it "
-		"is known where the guest is; the exit code tells.\n"
+		"is known where the guest is; the exit code tells. Ctrl-C ends the looking on "
+		"only: the "
+		"move goes on, and ferry migrate-control NAME cancel calls it off.\n"
 		"Whatever fails before the guest is given away leaves it running here. If the link "
 		"breaks in that very moment the guest stands still here until the other side has "
 		"said whether it has it; both look for each other by "
@@ -403,10 +288,11 @@ const struct verb verb_migrate = {
 		"encrypted, and each side knows that the other one may have it. " MACHINE_NAME_TEXT,
 	.options = options,
 	.exit_codes = true,
-	.fields = fields,
+	.fields = migrate_fields,
 	.size = sizeof(struct migrate_config),
 	.operand_field = "name",
 	.second_field = "to",
 	.operand_completion = COMPLETE_MACHINES,
 	.run = run_migrate,
+	.wrong = wrong,
 };

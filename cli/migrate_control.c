@@ -19,6 +19,16 @@ static const char *action_word(unsigned i)
 	return i < sizeof(words) / sizeof(words[0]) ? words[i] : NULL;
 }
 
+static bool known(const char *action)
+{
+	const char *word;
+
+	for (unsigned i = 0; (word = action_word(i)); i++)
+		if (!strcmp(word, action))
+			return true;
+	return false;
+}
+
 /* The name may be left out. */
 static void shift(struct control_config *config)
 {
@@ -40,6 +50,9 @@ static int check(const struct control_config *config, struct error *err)
 		return error_set(err, -EINVAL,
 				 "what shall it do? ferry migrate-control [NAME] "
 				 "cancel|retry|postcopy|complete FILE");
+	if (!known(action))
+		return error_set(err, -EINVAL, "'%s' is none of cancel, retry, postcopy, complete",
+				 action);
 	if (config->force && strcmp(action, "cancel") != 0)
 		return error_set(err, -EINVAL, "--force belongs to cancel");
 	if (complete != !!config->file)

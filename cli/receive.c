@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/here.h"
 #include "cli/incoming_options.h"
+#include "migration/address.h"
 #include "vmm/exit_codes.h"
 #include "vmm/incoming.h"
 
@@ -23,10 +24,15 @@ static int start(const void *config, const struct vm_observer *observer, struct 
 static int run_receive(void *opaque)
 {
 	const struct incoming_config *config = opaque;
+	struct stream_error why;
 	struct error err = {""};
 
 	if (!config->from) {
 		error_set(&err, 0, "no address is given; try: ferry receive tcp:127.0.0.1:4444");
+		return complain(EXIT_USAGE, &err);
+	}
+	if (address_check(config->from, &why)) {
+		error_set(&err, 0, "%s", why.text);
 		return complain(EXIT_USAGE, &err);
 	}
 	return run_here(start, config, config->detach);

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "cli/client.h"
+#include "cli/interrupt.h"
 #include "cli/machine.h"
 #include "vmm/exit_codes.h"
 #include "vmm/message.h"
@@ -10,17 +11,27 @@ struct save_config {
 	char *name, *file;
 };
 
-enum { GONE_MS = 10000 };
+enum { GONE_MS = 10000, TURN_MS = 250 };
 
 static int save(struct client *client, const char *file, struct error *err)
 {
 	json_t *args = json_object();
-	int ret = client_add_path(args, "file", file, err);
+	int ret;
+
+	interrupt_watch();
+	ret = client_add_path(args, "file", file, err);
 
 	if (ret)
 		json_decref(args);
 	else
-		ret = client_call(client, "ferry-save", args, -1, NULL, err);
+		ret = client_call(client, "ferry-save", args, TURN_MS, NULL, err);
+	while (ret == -ETIMEDOUT && !interrupt_came())
+		ret = client_answer(client, TURN_MS, NULL, err);
+	if (ret == -ETIMEDOUT)
+		error_set(
+			err, ret,
+			"%s goes on to be saved in %s and ends then; ferry wait %s waits for that",
+			client->name, file, client->name);
 	/* So that what it had is free for who restores it. */
 	if (!ret)
 		client_gone(client, GONE_MS);
@@ -51,6 +62,8 @@ static int run_save(void *opaque)
 	if (!ret)
 		ret = save(&client, config->file, &err);
 	client_close(&client);
+	if (ret == -ETIMEDOUT && interrupt_came())
+		return complain(EXIT_SIGNAL + interrupt_came(), &err);
 	return ret ? complain(EXIT_START, &err) : 0;
 }
 
@@ -82,7 +95,9 @@ const struct verb verb_save = {
 		"it was started with; the machine then ends. ferry restore lets it go on from "
 		"there. "
 		"FILE is there whole, or not at all: if it cannot be written (a full disk), the "
-		"guest goes on as if nothing had happened. Disks are not in it: what is written to "
+		"guest goes on as if nothing had happened. Ctrl-C ends the waiting for it only: it "
+		"is "
+		"saved, and the machine ends. Disks are not in it: what is written to "
 		"them afterwards is a surprise for the guest. " MACHINE_NAME_TEXT,
 	.options = machine_options,
 	.examples = examples,

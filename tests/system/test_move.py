@@ -445,7 +445,7 @@ def test_addresses():
                                 ("tcp:127.0.0.1:99999", "no address"), ("file", "no address"), ("unix:", "no address"),
                                 ("unix:/nowhere/s", "No such file")):
             code, _, err = ferry("receive", address, env=env)
-            check(code == 1 and reason in err, f"{address}: {code} {err}")
+            check(code == (2 if reason == "no address" else 1) and reason in err, f"{address}: {code} {err}")
         with Receiver(folder, env, "one") as there:
             code, _, err = ferry("receive", there.address, env=env)
             check(code == 1 and "in use" in err, f"{code} {err}")
