@@ -45,27 +45,32 @@ mmu_inline enum s2_result stage2_break(const struct format *f, struct s2_thread 
 	return S2_RETRY;
 }
 
-/* The second round was not what it should be: what is still frozen becomes empty. */
+/* The second round was not what it should be: what is still frozen becomes empty, and what still
+ * has nT is a leaf without it, whatever others have made of the rest. Should one of them be
+ * breaking it, too, its second round fails, as after any change. */
 mmu_inline void stage2_break_undo(const struct format *f, struct s2_thread *t, uint64_t gpa,
 				  const struct stage2_break *brk)
 {
 	const struct pgtable *pt = &t->s2->pt;
+	const bool frozen = !t->s2->bbm_level;
 	struct walk_entry w;
 
-	if (!brk->old || brk->made || t->s2->bbm_level)
+	if (!brk->old || brk->made)
 		return;
 	brlock_read_lock(&t->s2->lock, &t->reader);
 	rcu_enter();
 	w = walk_lookup(f, pt, gpa);
-	while (w.kind == ENTRY_FROZEN && w.level == brk->level &&
-	       format_frozen_owner(f, w.value) == t->owner) {
-		if (walk_replace(f, pt, &w, 0))
+	while (w.level == brk->level &&
+	       (frozen ? w.kind == ENTRY_FROZEN && format_frozen_owner(f, w.value) == t->owner
+		       : w.kind == ENTRY_LEAF && w.value & f->not_cached)) {
+		if (walk_replace(f, pt, &w, frozen ? 0 : w.value & ~f->not_cached))
 			break;
 	}
 	rcu_exit();
 	brlock_read_unlock(&t->reader);
 	/* Also if the table around it has gone: there it counted no more as a leaf. */
-	count(&t->stats.leaves[brk->level], -UINT64_C(1));
+	if (frozen)
+		count(&t->stats.leaves[brk->level], -UINT64_C(1));
 }
 
 /* w is frozen; if it would come back, it will not. false: w is something else now. */

@@ -1,13 +1,23 @@
 /*
  * Description: how a block becomes a table: what stands there while the flush is on its way, one
  * flush per block on arm64 and none elsewhere, and others who come between the two steps: unmap,
- * write-protection, removal of the slot, the end of the tables around it, other faults.
+ * write-protection, ageing, removal of the slot, the end of the tables around it, other faults.
  */
 #include <errno.h>
 
 #include "tests/unit/test_mmu_configs.h"
 
-enum interference { NOTHING, UNMAP, PROTECT, REMOVE, UNMAP_ALL, FAULT, STOP, NR_INTERFERENCES };
+enum interference {
+	NOTHING,
+	UNMAP,
+	PROTECT,
+	REMOVE,
+	UNMAP_ALL,
+	FAULT,
+	STOP,
+	AGE,
+	NR_INTERFERENCES
+};
 
 static const struct test_config *tc;
 static struct test_env te;
@@ -67,6 +77,7 @@ static void wait_for(void *opaque, uint64_t generation)
 		case UNMAP_ALL: CHECK(!s2_unmap(other, 0, 0), "unmap"); break;
 		case FAULT: s2_fault(other, block + 3 * page, S2_W, NULL); break;
 		case STOP: CHECK(!s2_dirty_stop(other), "stop"); break;
+		case AGE: CHECK(s2_age(other, block, block + large, 0, NULL) >= 0, "age"); break;
 		default: break;
 		}
 		inside = false;
@@ -85,6 +96,16 @@ static void check_tables(void)
 	for (int level = 1; level <= 5; level++)
 		CHECK(stats.pages[level] == c.leaves[level], "%s, %d: level %d: %" PRIu64, tc->name,
 		      how, level, stats.pages[level]);
+}
+
+static void no_nt(void)
+{
+	for (uint64_t at = 0; at < 8 * large; at += large) {
+		struct dec_result r = dec_walk(&mem, at);
+
+		CHECK(r.size != large || !(r.entry >> 16 & 1), "%s: nT in %" PRIx64, tc->name,
+		      r.entry);
+	}
 }
 
 static void one(void)
@@ -118,7 +139,8 @@ static void one(void)
 	if (!arm) {
 		CHECK(result == S2_FIXED && flushes == 0, "%s: a flush", tc->name);
 	} else if (how == NOTHING || (tc->c.bbm_level == 2 && how != REMOVE) || how == STOP ||
-		   (how == PROTECT && tc->c.bbm_level == 1)) {
+		   (how == PROTECT && tc->c.bbm_level == 1) ||
+		   (how == AGE && tc->c.bbm_level != 1)) {
 		CHECK(result == S2_FIXED && x.hpa == block + page + 1, "%s, %d: %d", tc->name, how,
 		      result);
 		/* tracking went off: one permission for all of it */
@@ -132,6 +154,11 @@ static void one(void)
 		      tc->name, result);
 	} else {
 		CHECK(result == S2_RETRY, "%s, %d: %d", tc->name, how, result);
+	}
+	if (arm && how == AGE) {
+		/* A block that is not split keeps no nT, for ever. */
+		CHECK(!s2_dirty_stop(t), "stop");
+		no_nt();
 	}
 	if (arm && how == NOTHING)
 		CHECK(flushes == 1, "%s: %u flushes", tc->name, flushes);
