@@ -1,5 +1,9 @@
 """The bare guest that checks itself, through moves that nothing disturbs (links that break: test_move_faults.py)."""
-from ferrytest import check, each, limit, needs_ferry
+import os
+import signal
+import time
+
+from ferrytest import FERRY, Process, check, each, ferry, limit, needs_ferry
 
 from bare_guest import MODES, Session
 from fault_link import Link
@@ -86,3 +90,30 @@ def test_paused(mode):
         s.control("resume", s.owner.name)
         s.owner.passes()
         check(s.owner.digest() != digest, "its memory does not change, or is not what was looked at")
+
+
+@needs_ferry
+@limit(200)
+@each(ms=[0, 15, 30, 60, 120])
+def test_ended_while_saved(ms):
+    """A machine that is told to end in the middle of that: either it is in the file, whole, or that is as it was."""
+    with Session(mib=128, last=64) as s:
+        initrd = s.path("initrd")  # large, so that the middle is long; it lies where the guest does not look
+        with open(initrd, "wb") as f:
+            f.write(os.urandom(50 << 20))
+        s.extra, path = ["--initrd", initrd], s.path("saved")
+        s.start()
+        with open(path, "w") as f:
+            f.write("before")
+        saver = Process([FERRY, "save", s.owner.name, path], terminal=False, env=s.env)
+        s.machines.append(saver)
+        time.sleep(ms / 1000)
+        s.owner.kill(signal.SIGTERM)
+        code = saver.wait(60)
+        s.owner.wait(30)
+        if code:
+            with open(path, "rb") as f:
+                check(f.read(7) == b"before", f"{code}: the file is another one{saver.tail()}")
+            return
+        check(ferry("stream", path)[0] == 0, "a damaged file")
+        s._new("m", "restore", "--name", "again", path).passes()
