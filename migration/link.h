@@ -25,6 +25,8 @@ struct link {
 	uint64_t last_in, last_out; /* CLOCK_MONOTONIC, ns */
 	uint64_t limit;		    /* bytes per second, 0: none */
 	uint64_t next;		    /* when the limit allows the next frame */
+	uint64_t deadline;	    /* who waits until then finds it over, -ETIME; 0: none */
+	const char *late;	    /* why, for people */
 	uint64_t queue_max;	    /* what the system lets a user queue; 0: not known yet */
 	uint64_t received, sent;    /* bytes */
 	int broken;		    /* -errno of what ended it; 0 */

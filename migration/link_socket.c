@@ -201,6 +201,8 @@ int link_check_time(struct link *l)
 {
 	if (l->tls && !l->secured && clock_now() > l->secured_by)
 		return fail_saying(l, -ETIMEDOUT, "the handshake of TLS takes too long");
+	if (l->deadline && clock_now() > l->deadline)
+		return fail_saying(l, -ETIME, l->late);
 	return clock_now() - l->last_in > l->silence && link_take_in(l) <= 0
 		       ? link_fail(l, -ETIMEDOUT)
 		       : 0;
@@ -211,7 +213,9 @@ int link_check_time(struct link *l)
 static int wait_writable(struct link *l)
 {
 	const short events = l->in_len < LINK_BUFFER ? POLLIN | POLLOUT : POLLOUT;
-	int got = link_poll(l, events, clock_now() + second, -1, NULL);
+	const uint64_t turn = clock_now() + second;
+	int got = link_poll(l, events, l->deadline && l->deadline < turn ? l->deadline : turn, -1,
+			    NULL);
 
 	if (got < 0)
 		return got;

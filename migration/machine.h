@@ -15,10 +15,10 @@
 #include "migration/stream_memory.h"
 
 struct migration_source_ops {
-	/* Writes DESCRIPTION; IMAGE frames, all that it boots from; says what these are (SHA-256).
-	 */
+	/* Writes DESCRIPTION; what it boots from, named `boot` in the stream, valid as long as the
+	 * machine; SHA-256 of that. */
 	int (*describe)(void *opaque, struct stream_writer *w, struct stream_error *err);
-	int (*images)(void *opaque, struct stream_writer *w, struct stream_error *err);
+	int (*image)(void *opaque, const void **data, size_t *len, struct stream_error *err);
 	int (*digest)(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST], struct stream_error *err);
 	/* Where the contents of a page of `memory` lie; they change while the guest runs. */
 	const uint8_t *(*page)(void *opaque, uint64_t page);

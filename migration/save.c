@@ -140,12 +140,16 @@ static int write_index(struct save *s)
 
 static int write_all(struct save *s)
 {
+	const void *image;
+	size_t len;
 	int ret = said(s, write_hello(s));
 
 	if (!ret)
 		ret = s->m->ops->describe(s->m->opaque, &s->w, s->err);
 	if (!ret)
-		ret = s->m->ops->images(s->m->opaque, &s->w, s->err);
+		ret = s->m->ops->image(s->m->opaque, &image, &len, s->err);
+	if (!ret)
+		ret = said(s, stream_blob_write(&s->w, STREAM_IMAGE, 0, "boot", image, len));
 	if (!ret)
 		ret = said(s, stream_memory_write(&s->w, &s->m->memory));
 	/* The state first: who reads the pages when they are needed needs it at once. */

@@ -120,21 +120,35 @@ static void sum_up(struct source *s, const char *phase)
 	pthread_mutex_unlock(&s->lock);
 }
 
+static void say_stays(struct source *s, int code, const struct stream_error *why)
+{
+	sum_up(s, code == -ECANCELED ? "cancelled" : "failed");
+	if (s->stays)
+		s->stays(s->opaque, code, why);
+}
+
 /* The guest is ours. What it gave up may have been taken by somebody else: it stands still until
- * that is free again, and the destination does not wait for that. why: of the migration's end. 0 or
- * -EOWNERDEAD with a text: it stands still, and the machine ends. */
-static int keep(struct source *s, const char *why, struct stream_error *err)
+ * that is free again, and the destination does not wait for that. code, why: of the migration's
+ * end. 0 or -EOWNERDEAD with a text: it stands still, and the machine ends. */
+static int keep(struct source *s, int code, const struct stream_error *why,
+		struct stream_error *err)
 {
 	struct stream_error trouble;
 	uint64_t delay = FIRST_WAIT;
 	int ret = s->m->ops->take_back(s->m->opaque, &trouble);
 
-	source_say_cancel(s, why);
+	if (!ret)
+		say_stays(s, code, why);
+	source_say_cancel(s, why->text);
+	if (!ret)
+		return 0;
 	while (ret && !source_abandoned(s)) {
 		source_paused(s, trouble.text);
 		source_wait_retry(s, &delay);
 		ret = s->m->ops->take_back(s->m->opaque, &trouble);
 	}
+	if (!ret)
+		say_stays(s, code, why);
 	return ret ? stream_fail(err, NULL, -EOWNERDEAD, "%s", trouble.text) : 0;
 }
 
@@ -165,7 +179,8 @@ int source_run(struct source *s, struct stream_error *err)
 	s->serving = false;
 	(void)s->m->ops->track(s->m->opaque, false, &why);
 	why = *err;
-	kept = keep(s, why.text, err);
-	sum_up(s, ret == -ECANCELED && !kept ? "cancelled" : "failed");
+	kept = keep(s, ret, &why, err);
+	if (kept)
+		sum_up(s, "failed");
 	return kept ? kept : ret;
 }

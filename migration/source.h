@@ -36,7 +36,8 @@ struct migration_params {
 /* What people are shown; numbers never go back but `remaining`, the rates and the round's. */
 struct migration_progress {
 	enum migration_state state;
-	/* connecting, copy, handover, postcopy, paused, completed, spooled, failed, cancelled */
+	/* connecting, image, copy, handover, postcopy, paused, completed, spooled, failed,
+	 * cancelled */
 	const char *phase;
 	uint32_t round;
 	uint64_t total, remaining;	/* bytes of memory; still to be sent of this round */
@@ -48,6 +49,7 @@ struct migration_progress {
 	uint64_t throttle;		/* that processors may write; 0: as they like */
 	uint64_t downtime_expected, downtime, elapsed; /* ns */
 	double done;				       /* 0 to 1 */
+	bool stalled;	   /* pre-copy: what is left does not get less */
 	char trouble[200]; /* while paused: why the other side is not found, or the guest not
 			    taken back */
 };
@@ -77,6 +79,10 @@ struct source {
 	/* Makes a file and fills it by source_spool(). 0: it is there, whole, to stay; -errno: it
 	 * is tried again later. NULL: never: the other side is waited for. */
 	int (*spool)(void *opaque);
+	/* The thread's: the guest stays and runs, and source_run() will return this: only the other
+	 * side has not heard of it, which may take a while where the link is dead. source_abandon()
+	 * ends that. NULL: nobody asks. */
+	void (*stays)(void *opaque, int code, const struct stream_error *why);
 	const struct tls *tls; /* of a client, for all connections; NULL: without; the caller's */
 	int wake_fd;	       /* readable: called off; the caller's */
 	uint64_t retry_max;    /* ns between attempts to reconnect; 0: 2 s */

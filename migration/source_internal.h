@@ -61,6 +61,8 @@ uint64_t source_rate(struct source *s);
 /* ns that the guest would stand still for so many pages. */
 uint64_t source_expect_downtime(struct source *s, uint64_t pages);
 void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero);
+/* The same while there are no pages yet. */
+void source_show_sent(struct source *s);
 /* The guest goes now, whatever is left. */
 bool source_switch_now(struct source *s);
 /* In a round: the time-out, if nothing is gained by waiting for the round's end. */

@@ -40,7 +40,8 @@ static void slide(struct source *s, struct source_sample now)
 	old[1] = now;
 }
 
-uint64_t source_rate(struct source *s)
+/* 0: nothing has arrived yet. */
+static uint64_t measured_rate(struct source *s)
 {
 	const struct source_sample now = sample(s);
 	uint64_t bytes = now.arrived, time = now.active, rate;
@@ -51,8 +52,13 @@ uint64_t source_rate(struct source *s)
 		time -= s->sample[0].active;
 	}
 	rate = (uint64_t)((double)bytes * (double)second / (double)(time ? time : 1));
-	if (s->link->limit && rate > s->link->limit)
-		rate = s->link->limit;
+	return s->link->limit && rate > s->link->limit ? s->link->limit : rate;
+}
+
+uint64_t source_rate(struct source *s)
+{
+	const uint64_t rate = measured_rate(s);
+
 	return rate ? rate : 1;
 }
 
@@ -63,10 +69,18 @@ uint64_t source_expect_downtime(struct source *s, uint64_t pages)
 	return overhead + (uint64_t)((double)bytes * (double)second / (double)source_rate(s));
 }
 
+void source_show_sent(struct source *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->progress.sent = source_sent(s);
+	s->progress.elapsed = clock_now() - s->begun;
+	pthread_mutex_unlock(&s->lock);
+}
+
 void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t zero)
 {
 	struct migration_progress *p = &s->progress;
-	const uint64_t rate = source_rate(s),
+	const uint64_t rate = measured_rate(s),
 		       downtime = source_expect_downtime(s, s->round > 1 ? s->dirty : remaining);
 	double done;
 
@@ -77,7 +91,7 @@ void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t 
 	p->pages += pages;
 	p->zero += zero;
 	p->rate = rate;
-	p->downtime_expected = downtime;
+	p->downtime_expected = rate ? downtime : 0;
 	p->elapsed = clock_now() - s->begun;
 	done = (double)(p->pages + p->zero) / (double)(p->pages + p->zero + remaining + 1);
 	if (done > p->done)
@@ -94,6 +108,10 @@ static bool late(const struct source *s)
 
 static int too_late(struct source *s, struct stream_error *err)
 {
+	if (s->round < 2)
+		return stream_fail(err, NULL, -ETIME,
+				   "the time was too short: not all of the guest's memory has been "
+				   "sent once");
 	return stream_fail(err, NULL, -ETIME,
 			   "the guest writes faster than the link carries: what is left would stop "
 			   "it for %" PRIu64 " ms",
@@ -159,6 +177,9 @@ int source_decide(struct source *s, bool *postcopy, struct stream_error *err)
 	if (fell)
 		s->least = s->dirty;
 	stalled = s->stalls >= STALLED && lowest;
+	pthread_mutex_lock(&s->lock);
+	s->progress.stalled = s->stalls >= STALLED;
+	pthread_mutex_unlock(&s->lock);
 	*postcopy = false;
 	if (!stalled && !late(s))
 		return 0;

@@ -18,6 +18,9 @@ enum {
 };
 /* For so long the guest may well stand still: it is not worth another round. */
 static const uint64_t short_stop = 4000000;
+/* Beyond --downtime, for a frame on its way and for the destination to be ready: what has come so
+ * far is worth it. */
+static const uint64_t slack = 5000000000;
 
 /* ---- what is dirty ---------------------------------------------------------------------- */
 
@@ -84,6 +87,8 @@ static int look_around(struct source *s, struct sending *n, struct stream_error 
 	n->pages = n->zero = 0;
 	n->since = 0;
 	ret = source_listen(s, err);
+	if (!ret && !n->live && n->left && clock_now() - s->stopped > s->params.downtime)
+		return 1;
 	if (!ret && n->live)
 		ret = source_look_at_time(s, err);
 	if (!ret) {
@@ -146,6 +151,7 @@ static void take_all(struct source *s)
 	s->dirty = memory->pages;
 }
 
+/* 1: it was broken off: the guest has stood still for too long. */
 static int send_round(struct source *s, bool live, struct stream_error *err)
 {
 	const struct stream_memory *memory = &s->m->memory;
@@ -180,37 +186,60 @@ static int send_round(struct source *s, bool live, struct stream_error *err)
 	ret = look_around(s, &n, err);
 	s->spent += clock_now() - s->since - s->paced;
 	s->since = 0;
+	if (ret > 0) /* what is still to be sent is in the bitmap */
+		s->dirty = n.left;
 	return ret;
 }
 
 /* ---- the whole -------------------------------------------------------------------------- */
 
-/* The guest stands still: is what is left now as little as it was thought to be? */
+static int stop(struct source *s, struct stream_error *err)
+{
+	int ret = source_busy(s, s->m->ops->stop, err);
+
+	if (ret)
+		return ret;
+	s->stopped = clock_now();
+	s->link->deadline = s->stopped + s->params.downtime + slack;
+	s->link->late = "the guest would stand still for longer than it may: the link, or the "
+			"destination, is slower than it was";
+	source_step(s, EVENT_STOP);
+	return harvest(s, true, err);
+}
+
+/* It takes longer than it was thought to. */
+static int go_on(struct source *s, struct stream_error *err)
+{
+	int ret = source_busy(s, s->m->ops->take_back, err);
+
+	if (ret)
+		return ret;
+	source_step(s, EVENT_GO_ON);
+	s->stopped = s->link->deadline = 0;
+	source_phase(s, "copy");
+	return 0;
+}
+
 static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct stream_error *err)
 {
 	struct field_buf state = {0};
-	int ret = source_busy(s, s->m->ops->stop, err);
+	int ret = stop(s, err);
 
 	*done = true;
 	if (ret)
 		return ret;
-	s->stopped = clock_now();
-	source_step(s, EVENT_STOP);
-	ret = harvest(s, true, err);
-	if (ret)
-		return ret;
+	/* Is what is left now as little as it was thought to be? */
 	if (!postcopy &&
 	    source_expect_downtime(s, s->dirty) + clock_now() - s->stopped > s->params.downtime) {
 		*done = false;
-		ret = source_busy(s, s->m->ops->take_back, err);
-		if (!ret) {
-			source_step(s, EVENT_GO_ON);
-			s->stopped = 0;
-		}
-		return ret;
+		return go_on(s, err);
 	}
 	source_phase(s, "handover");
 	ret = postcopy ? source_say_received(s, err) : send_round(s, false, err);
+	if (ret > 0) {
+		*done = false;
+		return go_on(s, err);
+	}
 	if (!ret)
 		ret = s->m->ops->state(s->m->opaque, &state, err);
 	s->state_size = state.len;
@@ -231,17 +260,40 @@ static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct s
 	return ret;
 }
 
-static int send_images(struct source *s, struct stream_error *err)
+/* In pieces as a limit lets through in an eighth of a second. */
+static int send_image(struct source *s, struct stream_error *err)
 {
-	return s->m->ops->images(s->m->opaque, &s->link->w, err);
+	const uint64_t limit = s->params.bandwidth / 8,
+		       most = limit && limit < STREAM_PIECE ? limit : STREAM_PIECE;
+	struct stream_piece piece = {.name = "boot"};
+	const void *data;
+	size_t len;
+	int ret = s->m->ops->image(s->m->opaque, &data, &len, err);
+
+	if (ret)
+		return ret;
+	source_phase(s, "image");
+	for (piece.total = len; !ret && piece.offset < len; piece.offset += piece.len) {
+		piece.data = (const uint8_t *)data + piece.offset;
+		piece.len = len - piece.offset < most ? len - piece.offset : most;
+		ret = stream_piece_write(&s->link->w, STREAM_IMAGE, 0, &piece);
+		if (ret)
+			break;
+		source_show_sent(s);
+		(void)link_pace(s->link);
+		ret = source_listen(s, err);
+		if (ret)
+			return ret;
+	}
+	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
 }
 
-static int send_description(struct source *s, bool images, struct stream_error *err)
+static int send_description(struct source *s, bool image, struct stream_error *err)
 {
 	int ret = s->m->ops->describe(s->m->opaque, &s->link->w, err);
 
-	if (!ret && images)
-		ret = send_images(s, err);
+	if (!ret && image)
+		ret = send_image(s, err);
 	if (ret)
 		return ret;
 	ret = stream_memory_write(&s->link->w, &s->m->memory);
@@ -281,7 +333,7 @@ static int describe(struct source *s, struct stream_error *err)
 	ret = wait_accept(s, ret, &accept, err);
 	s->lanes = accept.lanes;
 	if (!ret && late && memcmp(accept.images, digest, sizeof(digest)) != 0) {
-		const int sent = send_images(s, err), said = sent ? source_listen(s, err) : 0;
+		const int sent = send_image(s, err), said = sent ? source_listen(s, err) : 0;
 
 		ret = said ? said : sent;
 	}

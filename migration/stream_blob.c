@@ -7,29 +7,39 @@
 #include "migration/bytes.h"
 #include "migration/stream_items.h"
 
-enum { PIECE = 1 << 20 };
+int stream_piece_write(struct stream_writer *w, enum stream_type type, uint32_t round,
+		       const struct stream_piece *piece)
+{
+	uint8_t head[1 + STREAM_NAME_MAX + 16];
+	const size_t n = strnlen(piece->name, STREAM_NAME_MAX + 1);
+	const struct iovec iov[2] = {{head, n + 17},
+				     {(uint8_t *)(uintptr_t)piece->data, piece->len}};
+
+	if (!n || n > STREAM_NAME_MAX || piece->len > STREAM_PIECE)
+		return -EINVAL;
+	head[0] = (uint8_t)n;
+	memcpy(head + 1, piece->name, n);
+	put_le(head + 1 + n, piece->total, 8);
+	put_le(head + 9 + n, piece->offset, 8);
+	return stream_write(w, type, round, iov, piece->len ? 2 : 1);
+}
 
 int stream_blob_write(struct stream_writer *w, enum stream_type type, uint32_t round,
 		      const char *name, const void *data, size_t len)
 {
-	uint8_t head[1 + STREAM_NAME_MAX + 16];
-	size_t n = strnlen(name, STREAM_NAME_MAX + 1), at = 0, piece;
-	int ret = 0;
+	struct stream_piece piece = {.total = len};
+	const size_t n = strlen(name);
+	int ret;
 
-	if (!n || n > STREAM_NAME_MAX)
+	if (n >= sizeof(piece.name))
 		return -EINVAL;
-	head[0] = (uint8_t)n;
-	memcpy(head + 1, name, n);
-	put_le(head + 1 + n, len, 8);
+	memcpy(piece.name, name, n);
 	do {
-		struct iovec iov[2] = {{head, n + 17}};
-
-		piece = len - at < PIECE ? len - at : PIECE;
-		put_le(head + 9 + n, at, 8);
-		iov[1] = (struct iovec){(uint8_t *)(uintptr_t)data + at, piece};
-		ret = stream_write(w, type, round, iov, piece ? 2 : 1);
-		at += piece;
-	} while (!ret && at < len);
+		piece.data = (const uint8_t *)data + piece.offset;
+		piece.len = len - piece.offset < STREAM_PIECE ? len - piece.offset : STREAM_PIECE;
+		ret = stream_piece_write(w, type, round, &piece);
+		piece.offset += piece.len;
+	} while (!ret && piece.offset < len);
 	return ret;
 }
 

@@ -18,6 +18,10 @@ struct stream_piece {
 	const uint8_t *data;
 	size_t len;
 };
+/* Writes one piece, at most STREAM_PIECE bytes of data. */
+enum { STREAM_PIECE = 1 << 20 };
+int stream_piece_write(struct stream_writer *w, enum stream_type type, uint32_t round,
+		       const struct stream_piece *piece);
 
 /* Puts the pieces together. Zero-initialised is empty. */
 struct stream_blob {

@@ -21,6 +21,7 @@ static void join(struct outgoing *o)
 void outgoing_free(struct outgoing *o)
 {
 	join(o);
+	loop_work_cancel(o->vm->loop, &o->stays_work);
 	loop_work_cancel(o->vm->loop, &o->over_work);
 	if (o->live)
 		outgoing_move_exit(o);
@@ -36,6 +37,9 @@ static void tell(struct outgoing *o)
 {
 	struct error err;
 
+	if (o->told)
+		return;
+	o->told = true;
 	error_set(&err, o->code, "%s", o->why.text);
 	if (!o->code && o->live && o->move.state == SOURCE_SPOOLED)
 		message("the guest is at %s now and lacks pages: they are in %s; there: ferry "
@@ -50,6 +54,21 @@ static void tell(struct outgoing *o)
 	else
 		control_answer(o->request, o->code, NULL, &err);
 	o->request = NULL;
+}
+
+static void stays(void *arg)
+{
+	tell(arg);
+}
+
+void outgoing_stays(void *opaque, int code, const struct stream_error *why)
+{
+	struct outgoing *o = opaque;
+
+	o->stays = true; /* from here on code and why are the loop's */
+	o->code = code;
+	o->why = *why;
+	loop_work_post(o->vm->loop, &o->stays_work);
 }
 
 static void over(void *arg)
@@ -76,6 +95,11 @@ struct outgoing *outgoing_create(struct vm *vm, struct error *err)
 {
 	struct outgoing *o;
 
+	/* One that only still tries to say that it is over has no part in this. */
+	if (vm->outgoing && vm->outgoing->told) {
+		outgoing_move_abandon(vm->outgoing);
+		outgoing_free(vm->outgoing);
+	}
 	if (vm->outgoing || (vm->holds & VM_HOLD_MOVE)) {
 		error_set(err, -EBUSY, "the machine is being moved already");
 		return NULL;
@@ -86,6 +110,7 @@ struct outgoing *outgoing_create(struct vm *vm, struct error *err)
 		return NULL;
 	}
 	o->vm = vm;
+	o->stays_work = (struct loop_work){.fn = stays, .arg = o};
 	o->over_work = (struct loop_work){.fn = over, .arg = o};
 	vm->outgoing = o;
 	if (!outgoing_source_init(o, err))

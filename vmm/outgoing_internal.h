@@ -30,11 +30,12 @@ struct outgoing {
 	struct field_buf *state;
 
 	/* The thread's. */
-	bool stopped, released, tracked;
+	bool stopped, released, tracked, stays;
 	uint64_t stopped_ns; /* CLOCK_MONOTONIC */
 
 	/* How it ended; the loop's thread acts on it. */
-	struct loop_work over_work;
+	struct loop_work stays_work, over_work;
+	bool told; /* whoever asked for it: nothing but the thread's end is left */
 	int code;
 	struct stream_error why;
 };
@@ -61,6 +62,8 @@ void outgoing_move_exit(struct outgoing *o);
 
 /* ---- outgoing.c ---- */
 struct outgoing *outgoing_create(struct vm *vm, struct error *err);
+/* The thread's: the guest stays, as `code` and `why` say. */
+void outgoing_stays(void *opaque, int code, const struct stream_error *why);
 int outgoing_start(struct outgoing *o, void *(*fn)(void *arg), struct error *err);
 void outgoing_free(struct outgoing *o);
 

@@ -39,11 +39,14 @@ static int spool(void *opaque)
 static void *move_main(void *arg)
 {
 	struct outgoing *o = arg;
+	int code;
 
 	pthread_setname_np(pthread_self(), "migration");
-	o->code = outgoing_wait_memory(o, &o->why);
-	if (!o->code)
-		o->code = source_run(&o->move, &o->why);
+	code = outgoing_wait_memory(o, &o->why);
+	if (!code)
+		code = source_run(&o->move, &o->why);
+	if (!o->stays)
+		o->code = code;
 	loop_work_post(o->vm->loop, &o->over_work);
 	return NULL;
 }
@@ -117,6 +120,7 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 					     .recover = params->recover_ms * 1000000},
 				  .dial = dial,
 				  .spool = params->spool ? spool : NULL,
+				  .stays = outgoing_stays,
 				  .opaque = o,
 				  .tls = tls,
 				  .wake_fd = o->wake_fd};
@@ -176,7 +180,7 @@ int outgoing_control(struct vm *vm, const char *action, struct error *err)
 {
 	struct outgoing *o = vm->outgoing;
 
-	if (!o || !o->live)
+	if (!o || !o->live || o->told)
 		return error_set(err, -ENOENT, "the machine is not being moved");
 	if (!strcmp(action, "retry")) {
 		source_retry(&o->move);
@@ -207,7 +211,7 @@ static uint64_t time_left(const struct migration_progress *p)
 
 	if (!p->remaining)
 		return 0;
-	if (p->rate <= again)
+	if (p->rate <= again || (p->stalled && p->state == SOURCE_COPY))
 		return UINT64_MAX;
 	return (uint64_t)((double)p->remaining * 1e9 / (double)(p->rate - again));
 }
@@ -238,7 +242,7 @@ json_t *outgoing_query(struct vm *vm)
 	struct migration_progress p;
 	json_t *j;
 
-	if (!vm->outgoing || !vm->outgoing->live)
+	if (!vm->outgoing || !vm->outgoing->live || vm->outgoing->told)
 		return NULL;
 	source_progress(&vm->outgoing->move, &p);
 	j = progress_json(&p);

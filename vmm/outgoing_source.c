@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "migration/clock.h"
-#include "migration/stream_blob.h"
 #include "vmm/description.h"
 #include "vmm/outgoing_internal.h"
 #include "vmm/state.h"
@@ -150,18 +149,13 @@ static int source_describe(void *opaque, struct stream_writer *w, struct stream_
 	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
 }
 
-static int source_images(void *opaque, struct stream_writer *w, struct stream_error *err)
+static int source_image(void *opaque, const void **data, size_t *len, struct stream_error *err)
 {
 	const struct outgoing *o = opaque;
 	struct error why = {""};
-	const void *image;
-	size_t len;
-	int ret = boot_bytes(o->vm->image, &image, &len, &why);
+	int ret = boot_bytes(o->vm->image, data, len, &why);
 
-	if (ret)
-		return stream_fail(err, NULL, ret, "%s", why.text);
-	ret = stream_blob_write(w, STREAM_IMAGE, 0, "boot", image, len);
-	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+	return ret ? stream_fail(err, NULL, ret, "%s", why.text) : 0;
 }
 
 _Static_assert((int)BOOT_DIGEST == (int)STREAM_IMAGE_DIGEST, "both are SHA-256");
@@ -244,7 +238,7 @@ static uint64_t source_guest_time(void *opaque)
 
 static const struct migration_source_ops source_ops = {
 	.describe = source_describe,
-	.images = source_images,
+	.image = source_image,
 	.digest = source_digest,
 	.page = source_page,
 	.track = source_track,

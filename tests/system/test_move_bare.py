@@ -1,12 +1,14 @@
 """The bare guest that checks itself, through moves that nothing disturbs (links that break: test_move_faults.py)."""
+import json
 import os
 import signal
+import socket
 import time
 
-from ferrytest import FERRY, Process, check, each, ferry, limit, needs_ferry
+from ferrytest import FERRY, SCALE, Process, check, each, ferry, limit, needs_ferry
 
 from bare_guest import MODES, Session
-from fault_link import Link
+from fault_link import HEADER, TYPES, Link, fields
 
 
 def as_asked(mode, lines):
@@ -117,3 +119,88 @@ def test_ended_while_saved(ms):
             return
         check(ferry("stream", path)[0] == 0, "a damaged file")
         s._new("m", "restore", "--name", "again", path).passes()
+
+
+class SlowLater(Link):
+    """Slow for a while, from the first frame on of a kind that is sent while the guest stands still."""
+
+    def __init__(self, path, target, kind, rate):
+        self.kind, self.slow_rate = kind, rate
+        super().__init__(path, target)
+
+    def _frame(self, pair, way, data, to):
+        kind = TYPES[data[4]]
+        if not self.done and kind == self.kind and (kind != "ROUND" or fields(data, HEADER)["phase"] == 2):
+            self.done = True
+            self.slow(10, 1000, self.slow_rate)
+        super()._frame(pair, way, data, to)
+
+
+@needs_ferry
+@limit(200)
+@each(kind=["ROUND", "DEVICE"])
+def test_downtime_is_a_limit(kind):
+    """The link becomes slow when the guest has been stopped. Before its last pages it goes on, and is stopped again
+    when that will do; with its state on the way it is kept, and moves later."""
+    with Session(2) as s:
+        s.start()
+        there = s.receiver()
+        link = SlowLater(s.path("link"), there.address[5:], kind, 1000000 if kind == "ROUND" else 1000)
+        begun = time.monotonic()
+        lines = s.migrate(link.address, code=0 if kind == "ROUND" else 22)
+        took = time.monotonic() - begun
+        check(link.done, f"no such frame: {lines}")
+        if kind == "ROUND":
+            s.went(there)
+            check(lines[-1]["downtime_ms"] < 1000 and lines[-1]["round"] > 3, lines[-1])
+        else:
+            check("longer than it may" in lines[-1]["text"] and took < 15 * SCALE, f"{took} s: {lines[-1]}")
+            s.owner.passes()
+        link.close()
+        s.move()
+
+
+@needs_ferry
+@limit(200)
+def test_retry_at_once():
+    """A link that has died takes what is said last with it: who tries again does not wait for that."""
+    with Session() as s, socket.socket(socket.AF_UNIX) as nobody:
+        s.start()
+        there = s.receiver()
+        nobody.bind(s.path("nobody"))
+        nobody.listen(8)
+
+        def hole(link, *_):
+            link.target = s.path("nobody")  # who comes later is never answered
+            link.swallow()
+
+        link = Link(s.path("link"), there.address[5:], "back", "READY 0", hole)
+        begun = time.monotonic()
+        lines = s.migrate(link.address, "--downtime", "30s", code=22)
+        took = time.monotonic() - begun
+        check(lines[-1]["status"] == "failed" and 8 < took < 14 * SCALE, f"{took} s: {lines[-1]}")
+        s.owner.passes()
+        check("migration" not in json.loads(s.control("info", "--json", s.owner.name)), "it is still shown")
+        s.move()
+        link.close()
+
+
+@needs_ferry
+@limit(200)
+def test_bandwidth_of_the_image():
+    """What the guest boots from counts as everything else."""
+    with Session(mib=64, last=16) as s:
+        initrd = s.path("initrd")
+        with open(initrd, "wb") as f:
+            f.write(os.urandom(8 << 20))
+        s.extra = ["--initrd", initrd]
+        s.start()
+        os.unlink(initrd)
+        there = s.receiver()
+        lines = s.migrate(there.address, "--bandwidth", "8M", "--downtime", "30s")
+        s.went(there)
+        image = [line for line in lines if line["phase"] == "image"]
+        check(image and lines[-1]["total_ms"] > 2500, f"{lines[0]} {lines[-1]}")
+        for line in lines:
+            check(line["bytes"] < 9e6 * (line["total-ms"] / 1e3 + 0.5), f"too much so soon: {line}")
+        check(all("eta-ms" not in line for line in lines if not line["rate"]), lines)
