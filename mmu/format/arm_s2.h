@@ -29,13 +29,19 @@
 #define ARM_XN	  (UINT64_C(3) << 53) /* 10: never executed */
 #define ARM_NX	  (UINT64_C(2) << 53)
 
+/* What VTCR_EL2.PS says; 7 is reserved, and counts as 6. */
+static inline unsigned arm_pa_bits(unsigned ps)
+{
+	static const uint8_t sizes[] = {32, 36, 40, 42, 44, 48, 52, 52};
+
+	return sizes[ps & 7];
+}
+
 /* VTCR_EL2.PS, or -1 */
 static inline int arm_ps(unsigned bits)
 {
-	static const uint8_t sizes[] = {32, 36, 40, 42, 44, 48, 52};
-
 	for (int i = 0; i < 7; i++) {
-		if (sizes[i] == bits)
+		if (arm_pa_bits((unsigned)i) == bits)
 			return i;
 	}
 	return -1;
@@ -97,13 +103,15 @@ mmu_inline uint64_t arm_pack(const struct geometry *g, uint64_t addr)
 
 mmu_inline uint64_t arm_unpack(const struct geometry *g, uint64_t e)
 {
+	const uint64_t page = ~((UINT64_C(1) << g->page_shift) - 1);
+
 	if (!(e & ARM_TYPE))
 		e &= ~ARM_NT;
 	if (g->page_shift == 16)
 		return (e & UINT64_C(0xffffffff0000)) | (e >> 12 & 15) << 48;
 	if (arm_lpa2(g))
-		return (e & UINT64_C(0x3fffffffff000)) | (e >> 8 & 3) << 50;
-	return e & UINT64_C(0xfffffffff000);
+		return (e & UINT64_C(0x3ffffffffffff) & page) | (e >> 8 & 3) << 50;
+	return e & UINT64_C(0xffffffffffff) & page;
 }
 
 static inline uint64_t arm_leaf(const struct geometry *g, unsigned level)

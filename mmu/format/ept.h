@@ -18,7 +18,7 @@
 static inline uint64_t ept_leaf(const struct geometry *g, unsigned level)
 {
 	(void)g;
-	return 6 << 3 | (level > 1 ? 1 << 7 : 0); /* write-back */
+	return 6 << 3 | (level > 1 ? X86_LARGE : 0); /* write-back */
 }
 
 static inline uint32_t ept_perm(uint64_t e)

@@ -22,7 +22,7 @@ static inline uint64_t npt_leaf(const struct geometry *g, unsigned level)
 {
 	uint64_t ad = g->options & FORMAT_AD ? 0 : NPT_A | NPT_D;
 
-	return NPT_P | NPT_US | ad | (level > 1 ? 1 << 7 : 0);
+	return NPT_P | NPT_US | ad | (level > 1 ? X86_LARGE : 0);
 }
 
 static inline uint32_t npt_perm(uint64_t e)

@@ -7,7 +7,8 @@
 
 #include "mmu/format.h"
 
-#define X86_ADDR UINT64_C(0x000ffffffffff000)
+#define X86_ADDR  UINT64_C(0x000ffffffffff000)
+#define X86_LARGE UINT64_C(0x80) /* a leaf above level 1 */
 
 enum { X86_LEAF_LEVELS = 1 << 1 | 1 << 2 | 1 << 3 };
 
@@ -49,10 +50,9 @@ static inline uint64_t x86_addr(const struct geometry *g, uint64_t e)
 	return e & X86_ADDR;
 }
 
-/* Bit 7 tells large leaves from tables. */
 static inline bool x86_is_leaf(uint64_t e, unsigned level)
 {
-	return level == 1 || e & 1 << 7;
+	return level == 1 || e & X86_LARGE;
 }
 
 /* What struct format says of both. Software's bits: 52..55 of an entry that is valid, the owner's
@@ -60,8 +60,8 @@ static inline bool x86_is_leaf(uint64_t e, unsigned level)
 #define X86_FORMAT                                                                                 \
 	.page_shift = 12, .index_bits = 9, .root_bits = 9, .entry_size = 8,                        \
 	.leaf_levels = X86_LEAF_LEVELS, .geometry = x86_geometry, .is_leaf = x86_is_leaf,          \
-	.pack = x86_addr, .unpack = x86_addr, .size_bits = 1 << 7, .sw_bits = 4, .sw_shift = 52,   \
-	.frozen = 1 << 11, .frozen_table = 1 << 9, .frozen_back = 1 << 10, .owner_bits = 9,        \
-	.owner_shift = 52
+	.pack = x86_addr, .unpack = x86_addr, .size_bits = X86_LARGE, .sw_bits = 4,                \
+	.sw_shift = 52, .frozen = 1 << 11, .frozen_table = 1 << 9, .frozen_back = 1 << 10,         \
+	.owner_bits = 9, .owner_shift = 52
 
 #endif

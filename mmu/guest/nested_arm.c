@@ -2,8 +2,8 @@
  * in a descriptor are not looked at, nor is the contiguous hint: hardware need not either. */
 #include <errno.h>
 
-#include "mmu/format/arm_s2.h"
 #include "mmu/guest/arm.h"
+#include "mmu/guest/invalidate.h"
 #include "mmu/guest/stage2.h"
 
 ARM_FORMAT(arm4k, 12);
@@ -12,9 +12,7 @@ ARM_FORMAT(arm64k, 16);
 
 static enum s2_stage_fault check_arm(const struct geometry *g, uint64_t e, unsigned level)
 {
-	bool block = level > 1 && geometry_has_leaf(g, level);
-
-	return e & ARM_TYPE || block ? S2_NO_FAULT : S2_FAULT_TRANSLATION;
+	return arm_guest_reserved(g, e, level) ? S2_FAULT_TRANSLATION : S2_NO_FAULT;
 }
 
 /* by VTCR_EL2.TG0 */
@@ -27,15 +25,14 @@ static const struct nested_format nested_arm[] = {
 int nested_parse_arm(struct guest_stage2 *out, const struct nested_rules *rules,
 		     const struct s2_guest_root *regs, const char **why)
 {
-	static const uint8_t sizes[] = {32, 36, 40, 42, 44, 48, 52, 52};
-	const uint64_t vtcr = regs->control, vttbr = regs->root;
+	const uint64_t vtcr = regs->control;
 	const struct nested_format *n = &nested_arm[(vtcr >> 14 & 3) % 3];
-	unsigned page = n->f->page_shift, pa = sizes[vtcr >> 16 & 7], sl0 = vtcr >> 6 & 3;
+	unsigned page = n->f->page_shift, pa = arm_pa_bits(vtcr >> 16 & 7), sl0 = vtcr >> 6 & 3;
 	unsigned levels = (page == 12 ? 2 : 1) + sl0, low = page + (page - 3) * (levels - 1);
 	/* A guest of 48 bits or fewer has neither LPA nor LPA2: a larger PS means the same as its
 	 * own (D24.2), and DS is not its to set. */
 	const bool has_wide = rules->gpa_bits > 48, ds = vtcr >> 32 & 1;
-	const bool wide = has_wide && (page == 16 ? pa > 48 : ds);
+	const bool wide = has_wide && arm_guest_wide(page, pa, ds);
 	const struct format_config c = {
 		.input_bits = 64 - (vtcr & 63), .page_shift = page, .output_bits = wide ? 52 : 48};
 	struct geometry *g = &out->geo;
@@ -43,15 +40,14 @@ int nested_parse_arm(struct guest_stage2 *out, const struct nested_rules *rules,
 	out->n = n;
 	out->vmid = arm_guest_vmid(regs);
 	out->set_ad = vtcr >> 21 & 1 && rules->use_ad;
-	out->root = vttbr & (wide ? UINT64_C(0xffffffffffc0) : UINT64_C(0xfffffffffffe));
-	out->root |= wide ? (vttbr >> 2 & 15) << 48 : 0;
+	out->root = arm_guest_table(regs->root, wide);
 	*why = "VTCR_EL2: reserved granule or start level (two to four levels are known)";
 	if ((vtcr >> 14 & 3) == 3 || levels < 2 || levels > 4 || arm_geometry(g, &c, why))
 		return -EINVAL;
 	/* The guest may have more levels than it needs. */
 	g->levels = (uint8_t)levels;
 	g->root_bits = (uint8_t)(g->input_bits - low);
-	g->leaf_levels = (uint8_t)((page == 12 ? 0xe : 0x6) << wide | 2);
+	g->leaf_levels = arm_guest_leaves(page, wide);
 	g->output_bits = (uint8_t)(pa < rules->gpa_bits ? pa : rules->gpa_bits);
 	if (ds && !has_wide)
 		*why = "VTCR_EL2.DS: the guest's physical addresses have no more than 48 bits";
@@ -64,4 +60,64 @@ int nested_parse_arm(struct guest_stage2 *out, const struct nested_rules *rules,
 	else
 		return 0;
 	return -EINVAL;
+}
+
+/* The TTL hint of an address operand, bits 47:44: granule and level (Arm ARM, "TLBI by VA and IPA
+ * with level hint"). Levels that such a granule has no leaf at say nothing. */
+static unsigned ttl_shift(uint64_t xt)
+{
+	unsigned granule = xt >> 46 & 3, level = xt >> 44 & 3;
+	unsigned page = granule == 1 ? 12 : granule == 2 ? 14 : 16;
+
+	if (!granule || !level || (level == 1 && granule != 1))
+		return 0;
+	return page + (page - 3) * (3 - level);
+}
+
+/* IPA[51:12] in bits 39:0, whatever the granule. */
+static void ipa(struct s2_inv *inv, uint64_t xt)
+{
+	inv->kind = S2_INV_IPA;
+	inv->start = (xt & UINT64_C(0xffffffffff)) << 12;
+	inv->shift = ttl_shift(xt);
+}
+
+/* TG 47:46, SCALE 45:44, NUM 43:39, BaseADDR 36:0 in pages of the granule, or (DS) of 64 KiB; TG 0
+ * is reserved and counts as the largest. */
+static void range(struct s2_inv *inv, uint64_t xt, uint64_t vtcr)
+{
+	unsigned granule = xt >> 46 & 3, page = granule == 1 ? 12 : granule == 2 ? 14 : 16;
+	uint64_t pages = ((xt >> 39 & 31) + 1) << (5 * (xt >> 44 & 3) + 1);
+
+	inv->kind = S2_INV_RANGE;
+	inv->start = (xt & UINT64_C(0x1fffffffff)) << (vtcr >> 32 & 1 ? 16 : page);
+	inv->end = inv->start + (pages << page);
+}
+
+bool s2_inv_tlbi(struct s2_inv *inv, unsigned op1, unsigned crn, unsigned crm, unsigned op2,
+		 uint64_t xt, const struct s2_guest_root *now)
+{
+	*inv = (struct s2_inv){.vmid = arm_guest_vmid(now)};
+	if (crn != 8 && crn != 9) /* 9: nXS */
+		return false;
+	if (op1 == 0 && crm >= 1 && crm <= 7 && crm != 4) { /* EL1: VMALLE1, VAE1, RVAE1 ... */
+		inv->kind = S2_INV_STAGE1;
+		return true;
+	}
+	if (op1 != 4)
+		return false;
+	/* By IPA, all levels and last level; inner shareable in CRm 0, outer and local in 4. */
+	if ((crm == 0 && (op2 == 1 || op2 == 5)) || (crm == 4 && (op2 & 3) < 2)) {
+		ipa(inv, xt);
+		return true;
+	}
+	if ((crm == 0 && (op2 == 2 || op2 == 6)) || (crm == 4 && (op2 & 3) >= 2)) {
+		range(inv, xt, now->control);
+		return true;
+	}
+	if ((crm == 1 || crm == 3 || crm == 7) && (op2 == 4 || op2 == 6)) {
+		inv->kind = op2 == 4 ? S2_INV_ALL : S2_INV_VMID; /* ALLE1, VMALLS12E1 */
+		return true;
+	}
+	return false;
 }

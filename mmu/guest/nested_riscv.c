@@ -2,30 +2,15 @@
  * entry: section Sv39, Svnapot, Svpbmt. */
 #include <errno.h>
 
-#include "mmu/format/riscv_gstage.h"
+#include "mmu/guest/invalidate.h"
+#include "mmu/guest/riscv.h"
 #include "mmu/guest/stage2.h"
 
 static enum s2_stage_fault check_riscv(const struct geometry *g, uint64_t e, unsigned level)
 {
-	const bool leaf = e & RISCV_RWX, wide = g->entry_size == 8, napot = wide && e & RISCV_N;
-	uint64_t addr = riscv_unpack(g, e), pbmt = wide ? e >> 61 & 3 : 0;
-
-	if (wide && e >> 54 & 0x7f)
+	if (riscv_reserved(g, e, level))
 		return S2_FAULT_RESERVED;
-	if (!leaf)
-		return level == 1 || napot || pbmt || e & (RISCV_U | RISCV_A | RISCV_D)
-			       ? S2_FAULT_RESERVED
-			       : S2_NO_FAULT;
-	if ((pbmt && !(g->options & FORMAT_PBMT)) || pbmt == 3 || (e & RISCV_RWX) == 1 << 2 ||
-	    (e & RISCV_RWX) == (1 << 2 | 1 << 3))
-		return S2_FAULT_RESERVED;
-	if (napot)
-		return level == 1 && g->options & FORMAT_NAPOT && (addr >> 12 & 15) == 8
-			       ? S2_NO_FAULT
-			       : S2_FAULT_RESERVED;
-	if (addr & (geometry_size(g, level) - 1))
-		return S2_FAULT_RESERVED;
-	return e & RISCV_U ? S2_NO_FAULT : S2_FAULT_PERMISSION;
+	return e & RISCV_RWX && !(e & RISCV_U) ? S2_FAULT_PERMISSION : S2_NO_FAULT;
 }
 
 static const struct nested_format nested_riscv64 = {
@@ -59,4 +44,14 @@ int nested_parse_riscv(struct guest_stage2 *out, const struct nested_rules *rule
 		err = -EINVAL;
 	}
 	return err;
+}
+
+void s2_inv_hfence_gvma(struct s2_inv *inv, const uint64_t *rs1, const uint64_t *rs2)
+{
+	*inv = (struct s2_inv){.kind = S2_INV_ALL};
+	if (!rs2)
+		return; /* all, whatever the address: shadows are found by VMID */
+	inv->vmid = (uint32_t)(*rs2 & 0x3fff);
+	inv->kind = rs1 ? S2_INV_IPA : S2_INV_VMID;
+	inv->start = rs1 ? *rs1 << 2 : 0;
 }

@@ -4,25 +4,16 @@
 
 #include "mmu/format/ept.h"
 #include "mmu/format/npt.h"
+#include "mmu/guest/invalidate.h"
 #include "mmu/guest/stage2.h"
-
-/* What both formats forbid: address bits beyond the guest's physical width, large leaves at other
- * levels, or misaligned but for the bits of `allowed`. */
-static bool reserved(const struct geometry *g, uint64_t e, unsigned level, uint64_t allowed)
-{
-	const uint64_t low = geometry_size(g, level) - 1, addr = e & X86_ADDR;
-
-	if (addr >> g->output_bits)
-		return true;
-	return level > 1 && e & 1 << 7 && (!geometry_has_leaf(g, level) || addr & low & ~allowed);
-}
+#include "mmu/guest/x86.h"
 
 static enum s2_stage_fault check_ept(const struct geometry *g, uint64_t e, unsigned level)
 {
-	bool large = level > 1 && e & 1 << 7;
+	bool large = level > 1 && e & X86_LARGE;
 	unsigned type = e >> 3 & 7;
 
-	if (reserved(g, e, level, 0) || !format_perm_legal(&ept_format, g, ept_perm(e)))
+	if (x86_reserved(g, e, level, 0) || !format_perm_legal(&ept_format, g, ept_perm(e)))
 		return S2_FAULT_RESERVED;
 	if (!large && level > 1)
 		return e & 0xf8 ? S2_FAULT_RESERVED : S2_NO_FAULT;
@@ -32,7 +23,7 @@ static enum s2_stage_fault check_ept(const struct geometry *g, uint64_t e, unsig
 /* The format says readable for all that is present; a supervisor page refuses guests. */
 static enum s2_stage_fault check_npt(const struct geometry *g, uint64_t e, unsigned level)
 {
-	if (reserved(g, e, level, 1 << 12)) /* of a large page: its PAT */
+	if (x86_reserved(g, e, level, 1 << 12)) /* of a large page: its PAT */
 		return S2_FAULT_RESERVED;
 	return e & NPT_US ? S2_NO_FAULT : S2_FAULT_PERMISSION;
 }
@@ -80,4 +71,16 @@ int nested_parse_npt(struct guest_stage2 *out, const struct nested_rules *rules,
 	out->vmid = regs->vmid;
 	out->set_ad = rules->use_ad;
 	return parse(out, rules, rules->format == S2_NPT5 ? 5 : 4, regs->root, why);
+}
+
+bool s2_inv_invept(struct s2_inv *inv, uint64_t type, uint64_t eptp)
+{
+	*inv = (struct s2_inv){.kind = type == 1 ? S2_INV_ROOT : S2_INV_ALL, .root = eptp};
+	return type == 1 || type == 2;
+}
+
+bool s2_inv_tlb_control(struct s2_inv *inv, unsigned control, uint32_t asid)
+{
+	*inv = (struct s2_inv){.kind = control == 1 ? S2_INV_ALL : S2_INV_VMID, .vmid = asid};
+	return control == 1 || control == 3 || control == 7;
 }

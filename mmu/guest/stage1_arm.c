@@ -1,54 +1,34 @@
 /* arm64 stage 1 of the EL1&0 regime: Arm ARM D8.2 (levels from TCR_EL1.TxSZ), D8.3 (descriptors),
  * D8.4 (permissions: AP, UXN, PXN, and what tables take away). LPA2 and LPA where TCR_EL1 and the
  * width say so. */
+#include "mmu/guest/arm.h"
 #include "mmu/guest/stage1_walk.h"
 
-#define VALID UINT64_C(1)
-#define TYPE  UINT64_C(2)
-#define AF    (UINT64_C(1) << 10)
-
-static bool is_leaf(uint64_t e, unsigned level)
-{
-	return level == 1 || !(e & TYPE);
-}
-
-static uint64_t unpack(const struct geometry *g, uint64_t e)
-{
-	uint64_t addr = e & UINT64_C(0xffffffffffff) & ~((UINT64_C(1) << g->page_shift) - 1);
-
-	if (!(g->options & FORMAT_WIDE))
-		return addr;
-	if (g->page_shift == 16)
-		return addr | (e >> 12 & 15) << 48;
-	return (e & UINT64_C(0x3ffffffffffff) & ~((UINT64_C(1) << g->page_shift) - 1)) |
-	       (e >> 8 & 3) << 50;
-}
-
-static const struct format stage1_format = {
-	.valid = VALID, .is_leaf = is_leaf, .unpack = unpack, .accessed = AF};
+ARM_FORMAT(arm, 12); /* the granule is the geometry's */
 
 static enum guest_fault entry(const struct stage1 *s, struct walk_entry *w, struct guest_xlat *out)
 {
 	const uint64_t e = w->value;
 	const unsigned level = w->level;
 
-	if (unpack(&s->geo, e) >> s->geo.output_bits)
+	if (arm_unpack(&s->geo, e) >> s->geo.output_bits)
 		return GUEST_RESERVED; /* address size */
-	if (!is_leaf(e, level)) {
+	if (!arm_is_leaf(e, level)) {
 		/* APTable 62:61, UXNTable 60, PXNTable 59 */
 		out->perm &= ~(uint32_t)((e >> 62 & 1 ? S2_W : 0) | (e >> 59 & 1 ? S2_X : 0));
 		out->user &= ~(uint32_t)((e >> 61 & 1 ? 7 : 0) | (e >> 62 & 1 ? S2_W : 0) |
 					 (e >> 60 & 1 ? S2_X : 0));
 		return GUEST_MAPPED;
 	}
-	if (level == 1 ? !(e & TYPE) : !geometry_has_leaf(&s->geo, level))
+	if (arm_guest_reserved(&s->geo, e, level))
 		return GUEST_RESERVED; /* faults as nothing would */
 	/* AP[2] 7: read-only, AP[1] 6: EL0, too; UXN 54, PXN 53 */
 	out->perm &= ~(uint32_t)((e >> 7 & 1 ? S2_W : 0) | (e >> 53 & 1 ? S2_X : 0));
 	out->user &= e >> 6 & 1	   ? ~(uint32_t)((e >> 7 & 1 ? S2_W : 0) | (e >> 54 & 1 ? S2_X : 0))
 		     : e >> 54 & 1 ? 0
 				   : S2_X; /* execute-only */
-	if (out->user & S2_W)		   /* never executed by the kernel, whatever PXN says */
+	/* What users may write is never executed by the kernel, whatever PXN says. */
+	if (out->user & S2_W)
 		out->perm &= ~(uint32_t)S2_X;
 	out->dirty = out->perm & S2_W;
 	return GUEST_MAPPED;
@@ -58,14 +38,14 @@ enum guest_fault stage1_arm(const struct guest_paging *p, const struct guest_rea
 			    uint64_t va, struct guest_xlat *out)
 {
 	static const uint8_t granule0[] = {12, 16, 14, 0}, granule1[] = {0, 14, 12, 16};
-	static const uint8_t sizes[] = {32, 36, 40, 42, 44, 48, 52, 52};
 	const uint64_t tcr = p->arm64.tcr;
 	const bool high = va >> 55 & 1, ds = tcr >> 59 & 1;
 	const uint64_t ttbr = high ? p->arm64.ttbr1 : p->arm64.ttbr0;
 	unsigned page = high ? granule1[tcr >> 30 & 3] : granule0[tcr >> 14 & 3];
-	unsigned bits = 64 - (unsigned)(tcr >> (high ? 16 : 0) & 63), pa = sizes[tcr >> 32 & 7];
+	unsigned bits = 64 - (unsigned)(tcr >> (high ? 16 : 0) & 63),
+		 pa = arm_pa_bits(tcr >> 32 & 7);
 	unsigned levels, index, ignored = tcr >> (high ? 38 : 37) & 1 ? 8 : 0; /* TBI */
-	struct stage1 s = {.f = &stage1_format, .entry = entry};
+	struct stage1 s = {.f = &arm_format, .entry = entry};
 	bool wide;
 
 	if (!(p->arm64.sctlr & 1)) {
@@ -73,7 +53,7 @@ enum guest_fault stage1_arm(const struct guest_paging *p, const struct guest_rea
 		out->perm = out->user = S2_R | S2_W | S2_X;
 		return GUEST_MAPPED;
 	}
-	wide = page == 16 ? pa > 48 : ds;
+	wide = arm_guest_wide(page, pa, ds);
 	if (!page || bits <= page || bits > (wide || page == 16 ? 52u : 48u))
 		return GUEST_BAD_ROOT;
 	if (tcr >> (high ? 23 : 7) & 1) /* EPD: no walks */
@@ -91,13 +71,11 @@ enum guest_fault stage1_arm(const struct guest_paging *p, const struct guest_rea
 		.index_bits = (uint8_t)index,
 		.root_bits = (uint8_t)(bits - page - index * (levels - 1)),
 		.entry_size = 8,
-		.leaf_levels = (uint8_t)((page == 12 ? 0xe : 0x6) << wide | 2),
+		.leaf_levels = arm_guest_leaves(page, wide),
 		.input_bits = (uint8_t)bits,
 		.output_bits = (uint8_t)pa,
 		.options = wide ? FORMAT_WIDE : 0,
 	};
-	s.root = wide ? (ttbr & UINT64_C(0xffffffffffc0)) | (ttbr >> 2 & 15) << 48
-		      : ttbr & UINT64_C(0xfffffffffffe);
-	s.root &= ~((UINT64_C(8) << s.geo.root_bits) - 1);
+	s.root = arm_guest_table(ttbr, wide) & ~((UINT64_C(8) << s.geo.root_bits) - 1);
 	return stage1_walk(&s, memory, va, out);
 }

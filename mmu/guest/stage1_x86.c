@@ -1,36 +1,13 @@
 /* x86 paging: SDM vol. 3A chapter 4: 32-bit (4.3), PAE (4.4), 4 and 5 levels (4.5), access rights
- * (4.6). Protection keys are not looked at. */
+ * (4.6). Protection keys are not looked at. Entries are those of nested paging. */
+#include "mmu/format/npt.h"
 #include "mmu/guest/stage1_walk.h"
+#include "mmu/guest/x86.h"
 
-#define PTE_P  UINT64_C(0x1)
-#define PTE_W  UINT64_C(0x2)
-#define PTE_U  UINT64_C(0x4)
-#define PTE_A  UINT64_C(0x20)
-#define PTE_D  UINT64_C(0x40)
-#define PTE_PS UINT64_C(0x80)
-#define PTE_NX (UINT64_C(1) << 63)
-#define ADDR   UINT64_C(0x000ffffffffff000)
-
-static bool is_leaf(uint64_t e, unsigned level)
+static enum guest_fault rights(uint64_t e, struct guest_xlat *out)
 {
-	return level == 1 || e & PTE_PS;
-}
-
-static uint64_t unpack(const struct geometry *g, uint64_t e)
-{
-	(void)g;
-	return e & ADDR;
-}
-
-static const struct format long_mode = {
-	.valid = PTE_P, .is_leaf = is_leaf, .unpack = unpack, .accessed = PTE_A, .dirty = PTE_D};
-
-static enum guest_fault rights(uint64_t e, bool nx, struct guest_xlat *out)
-{
-	uint32_t less = (e & PTE_W ? 0 : S2_W) | (nx ? S2_X : 0);
-
-	out->perm &= ~less;
-	out->user &= e & PTE_U ? ~less : 0;
+	out->perm &= npt_perm(e);
+	out->user &= e & NPT_US ? npt_perm(e) : 0;
 	return GUEST_MAPPED;
 }
 
@@ -39,18 +16,16 @@ static enum guest_fault entry64(const struct stage1 *s, struct walk_entry *w,
 {
 	const uint64_t e = w->value;
 	const unsigned level = w->level;
-	const bool pae = s->geo.levels == 3, large = level > 1 && e & PTE_PS;
-	uint64_t low = large ? (UINT64_C(1) << geometry_shift(&s->geo, level)) - 1 : 0;
+	const bool pae = s->geo.levels == 3;
 
-	/* reserved: address bits beyond the width (a PAE table has none above 51 either), NX where
-	 * it is off, PS where no page is that large, low address bits but the PAT's */
-	if ((e & ADDR) >> s->geo.output_bits || (e & PTE_NX && !s->nx) ||
-	    (large && !geometry_has_leaf(&s->geo, level)) || (e & ADDR & low & ~UINT64_C(0x1000)) ||
+	/* bit 12 of a large page is its PAT; NX is reserved where it is off; a PAE table has no
+	 * address bits above 51, and nothing else there */
+	if (x86_reserved(&s->geo, e, level, 1 << 12) || (e & NPT_NX && !s->nx) ||
 	    (pae && e >> 52 & 0x7ff))
 		return GUEST_RESERVED;
 	if (pae && level == 3) /* no rights; 2:1, 8:5 and 63 are reserved */
-		return e & (PTE_NX | 0x1e6) ? GUEST_RESERVED : GUEST_MAPPED;
-	return rights(e, e & PTE_NX, out);
+		return e & (NPT_NX | 0x1e6) ? GUEST_RESERVED : GUEST_MAPPED;
+	return rights(e, out);
 }
 
 /* Rewritten as in long mode: bit 7 is PS in a directory and with CR4.PSE only, the PAT of a small
@@ -61,12 +36,12 @@ static enum guest_fault entry32(const struct stage1 *s, struct walk_entry *w,
 	const uint64_t e = w->value;
 
 	if (w->level == 1 || !s->pse)
-		w->value &= ~PTE_PS;
-	else if (e & PTE_PS && e & 1 << 21)
+		w->value &= ~X86_LARGE;
+	else if (e & X86_LARGE && e & 1 << 21)
 		return GUEST_RESERVED;
-	else if (e & PTE_PS)
+	else if (e & X86_LARGE)
 		w->value = (e & 0xffc00fff) | (e >> 13 & 0xff) << 32;
-	return rights(e, false, out);
+	return rights(w->value, out);
 }
 
 enum guest_fault stage1_x86(const struct guest_paging *p, const struct guest_reader *memory,
@@ -99,9 +74,9 @@ enum guest_fault stage1_x86(const struct guest_paging *p, const struct guest_rea
 		.input_bits = (uint8_t)bits,
 		.output_bits = (uint8_t)width,
 	};
-	s.f = &long_mode;
+	s.f = &npt_format;
 	s.pse = p->x86.cr4 >> 4 & 1;
 	s.entry = pae ? entry64 : entry32;
-	s.root = p->x86.cr3 & (levels > 3 ? ADDR : levels == 3 ? 0xffffffe0 : 0xfffff000);
+	s.root = p->x86.cr3 & (levels > 3 ? X86_ADDR : levels == 3 ? 0xffffffe0 : 0xfffff000);
 	return stage1_walk(&s, memory, va, out);
 }

@@ -216,7 +216,7 @@ static void arm(void)
 	     R | W | X);
 	CHECK(x.levels == 2, "%u", x.levels);
 	p.arm64.tcr = 17 | 2 << 14 | UINT64_C(5) << 32;
-	put64(0x10000, 2047, 0x14000 | 3);
+	put64(0x10000, 2047, 0x17000 | 3); /* bits 13:12 are not looked at */
 	put64(0x14000, 3, (UINT64_C(5) << 25) | 0x401);
 	MAPS(&p, UINT64_C(2047) << 36 | UINT64_C(3) << 25 | 9, (UINT64_C(5) << 25) + 9,
 	     UINT64_C(1) << 25, R | W | X, X);
