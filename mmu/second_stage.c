@@ -272,9 +272,16 @@ int s2_slot_remove(struct s2_thread *t, uint64_t gpa)
 		pthread_mutex_unlock(&s2->slots_mutex);
 		return -ENOENT;
 	}
+	pthread_mutex_lock(&s2->sharing_mutex);
+	if (!sharing_slot_idle(s2, slot)) {
+		pthread_mutex_unlock(&s2->sharing_mutex);
+		pthread_mutex_unlock(&s2->slots_mutex);
+		return -EBUSY;
+	}
 	brlock_write_lock(&s2->lock);
 	slot->s.flags |= SLOT_DYING;
 	brlock_write_unlock(&s2->lock);
+	pthread_mutex_unlock(&s2->sharing_mutex);
 	gone = *slot;
 	pthread_mutex_unlock(&s2->slots_mutex);
 

@@ -53,7 +53,9 @@ enum { S2_R = 1, S2_W = 2, S2_X = 4 };
 
 enum s2_slot_flags {
 	S2_SLOT_READONLY = 1, /* writes are S2_EMULATE */
-	S2_SLOT_LOG = 2,      /* dirty tracking on (kept in step by s2_dirty_start/stop) */
+	/* Dirty tracking on: kept in step by s2_dirty_start and stop. Given to s2_slot_add, this
+	 * slot alone is tracked from its beginning, until tracking is stopped that was started. */
+	S2_SLOT_LOG = 2,
 };
 
 /* Guest memory [gpa, gpa+size) lies at [hpa, hpa+size) of the owner's memory. All three are
@@ -109,8 +111,9 @@ void s2_thread_exit(struct s2_thread *t);
 
 /* Slots. -EINVAL: misaligned, empty, an unknown page_size, beyond the input width or hpa_bits;
  * -EEXIST: overlaps one; -ENOMEM. While dirty tracking is on, a new slot is tracked and clean.
- * Removing (-ENOENT: no slot starts at gpa) makes faults S2_EMULATE at once, unmaps the range and
- * waits until every TLB client has acknowledged; only then is the range free for another slot. */
+ * Removing (-ENOENT: no slot starts at gpa; -EBUSY: a page of it is lent or borrowed, sharing.h)
+ * makes faults S2_EMULATE at once, unmaps the range and waits until every TLB client has
+ * acknowledged; only then is the range free for another slot. */
 int s2_slot_add(struct s2_thread *t, const struct s2_slot *slot);
 int s2_slot_remove(struct s2_thread *t, uint64_t gpa);
 

@@ -90,10 +90,11 @@ int s2_sharing_start(struct s2_thread *t, enum s2_share_state first)
 
 enum s2_share_state s2_sharing_state(struct s2_thread *t, uint64_t gpa)
 {
-	enum s2_share_state state = t->s2->sharing ? S2_NONE : S2_OWNED;
+	enum s2_share_state state;
 	const struct slot *slot;
 
 	brlock_read_lock(&t->s2->lock, &t->reader);
+	state = t->s2->sharing ? S2_NONE : S2_OWNED;
 	slot = slots_find(&t->s2->slots, gpa, &t->slot_hint);
 	if (slot)
 		state = states_get(&slot->sharing, page_in(t->s2, slot, gpa));
@@ -126,6 +127,12 @@ unsigned sharing_level(const struct geometry *g, const struct slot *slot, uint64
 			break;
 	}
 	return level;
+}
+
+bool sharing_slot_idle(const struct s2 *s2, const struct slot *slot)
+{
+	return states_all(&slot->sharing, 0, slot->s.size >> page_shift(s2),
+			  1 << S2_OWNED | 1 << S2_NONE);
 }
 
 /* ---- changes ---- */
@@ -186,6 +193,18 @@ static int check(const struct side *a, const struct side *b, uint64_t pages)
 	return 0;
 }
 
+/* No slot of this side has gone, or is going, since check. */
+static bool stays(const struct side *side, uint64_t pages)
+{
+	uint64_t size = geometry_size(&side->t->s2->pt.geo, 1), hpa;
+
+	for (uint64_t i = 0; i < pages; i++) {
+		if (check_page(side, i * size, &hpa))
+			return false;
+	}
+	return true;
+}
+
 static void put(const struct side *side, uint64_t pages)
 {
 	struct s2_thread *t = side->t;
@@ -242,10 +261,15 @@ static int change(const struct side *first, const struct side *second, uint64_t 
 	 * other is not there. So the wait for TLB clients needs no lock. */
 	settle(first, pages);
 	lock_both(a, b, true);
-	put(second, pages);
+	if (stays(second, pages))
+		put(second, pages);
+	else
+		err = -EINVAL;
+	if (err)
+		put(&(struct side){first->t, first->gpa, first->is, first->was}, pages);
 	lock_both(a, b, false);
-	settle(second, pages);
-	return 0;
+	settle(err ? first : second, pages);
+	return err;
 }
 
 int s2_share(struct s2_thread *from, uint64_t from_gpa, struct s2_thread *to, uint64_t to_gpa,

@@ -17,6 +17,11 @@
  *	donate	  owned -> none		 none -> owned
  *	reclaim	  none -> owned		 owned -> none
  *
+ * A slot with a page that is shared or borrowed is not removed (s2_slot_remove says -EBUSY): it is
+ * unshared first, or the other side would be left with it for ever. Pages that are owned go with
+ * their slot; whoever adds one says by s2_sharing_start's `first` whose its pages are, and sees to
+ *it that there is one owner. The same before s2_destroy, which does not look.
+ *
  * The states are kept in a side array of two bits a page. Leaves carry a copy in two software bits,
  * named "sharing", where the format has room (RISC-V: where nobody else has taken its two): in
  * s2_xlat.entry, see s2_sharing_of.
@@ -38,10 +43,10 @@ enum s2_share_state s2_sharing_of(const struct s2 *s2, const struct s2_xlat *x);
 
 /*
  * `pages` pages (the smallest, alike in both) from from_gpa of `from` and to_gpa of `to`; the
- * threads' instances differ. 0; -EINVAL: misaligned, not started, not in slots, or not the same
- * memory; -EPERM: a page is in another state on one of the sides. Then nothing was changed. They
- * wait for TLB clients, with no lock held. Those of two threads that want the same page: one gets
- * -EPERM.
+ * threads' instances differ. 0; -EINVAL: misaligned, not started, not in slots (or a slot of the
+ * side that was to get them has been removed meanwhile), or not the same memory; -EPERM: a page is
+ * in another state on one of the sides. Then nothing was changed. They wait for TLB clients, with
+ * no lock held. Those of two threads that want the same page: one gets -EPERM.
  */
 int s2_share(struct s2_thread *from, uint64_t from_gpa, struct s2_thread *to, uint64_t to_gpa,
 	     uint64_t pages);

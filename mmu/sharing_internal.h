@@ -20,6 +20,10 @@ mmu_inline uint64_t sharing_leaf(const struct format *f, const struct s2 *s2,
 	return field_put(f, &s2->sharing_field, leaf, states_get(&slot->sharing, page));
 }
 
+/* No page of it is lent or borrowed. With slots_mutex and sharing_mutex held: until the slot is
+ * SLOT_DYING, after which none can be. */
+bool sharing_slot_idle(const struct s2 *s2, const struct slot *slot);
+
 /* A slot is being made: an array if pages have states. With slots_mutex held. 0 or -ENOMEM. */
 int sharing_slot_add(struct s2 *s2, struct slot *slot);
 

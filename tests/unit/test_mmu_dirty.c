@@ -339,6 +339,37 @@ static void test_summary(uint64_t *seed)
 	CHECK(!s2_dirty_stop(t) && !s2_slot_remove(t, big.gpa), "stop");
 }
 
+/* A slot that is tracked from its beginning, alone. */
+static void test_slot_log(void)
+{
+	const struct s2_slot log = {.gpa = 64 * s2_level_size(s2, 2),
+				    .size = 128 * page,
+				    .hpa = ram.hpa + 64 * s2_level_size(s2, 2),
+				    .page_size = page,
+				    .flags = S2_SLOT_LOG};
+	const uint64_t pages = log.size / 4096;
+	uint64_t *bits = calloc(pages / 64, 8);
+	struct s2_xlat x;
+
+	CHECK(bits && !s2_slot_add(t, &log), "add");
+	write_page(0);
+	CHECK(s2_fault(vcpu, log.gpa + 5 * page, S2_W, &x) == S2_FIXED, "write");
+	CHECK(s2_fault(vcpu, log.gpa + 6 * page, S2_R, &x) == S2_FIXED && !(x.perm & S2_W), "read");
+	CHECK(s2_dirty_harvest(t, log.gpa, pages, bits) == (int64_t)units, "%s: one page",
+	      tc->name);
+	CHECK(bits[5 * units / 64] >> (5 * units % 64) & 1, "this one");
+	CHECK(!s2_translate(vcpu, log.gpa + 5 * page, S2_W, &x), "protected again");
+	CHECK(s2_dirty_stop(t) == -EALREADY && !s2_dirty_start(t), "start");
+	CHECK(s2_fault(vcpu, log.gpa + 5 * page, S2_W, &x) == S2_FIXED, "write");
+	CHECK(s2_dirty_harvest(t, log.gpa, pages, bits) == (int64_t)units, "again");
+	CHECK(!s2_dirty_stop(t), "stop");
+	CHECK(s2_fault(vcpu, log.gpa + 6 * page, S2_R, &x) == S2_SPURIOUS &&
+		      s2_fault(vcpu, log.gpa + 7 * page, S2_R, &x) == S2_FIXED && x.perm & S2_W,
+	      "no more");
+	CHECK(!s2_slot_remove(t, log.gpa), "remove");
+	free(bits);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t seed = test_seed(argc, argv);
@@ -353,6 +384,7 @@ int main(int argc, char **argv)
 		test_ring_nomem();
 		test_rate();
 		test_summary(&seed);
+		test_slot_log();
 		close_instance();
 		for (int manual = 0; manual < 2; manual++) {
 			open_instance();

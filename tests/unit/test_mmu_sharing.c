@@ -215,6 +215,43 @@ static void edges(void)
 	CHECK(s2_share(t[0], base[0], t[1], base[1], 1) == -EINVAL, "no slot");
 }
 
+/* A slot with pages lent or borrowed stays; one that goes while a page is on its way gets none. */
+static void remove_receiver(void *opaque, uint64_t generation)
+{
+	CHECK(!s2_slot_remove(t[1], base[1]), "%s: nothing is lent yet", tc->name);
+	s2_tlb_ack(opaque, generation);
+}
+
+static void nothing(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
+{
+	(void)opaque;
+	(void)start;
+	(void)end;
+	(void)generation;
+}
+
+static void removals(void)
+{
+	struct s2_tlb_client client = {
+		.name = "test", .opaque = &client, .invalidate = nothing, .wait = remove_receiver};
+	const uint64_t at = 3 * page;
+
+	CHECK(!s2_share(t[0], base[0] + at, t[1], base[1] + at, 2), "share");
+	CHECK(s2_slot_remove(t[0], base[0]) == -EBUSY, "%s: lent", tc->name);
+	CHECK(s2_slot_remove(t[1], base[1]) == -EBUSY, "%s: borrowed", tc->name);
+	look(0, 3, S2_SHARED);
+	look(1, 4, S2_BORROWED);
+	CHECK(!s2_unshare(t[0], base[0] + at, t[1], base[1] + at, 2), "unshare");
+	look(0, 3, S2_OWNED);
+	s2_tlb_client_add(t[0], &client);
+	CHECK(s2_share(t[0], base[0] + at, t[1], base[1] + at, 1) == -EINVAL, "%s: gone", tc->name);
+	s2_tlb_client_remove(t[0], &client);
+	look(0, 3, S2_OWNED);
+	CHECK(!s2_share(t[0], base[0] + at, t[2], base[2] + at, 1), "to another one");
+	CHECK(!s2_unshare(t[0], base[0] + at, t[2], base[2] + at, 1), "and back");
+	CHECK(!s2_slot_remove(t[0], base[0]), "%s: nothing is lent any more", tc->name);
+}
+
 static void fault_all(int m, uint64_t n)
 {
 	for (uint64_t i = 0; i < n; i++)
@@ -400,6 +437,9 @@ int main(int argc, char **argv)
 		end();
 		begin();
 		splits();
+		end();
+		begin();
+		removals();
 		end();
 		begin();
 		model(&seed, test_scale(600));
