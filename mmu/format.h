@@ -226,7 +226,9 @@ mmu_inline uint64_t format_resize(const struct format *f, const struct geometry 
 	       (f->leaf(g, level) & f->size_bits);
 }
 
-/* The same leaf with another memory type, or 0. */
+/* The same leaf with another memory type, or 0. The policy maps write-back memory only; it keeps
+ * what is there, which tests put there with this one and the next, and so do the images for
+ * decoders. */
 mmu_inline uint64_t format_set_memory(const struct format *f, const struct geometry *g, uint64_t e,
 				      unsigned type)
 {

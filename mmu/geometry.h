@@ -68,15 +68,4 @@ mmu_inline uint64_t geometry_max(const struct geometry *g)
 	return (UINT64_C(2) << (g->input_bits - 1u)) - 1;
 }
 
-/* The end of the entry that covers addr at `level`, or `end` if that comes first. Right when either
- * is the end of the 64-bit space (0). */
-mmu_inline uint64_t geometry_next(const struct geometry *g, unsigned level, uint64_t addr,
-				  uint64_t end)
-{
-	uint64_t size = geometry_size(g, level);
-	uint64_t next = (addr + size) & ~(size - 1);
-
-	return next - 1 < end - 1 ? next : end;
-}
-
 #endif

@@ -1,9 +1,9 @@
 /*
  * What an instance and a thread's registration are made of; for mmu/ only.
  *
- * Locks, outermost first: slots_mutex, sharing_mutex, threads_mutex or dirty_mutex, lock,
- * tlb.mutex. None is held while waiting for a TLB client. docs/mmu-locking.md has the whole
- * protocol.
+ * Locks, outermost first: slots_mutex; one of threads_mutex, dirty_mutex and sharing_mutex;
+ * s2_shadows.mutex; lock; tlb.mutex. None is held while waiting for a TLB client.
+ * docs/mmu-locking.md has the whole protocol.
  */
 #ifndef MMU_INTERNAL_H
 #define MMU_INTERNAL_H

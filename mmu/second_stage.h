@@ -326,13 +326,14 @@ struct s2_registers {
 	uint64_t root, control;
 };
 int s2_registers(const struct s2 *s2, unsigned vmid, struct s2_registers *out);
-/* The root with VMID 0. */
+/* Its root, with VMID 0: all that EPT and NPT need. */
 uint64_t s2_root(const struct s2 *s2);
 /* The format's name: "ept4", "sv39x4"; that of an instance's. */
 const char *s2_format_name(enum s2_format format);
 const char *s2_name(const struct s2 *s2);
 
-/* Statistics: sums over all threads. */
+/* Statistics: sums over all threads. A few of the counters below, for callers (tests, benchmarks)
+ * that compute with them and do not want to look for names. */
 struct s2_stats {
 	uint64_t faults[S2_NR_RESULTS];
 	uint64_t pages[6]; /* leaves per level, [1] the smallest; sizes: s2_level_size */

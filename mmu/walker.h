@@ -1,6 +1,6 @@
 /*
  * Walking and changing a tree of tables, for any format: iterate, look up, install, freeze, thaw.
- * No guest, no lock, no TLB, no statistics: policy is built on top (stage2_*.h, walk_range.h).
+ * No guest, no lock, no TLB, no statistics: policy is built on top (stage2_*.h).
  *
  * All functions are always-inline over a constant `struct format` and so specialised by the
  * compiler. They change entries by compare-and-exchange and may run concurrently; the caller keeps

@@ -9,9 +9,9 @@
 #include <errno.h>
 
 #include "mmu/internal.h"
-#include "mmu/walk_range.h"
 #include "tests/decoders/image.h"
 #include "tests/unit/test_mmu_format.h"
+#include "tests/unit/walk_range.h"
 
 static const struct machine {
 	const char *name;

@@ -328,9 +328,6 @@ static void geometries(void)
 	g = geometry_of((struct s2_config){.format = S2_EPT5});
 	CHECK(geometry_shift(&g, 5) == 48 && geometry_size(&g, 3) == 1 << 30, "shift");
 	CHECK(geometry_index(&g, 5, 0x01ff000000000000) == 511, "index");
-	CHECK(geometry_next(&g, 2, 0x201000, 0x500000) == 0x400000, "next");
-	CHECK(geometry_next(&g, 2, 0x401000, 0x500000) == 0x500000, "next");
-	CHECK(geometry_next(&g, 3, UINT64_MAX - 5, 0) == 0, "next at the end");
 	g = geometry_of((struct s2_config){.format = S2_SV39X4});
 	CHECK(geometry_index(&g, 3, 0x1ffffffffff) == 2047, "the root is four tables");
 	CHECK(geometry_table_bytes(&g, 3) == 16384 && geometry_table_bytes(&g, 2) == 4096,

@@ -1,10 +1,11 @@
 /*
- * Mapping and unmapping exact ranges of a tree that only the caller uses: shadow tables before they
- * are published, trees of ownership, tests. Same rules as walker.h, but tables are freed at once
- * and the pool is filled as needed, so env->alloc and env->free are called.
+ * Mapping and unmapping exact ranges of a tree that only the caller uses, over mmu/walker.h: for
+ * tests of the walker, and for the images that real decoders read. Same rules as walker.h, but
+ * tables are freed at once and the pool is filled as needed, so env->alloc and env->free are
+ * called.
  */
-#ifndef MMU_WALK_RANGE_H
-#define MMU_WALK_RANGE_H
+#ifndef TEST_WALK_RANGE_H
+#define TEST_WALK_RANGE_H
 
 #include "mmu/walker.h"
 
