@@ -75,7 +75,7 @@ static unsigned ttl_shift(uint64_t xt)
 }
 
 /* IPA[51:12] in bits 39:0, whatever the granule. */
-static void ipa(struct s2_inv *inv, uint64_t xt)
+static void tlbi_ipa(struct s2_inv *inv, uint64_t xt)
 {
 	inv->kind = S2_INV_IPA;
 	inv->start = (xt & UINT64_C(0xffffffffff)) << 12;
@@ -84,7 +84,7 @@ static void ipa(struct s2_inv *inv, uint64_t xt)
 
 /* TG 47:46, SCALE 45:44, NUM 43:39, BaseADDR 36:0 in pages of the granule, or (DS) of 64 KiB; TG 0
  * is reserved and counts as the largest. */
-static void range(struct s2_inv *inv, uint64_t xt, uint64_t vtcr)
+static void tlbi_range(struct s2_inv *inv, uint64_t xt, uint64_t vtcr)
 {
 	unsigned granule = xt >> 46 & 3, page = granule == 1 ? 12 : granule == 2 ? 14 : 16;
 	uint64_t pages = ((xt >> 39 & 31) + 1) << (5 * (xt >> 44 & 3) + 1);
@@ -108,11 +108,11 @@ bool s2_inv_tlbi(struct s2_inv *inv, unsigned op1, unsigned crn, unsigned crm, u
 		return false;
 	/* By IPA, all levels and last level; inner shareable in CRm 0, outer and local in 4. */
 	if ((crm == 0 && (op2 == 1 || op2 == 5)) || (crm == 4 && (op2 & 3) < 2)) {
-		ipa(inv, xt);
+		tlbi_ipa(inv, xt);
 		return true;
 	}
 	if ((crm == 0 && (op2 == 2 || op2 == 6)) || (crm == 4 && (op2 & 3) >= 2)) {
-		range(inv, xt, now->control);
+		tlbi_range(inv, xt, now->control);
 		return true;
 	}
 	if ((crm == 1 || crm == 3 || crm == 7) && (op2 == 4 || op2 == 6)) {
