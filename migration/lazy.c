@@ -44,6 +44,10 @@ static int read_directory(struct migration_file *f, struct stream_error *err)
 	if (fstat(f->fd, &st) || st.st_size < END_FRAME)
 		return stream_fail(err, NULL, -EBADMSG, "it ends too early: it is cut off");
 	ret = frame_at(f, (uint64_t)st.st_size - END_FRAME, STREAM_END, &frame, err);
+	if (ret == -EBADMSG || ret == -ENOTSUP || ret == -EPROTO)
+		return stream_fail(err, NULL, -EBADMSG,
+				   "it does not end with END: it is cut off, damaged there, or has "
+				   "something behind its end");
 	if (!ret)
 		ret = stream_end_read(&frame, &end, err);
 	if (!ret && !end.directory)

@@ -106,6 +106,13 @@ static int check_header(struct stream_parser *p, struct stream_error *err)
 	const uint8_t *h = p->head;
 	uint32_t sequence;
 
+	/* Somewhere in a file: nothing tells the number. */
+	if (p->any_sequence && (get_le(h, 4) != STREAM_MAGIC ||
+				get_le(h + AT_HEADER_CRC, 4) != crc32c(0, h, AT_HEADER_CRC)))
+		return stream_fail(err, NULL, -EBADMSG,
+				   "at byte %" PRIu64
+				   ": no frame begins here, or its header is damaged",
+				   f->offset);
 	if (get_le(h, 4) != STREAM_MAGIC)
 		return stream_fail(err, f, -EBADMSG, "%s",
 				   p->first ? "this is no ferry stream (or of another version)"
