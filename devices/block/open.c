@@ -56,7 +56,12 @@ static int cannot_open(struct opening *o, int code)
 {
 	switch (code) {
 	case -ENOENT:
-		return fail(o, code, "does not exist: truncate -s 10G FILE makes an empty disk");
+		return fail(
+			o, code,
+			o->how->unlocked
+				? "does not exist: it is to be the guest's disk; bring it here, "
+				  "or say where it is: --disk N=FILE"
+				: "does not exist: truncate -s 10G FILE makes an empty disk");
 	case -EISDIR: return fail(o, code, "is a directory, not a disk");
 	case -EACCES:
 	case -EPERM:
@@ -102,7 +107,10 @@ static int size_of(struct opening *o)
 	if (ret)
 		return fail(o, ret, "does not say its size: %s", strerror(-ret));
 	if (!p->size)
-		return fail(o, -EINVAL, "is empty: truncate -s 10G FILE makes a disk of that size");
+		return fail(o, -EINVAL,
+			    o->how->unlocked
+				    ? "is empty: it is to be the guest's disk"
+				    : "is empty: truncate -s 10G FILE makes a disk of that size");
 	if (p->size % 512)
 		return fail(o, -EINVAL,
 			    "has %llu bytes, no multiple of 512: truncate -s %%512 FILE makes it "
