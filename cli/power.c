@@ -224,6 +224,12 @@ static int run_wait(void *opaque)
 	return end.exit_code;
 }
 
+/* By its user's wish, or for want of room; one that is on its way is neither. */
+static bool stands(const char *state)
+{
+	return !strcmp(state, "paused") || !strcmp(state, "pausing") || !strcmp(state, "io-error");
+}
+
 /* A paused guest cannot see the button. */
 static int press(struct client *client, struct error *err)
 {
@@ -234,9 +240,11 @@ static int press(struct client *client, struct error *err)
 	if (ret)
 		return ret;
 	state = json_string_value(json_object_get(info, "state"));
-	if (state && strcmp(state, "running") != 0) {
-		message("%s was paused: resumed, so that it can switch itself off", client->name);
+	if (state && stands(state)) {
 		ret = client_call(client, "cont", NULL, CLIENT_ANSWER_MS, NULL, err);
+		if (!ret)
+			message("%s was paused: resumed, so that it can switch itself off",
+				client->name);
 	}
 	json_decref(info);
 	return ret ? ret
