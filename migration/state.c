@@ -11,31 +11,6 @@ static const char *const state_names[MIGRATION_STATES] = {
 	[DEST_REFUSED] = "refused",   [DEST_FAILED] = "failed",
 };
 
-static const char *const event_names[MIGRATION_EVENTS] = {
-	[EVENT_STOP] = "stop",
-	[EVENT_GO_ON] = "go on",
-	[EVENT_SAY_READY] = "says READY",
-	[EVENT_SAY_RUN] = "says RUN",
-	[EVENT_STARTED] = "started",
-	[EVENT_STARTED_PART] = "started without all pages",
-	[EVENT_WHOLE] = "whole",
-	[EVENT_START_FAILED] = "cannot start",
-	[EVENT_CALL_OFF] = "called off",
-	[EVENT_FORCE] = "forced",
-	[EVENT_GIVE_UP] = "gives up",
-	[EVENT_SPOOLED] = "spooled",
-	[EVENT_FILLED] = "filled from a file",
-	[EVENT_READY] = "READY",
-	[EVENT_RUN] = "RUN",
-	[EVENT_ACK] = "ACK",
-	[EVENT_ACK_PART] = "ACK without all pages",
-	[EVENT_COMPLETE] = "COMPLETE",
-	[EVENT_FAILURE] = "FAILURE",
-	[EVENT_END] = "END",
-	[EVENT_LOST] = "link lost",
-	[EVENT_BACK] = "link back",
-};
-
 static const struct row {
 	unsigned char state, event, next;
 } rows[] = {
@@ -143,9 +118,4 @@ bool migration_over(enum migration_state state)
 const char *migration_state_name(enum migration_state state)
 {
 	return state_names[state];
-}
-
-const char *migration_event_name(enum migration_event event)
-{
-	return event_names[event];
 }

@@ -71,6 +71,5 @@ int migration_next(enum migration_state state, enum migration_event event);
 bool migration_owns(enum migration_state state);
 bool migration_over(enum migration_state state);
 const char *migration_state_name(enum migration_state state);
-const char *migration_event_name(enum migration_event event);
 
 #endif
