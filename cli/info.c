@@ -76,11 +76,13 @@ const struct verb verb_info = {
 	.name = "info",
 	.summary = "describe a running machine",
 	.operands = "[NAME]",
-	.description = "Prints the machine's description and what it does now: state (running, "
-		       "pausing, paused, shutdown; waiting, of a ferry receive whose guest has "
-		       "not come), engine and why it was taken, process, "
-		       "uptime, and how long after the start of the process its guest had the "
-		       "first instruction. " MACHINE_NAME_TEXT,
+	.description =
+		"Prints the machine's description and what it does now: state (running, "
+		"pausing, paused, shutdown; incomplete: pages of "
+		"its memory cannot be had any more; waiting, of a ferry receive whose guest has "
+		"not come), engine and why it was taken, process, "
+		"uptime, and how long after the start of the process its guest had the "
+		"first instruction. " MACHINE_NAME_TEXT,
 	.options = machine_json_options,
 	.fields = machine_fields,
 	.size = sizeof(struct machine_config),

@@ -24,7 +24,9 @@ void exit_reason(const struct vm_result *result, char *buf, size_t len)
 	switch (result->end) {
 	case VM_END_POWEROFF: text = "the guest switched itself off"; break;
 	case VM_END_PANIC: text = "guest panic: the guest says that it has crashed"; break;
-	case VM_END_MOVED: text = "the guest has been moved"; break;
+	case VM_END_MOVED:
+		text = result->code ? "the guest has been saved" : "the guest has been moved";
+		break;
 	case VM_END_ABSENT: text = "the guest did not come"; break;
 	case VM_END_ENGINE: break;
 	case VM_END_RESET_LIMIT:

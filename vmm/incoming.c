@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -22,9 +23,12 @@ static void over(void *arg)
 	if (in->code)
 		message("%s: %s; %s", in->how->from, in->why.text,
 			in->file.filled ? "the guest goes on, but it can neither be reset nor moved"
-					: "the guest will wait for it for ever");
-	if (!in->file.filled)
+					: "a guest that needs it will wait for ever, and it can "
+					  "neither be saved nor moved");
+	if (!in->file.filled) {
+		snprintf(in->vm->lacks, sizeof(in->vm->lacks), "%.255s", in->why.text);
 		return;
+	}
 	in->vm->image = in->arrival.image;
 	in->arrival.image = NULL;
 	in->code = incoming_complete(in, &in->why);

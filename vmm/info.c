@@ -136,5 +136,7 @@ json_t *vm_info(struct vm *vm)
 		json_object_set_new(all, "first-instruction", first);
 	if (migration)
 		json_object_set_new(all, "migration", migration);
+	if (vm->lacks[0])
+		json_object_set_new(all, "lacks", json_text(vm->lacks));
 	return all;
 }

@@ -212,7 +212,7 @@ const char *vm_state_name(const struct vm *vm)
 	if (!vm->started)
 		return "prelaunch";
 	if (!(vm->holds & VM_HOLD_USER))
-		return "running";
+		return vm->lacks[0] ? "incomplete" : "running";
 	if (vm->said_paused)
 		return vm->disk_full ? "io-error" : "paused";
 	return "pausing";
@@ -284,7 +284,7 @@ static void tell_typed(const struct chardev *line, const char *name)
 			bytes);
 }
 
-void vm_moved(struct vm *vm)
+void vm_moved(struct vm *vm, bool file)
 {
 	char name[16];
 
@@ -293,7 +293,7 @@ void vm_moved(struct vm *vm)
 		snprintf(name, sizeof(name), "serial%u", i);
 		tell_typed(vm->serial[i], name);
 	}
-	end(vm, VM_END_MOVED, 0);
+	end(vm, VM_END_MOVED, file);
 }
 
 /* ---- reset and the end --------------------------------------------------------------------------

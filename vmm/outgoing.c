@@ -78,7 +78,7 @@ static void over(void *arg)
 
 	tell(o);
 	if (!o->code)
-		vm_moved(vm);
+		vm_moved(vm, !o->live);
 	outgoing_free(o);
 }
 
@@ -102,6 +102,10 @@ struct outgoing *outgoing_create(struct vm *vm, struct error *err)
 	}
 	if (vm->outgoing || (vm->holds & VM_HOLD_MOVE)) {
 		error_set(err, -EBUSY, "the machine is being moved already");
+		return NULL;
+	}
+	if (vm->lacks[0]) {
+		error_set(err, -EIO, "memory of the guest is lost: %s", vm->lacks);
 		return NULL;
 	}
 	o = calloc(1, sizeof(*o));

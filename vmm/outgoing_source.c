@@ -123,8 +123,10 @@ static void memory_now(void *arg)
 {
 	struct outgoing *o = arg;
 
-	error_set(&o->err, -EAGAIN, "pages are missing");
-	answer(o, o->vm->memory.incomplete ? -EAGAIN : 0);
+	const struct vm *vm = o->vm;
+
+	error_set(&o->err, 0, "memory of the guest is lost: %s", vm->lacks);
+	answer(o, vm->lacks[0] ? -EIO : vm->memory.incomplete ? -EAGAIN : 0);
 }
 
 int outgoing_wait_memory(struct outgoing *o, struct stream_error *err)

@@ -14,7 +14,7 @@ enum vm_end {
 	VM_END_DEBUG_EXIT,  /* code: the value written to the debug-exit device */
 	VM_END_ENGINE,	    /* the engine can't go on; the text says why */
 	VM_END_ABSENT,	    /* it was to come from elsewhere, and did not: the text says why */
-	VM_END_MOVED,	    /* it goes on elsewhere, or waits in a file */
+	VM_END_MOVED,	    /* it goes on elsewhere (code 0), or waits in a file (1) */
 	VM_END_STOPPED,	    /* asked from outside; code: what loop_stop was given (128 + signal) */
 };
 

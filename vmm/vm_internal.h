@@ -55,6 +55,7 @@ struct vm {
 	struct boot_image *image;
 	struct vm_arrival *arrival; /* NULL: it was booted here */
 	struct outgoing *outgoing;  /* a migration or a save that runs */
+	char lacks[256];	    /* why pages of its memory will never come; "" */
 
 	const struct engine_ops *engine_ops;
 	struct engine *engine;
@@ -180,7 +181,7 @@ void vm_disk_full(void *opaque, struct device *dev);
 int vm_acquire(struct vm *vm, struct error *err);
 int vm_release(struct vm *vm, struct error *err);
 /* The guest goes on elsewhere: this machine ends. */
-void vm_moved(struct vm *vm);
+void vm_moved(struct vm *vm, bool file);
 /* It was to come from elsewhere and does not: this machine ends, with vm->engine_error. */
 void vm_absent(struct vm *vm);
 /* A reset waits for pages that are not here yet; all are here: it goes on. */

@@ -6,6 +6,7 @@ import subprocess
 
 from bare_guest import Session
 from ferrytest import FERRY, SCALE, check, ferry, limit, needs_ferry
+from test_verbs import Place
 
 SLOW = ["--bandwidth", "1M", "--downtime", "1ms"]
 
@@ -85,3 +86,66 @@ def test_source_ends():
         end = last_line(mover.stdout())
         check(end["status"] == "ended" and "with it the guest" in end["text"], end)
         check(s.owner.wait(20) == 143 and there.wait(20) == 1, there.tail())
+
+
+@needs_ferry
+@limit(120)
+def test_incoming():
+    """A machine that is to get its guest is not taken for a paused one; a disk that is not there is not made anew."""
+    with Session() as s:
+        disk = s.path("disk")
+        with open(disk, "wb") as f:
+            f.truncate(1 << 20)
+        s.extra = ["--disk", disk]
+        s.start()
+        there = s.receiver()
+        mover = s.mover(there.address, *SLOW)
+        mover.expect(rb'"phase":"copy"')
+        code, _, err = ferry("stop", there.name, env=s.env)
+        check(code == 1 and "stands still" in err and "paused" not in err, f"{code} {err}")
+        s.control("migrate-control", s.owner.name, "cancel")
+        check(mover.wait(20) == 24, mover.tail())
+        os.rename(disk, disk + ".away")
+        text = s.migrate(s.receiver().address, code=20)[-1]["text"]
+        check("--disk N=FILE" in text and "truncate" not in text, text)
+        s.owner.passes(1)
+
+
+@needs_ferry
+@limit(120)
+def test_damaged_file():
+    """Of a file that was cut off, or has something behind its end, that is said; one whose pages are damaged costs the
+    guest its run, and everybody can see it: nobody waits for it."""
+    with Session() as s:
+        s.start()
+        path, other = s.path("saved"), s.path("other")
+        s.control("save", s.owner.name, path)
+        with open(path, "rb") as f:
+            whole = f.read()
+        for data in (whole[:-100], whole + b"more of it" * 20, whole[:len(whole) // 2]):
+            with open(other, "wb") as f:
+                f.write(data)
+            code, _, err = ferry("restore", other, env=s.env)
+            check(code == 1 and "cut off" in err and "behind its end" in err and "frame 0" not in err, f"{code} {err}")
+        middle = len(whole) // 2
+        with open(other, "wb") as f:
+            f.write(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1:])
+        again = s._new("m", "restore", "--name", "again", other)
+        again.await_error("neither be saved nor moved")
+        info = json.loads(s.control("info", "--json", "again"))
+        check(info["state"] == "incomplete" and "damaged" in info["lacks"], info)
+        for words, wanted in ((["save", "again", s.path("more")], 1), (["migrate", "again", "unix:" + s.path("s")], 22)):
+            code, _, err = ferry(*words, env=s.env, timeout=20)
+            check(code == wanted and "is lost" in err and "damaged" in err, f"{words}: {code} {err}")
+        check(not os.path.exists(s.path("more")), "a file is left")
+
+
+@needs_ferry
+@limit(60)
+def test_saved_is_said():
+    """What has become a file was saved, not moved."""
+    with Place() as place:
+        place.background("a")
+        place.ferry("save", "a", place.path("f"))
+        [row] = json.loads(place.ferry("ps", "--all", "--json")[0])
+        check(row["exit-code"] == 0 and row["reason"] == "the guest has been saved", row)
