@@ -525,7 +525,7 @@ def test_tls(how):
                 wrong = migrate(guest.env, "test", there.address, *options, "--tls-name", "nobody", code=22)
                 check("none of nobody" in wrong[-1]["text"], wrong[-1])
             code, _, err = ferry("migrate", options[0], folder.file("missing"), "test", there.address, env=guest.env)
-            check(code == 22 and "missing" in err, f"{code} {err}")
+            check(code == 2 and "missing" in err, f"{code} {err}")
             ticks(guest, 1)
             check("turned away" in there.stderr(), there.stderr())
             lines = migrate(guest.env, "test", there.address, *options, "--verify", "--postcopy-after", "100ms", "--bandwidth",
