@@ -264,6 +264,8 @@ def build(source, changed, formats):
                 continue
             path = os.path.join(folder, name)
             unit = os.path.relpath(path, BUILD)[:-2]
+            if not os.path.exists(os.path.join(TOP, "mmu", unit + ".c")):
+                continue  # of a file that is no more
             with open(path[:-2] + ".d") as f:
                 needs = f.read().split()
             if "mmu/" + changed in needs and unit not in ("stage2_npt", *(f"stage2_{n}" for n in formats)):
