@@ -171,6 +171,14 @@ test-cross:
 	done; exit $$bad
 .PHONY: test-cross
 
+# Random operations on one thread, held against a model: a million of them and more on every configuration of every
+# format. A minute of one processor each; -jN takes N at once.
+MMU_MODEL := $(addprefix mmu-model-,$(shell seq 0 20))
+mmu-model: $(MMU_MODEL)
+$(MMU_MODEL): $(O)/tests/unit/test_mmu_range
+	$(Q)$< $$(date +%s) 60000 $(@:mmu-model-%=%)
+.PHONY: mmu-model $(MMU_MODEL)
+
 # Threads on the MMU core alone, MINUTES for each sanitizer: 8 of them on each of six formats, and an eighth of it each what
 # waits for pages and what runs nested guests.
 MMU_SOAK := $(addprefix $(O)/soak/test_mmu_,stress postcopy shadow_stress)

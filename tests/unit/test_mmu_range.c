@@ -518,11 +518,11 @@ static void run(uint64_t *seed, int steps)
 	}
 	free(list.step);
 	s2_get_stats(s2, &stats);
-	printf("%s: %" PRIu64 " fixed, %" PRIu64 " spurious, %" PRIu64 " splits, %" PRIu64
-	       " flushes, %" PRIu64 " tables freed late, %" PRIu64 " dirty units, %" PRIu64
-	       " units aged, %" PRIu64 " used again\n",
-	       tc->name, count[S2_FIXED], count[S2_SPURIOUS], stats.splits, stats.invalidations,
-	       stats.deferred_frees, count[6], count[7], count[8]);
+	printf("%s: %zu steps: %" PRIu64 " fixed, %" PRIu64 " spurious, %" PRIu64
+	       " splits, %" PRIu64 " flushes, %" PRIu64 " tables freed late, %" PRIu64
+	       " dirty units, %" PRIu64 " units aged, %" PRIu64 " used again\n",
+	       tc->name, done, count[S2_FIXED], count[S2_SPURIOUS], stats.splits,
+	       stats.invalidations, stats.deferred_frees, count[6], count[7], count[8]);
 	CHECK(steps < 60 || count[S2_FIXED], "nothing happened");
 	total[2] += count[S2_SPURIOUS];
 	total[3] += count[6];
@@ -535,12 +535,22 @@ static void run(uint64_t *seed, int steps)
 	CHECK(test_env_leaked(&te) == 0, "%ld tables leaked", atomic_load(&te.live));
 }
 
-/* range SEED STEPS */
+_Static_assert(TEST_CONFIGS == 21, "mmu-model in tests.mk numbers them");
+
+/* range SEED STEPS [CONFIGURATION]; a step is 40 faults, or one of the rest. */
 int main(int argc, char **argv)
 {
 	int steps = argc > 2 ? atoi(argv[2]) : test_scale(200);
+	const unsigned only = argc > 3 ? (unsigned)atoi(argv[3]) : 0;
 	uint64_t seed = test_seed(argc, argv);
 
+	if (argc > 3) {
+		if (only >= TEST_CONFIGS)
+			return 2;
+		tc = &test_configs[only];
+		run(&seed, steps);
+		return test_result("range");
+	}
 	for (int i = (int)(seed % TEST_STEP); i < TEST_CONFIGS; i += TEST_STEP) {
 		tc = &test_configs[i];
 		run(&seed, steps);
