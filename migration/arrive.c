@@ -32,20 +32,20 @@ int arrival_take_image(struct arrival *a, const struct stream_frame *f, struct s
 	return a->sink->image(a->opaque, &piece, err);
 }
 
-static int image_cut(const struct arrival *a, const struct stream_frame *f,
-		     struct stream_error *err)
+static int image_whole(const struct arrival *a, const struct stream_frame *f,
+		       struct stream_error *err)
 {
-	return stream_fail(err, f, -EPROTO, "the image %s is not whole", a->image.name);
+	return a->image.name[0]
+		       ? stream_fail(err, f, -EPROTO, "the image %s is not whole", a->image.name)
+		       : 0;
 }
 
 static int on_memory(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
 {
-	int ret = stream_memory_read(f, &a->memory, err);
+	int ret = stream_memory_read(f, &a->memory, err) ?: image_whole(a, f, err);
 
 	if (ret)
 		return ret;
-	if (a->image.name[0])
-		return image_cut(a, f, err);
 	a->step = a->late_images ? ARRIVE_LATE_IMAGES : ARRIVE_PAGES;
 	return 1;
 }
@@ -53,12 +53,11 @@ static int on_memory(struct arrival *a, const struct stream_frame *f, struct str
 /* A frame that ends the images, if any have come. */
 static int end_images(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
 {
-	if (a->step != ARRIVE_LATE_IMAGES)
-		return 0;
-	if (a->image.name[0])
-		return image_cut(a, f, err);
-	a->step = ARRIVE_PAGES;
-	return 0;
+	const int ret = a->step == ARRIVE_LATE_IMAGES ? image_whole(a, f, err) : 0;
+
+	if (!ret && a->step == ARRIVE_LATE_IMAGES)
+		a->step = ARRIVE_PAGES;
+	return ret;
 }
 
 /* Only now: what a peer promises costs nothing before the machine, which is checked, stands. */

@@ -248,11 +248,12 @@ static int load(struct destination *d, struct stream_error *err)
 static int run(struct destination *d, struct stream_error *err)
 {
 	const struct arrival *a = &d->arrival;
+	/* Of no images of its own: zero. */
 	struct stream_accept accept = {.lanes = d->takes_lanes};
 	int ret;
 
-	if (a->late_images && a->sink->own && !a->sink->own(a->opaque, accept.images))
-		memset(accept.images, 0, sizeof(accept.images));
+	if (a->late_images && a->sink->own)
+		a->sink->own(a->opaque, accept.images);
 	pulse_stop(&d->pulse);
 	ret = destination_say(d, STREAM_ACCEPT, &accept);
 	if (ret)

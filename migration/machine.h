@@ -57,10 +57,11 @@ struct migration_sink_ops {
 			   struct stream_error *err);
 	int (*image)(void *opaque, const struct stream_piece *piece, struct stream_error *err);
 	/* Boot images that are on this host. seek: the description has come: looks for those that
-	 * it names, and need not have found them when it returns. own: what was found, if it was;
-	 * it is used unless others come. NULL: there are none. */
+	 * it names, and need not have found them when it returns. own: what was found, if it was
+	 * (else the digest is left as it is); it is used unless others come. NULL: there are none.
+	 */
 	void (*seek)(void *opaque);
-	bool (*own)(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST]);
+	void (*own)(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST]);
 	/* What is still found out about the machine while its pages come. 0: nothing is wrong, as
 	 * far as it is known, or (wait) for sure; NULL: there is nothing. */
 	int (*check)(void *opaque, bool wait, struct stream_error *err);

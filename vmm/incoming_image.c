@@ -58,12 +58,11 @@ void incoming_image_seek(struct incoming *in)
 	in->own.started = !thread_start(&in->own.thread, seek_main, in);
 }
 
-bool incoming_image_own(struct incoming *in, uint8_t digest[BOOT_DIGEST])
+void incoming_image_own(struct incoming *in, uint8_t digest[BOOT_DIGEST])
 {
 	join(in->own.thread, &in->own.started);
 	if (in->own.image)
 		memcpy(digest, in->own.digest, BOOT_DIGEST);
-	return in->own.image;
 }
 
 static void forget_own(struct incoming *in)

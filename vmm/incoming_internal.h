@@ -81,7 +81,7 @@ int incoming_image(struct incoming *in, const struct stream_piece *piece, struct
 /* What the configuration names is looked for on a thread; what it has found, which is what counts
  * if no piece comes. The migration's thread. */
 void incoming_image_seek(struct incoming *in);
-bool incoming_image_own(struct incoming *in, uint8_t digest[BOOT_DIGEST]);
+void incoming_image_own(struct incoming *in, uint8_t digest[BOOT_DIGEST]);
 /* No piece comes any more. It is looked at, on a thread, whether the kernel can be started: 0, as
  * far as that is known; wait: until it is. The migration's thread. */
 int incoming_image_check(struct incoming *in, bool wait, struct error *err);

@@ -49,9 +49,9 @@ static void sink_seek(void *opaque)
 	incoming_image_seek(opaque);
 }
 
-static bool sink_own(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST])
+static void sink_own(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST])
 {
-	return incoming_image_own(opaque, digest);
+	incoming_image_own(opaque, digest);
 }
 
 static int sink_check(void *opaque, bool wait, struct stream_error *err)

@@ -16,11 +16,11 @@ static void seek(void *opaque)
 	sought++;
 }
 
-static bool find(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST])
+static void find(void *opaque, uint8_t digest[STREAM_IMAGE_DIGEST])
 {
 	(void)opaque;
-	memset(digest, own ? own : 0xff, STREAM_IMAGE_DIGEST);
-	return own;
+	if (own)
+		memset(digest, own, STREAM_IMAGE_DIGEST);
 }
 
 static int image(void *opaque, const struct stream_piece *piece, struct stream_error *err)
