@@ -152,7 +152,8 @@ const struct config_field migrate_fields[] = {
 	FIELD("name", CONFIG_STRING, name, .help = "name of the machine"),
 	FIELD("to", CONFIG_STRING, to, .help = "where a ferry receive waits"),
 	FIELD("downtime", CONFIG_STRING, downtime, .check = check_time, .initial = "300ms",
-	      .help = "the guest may stand still for this long, at most"),
+	      .help = "the guest may stand still for this long; given up at the latest 5 s "
+		      "after that"),
 	FIELD("timeout", CONFIG_STRING, timeout, .check = check_time,
 	      .help = "so long it may take; without an end, what --on-timeout says is done"),
 	FIELD("on-timeout", CONFIG_CHOICE, on_timeout, .word = timeout_word, .initial = "cancel",
