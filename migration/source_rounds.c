@@ -285,7 +285,10 @@ static int send_image(struct source *s, struct stream_error *err)
 		if (ret)
 			return ret;
 	}
-	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+	/* Who has hung up may have said why. */
+	if (ret && !source_listen(s, err))
+		stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	return ret;
 }
 
 static int send_description(struct source *s, bool image, struct stream_error *err)
@@ -308,6 +311,9 @@ static int wait_accept(struct source *s, int ret, struct stream_accept *accept,
 	struct stream_frame frame;
 	int got;
 
+	/* It has said why already. */
+	if (ret == -ECONNREFUSED)
+		return ret;
 	do
 		got = link_receive(s->link, ret ? 1000 : -1, &frame, err);
 	while (got > 0 && frame.type == STREAM_STATISTICS);
@@ -332,11 +338,8 @@ static int describe(struct source *s, struct stream_error *err)
 		ret = s->m->ops->digest(s->m->opaque, digest, err);
 	ret = wait_accept(s, ret, &accept, err);
 	s->lanes = accept.lanes;
-	if (!ret && late && memcmp(accept.images, digest, sizeof(digest)) != 0) {
-		const int sent = send_image(s, err), said = sent ? source_listen(s, err) : 0;
-
-		ret = said ? said : sent;
-	}
+	if (!ret && late && memcmp(accept.images, digest, sizeof(digest)) != 0)
+		ret = send_image(s, err);
 	s->wire += s->link->sent;
 	s->link->sent = 0;
 	return ret;
