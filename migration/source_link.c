@@ -60,6 +60,13 @@ int source_listen(struct source *s, struct stream_error *err)
 	return ret > 0 ? source_said(s, &frame, err) : ret;
 }
 
+int source_unsent(struct source *s, int ret, struct stream_error *err)
+{
+	const int said = source_listen(s, err);
+
+	return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
+}
+
 int source_busy(struct source *s, int (*op)(void *opaque, struct stream_error *err),
 		struct stream_error *err)
 {

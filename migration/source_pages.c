@@ -98,12 +98,12 @@ int source_say_received(struct source *s, struct stream_error *err)
 		ret = stream_received_write(&s->link->w, &r);
 	}
 	free(bits);
-	if (ret && !source_listen(s, err))
-		stream_fail(err, NULL, ret, "%s", strerror(-ret));
+	if (ret)
+		return source_unsent(s, ret, err);
 	/* It may ask as soon as its guest runs: before its ACK is here. */
 	s->serve_round = s->round + 1;
-	s->serving = !ret;
-	return ret;
+	s->serving = true;
+	return 0;
 }
 
 /* ---- answers ---- */

@@ -105,12 +105,8 @@ static int send_page(struct source *s, struct sending *n, uint64_t page, struct 
 {
 	int ret = stream_batch_add(s->batch, page, s->m->ops->page(s->m->opaque, page), n->live);
 
-	if (ret < 0) {
-		/* A broken connection says more itself. */
-		int said = source_listen(s, err);
-
-		return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
-	}
+	if (ret < 0)
+		return source_unsent(s, ret, err);
 	n->zero += ret == 1;
 	n->pages += ret == 0;
 	n->left--;
@@ -178,11 +174,8 @@ static int send_round(struct source *s, bool live, struct stream_error *err)
 	round.pages = count - n.left;
 	if (!ret)
 		ret = stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
-	if (ret) {
-		int said = source_listen(s, err);
-
-		return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
-	}
+	if (ret)
+		return source_unsent(s, ret, err);
 	ret = look_around(s, &n, err);
 	s->spent += clock_now() - s->since - s->paced;
 	s->since = 0;
@@ -253,8 +246,8 @@ static int stop_and_finish(struct source *s, bool postcopy, bool *done, struct s
 		if (!ret)
 			ret = stream_blob_write(&s->link->w, STREAM_DEVICE, s->round, "machine",
 						state.data, state.len);
-		if (ret && !source_listen(s, err))
-			stream_fail(err, NULL, ret, "%s", strerror(-ret));
+		if (ret)
+			ret = source_unsent(s, ret, err);
 	}
 	field_buf_free(&state);
 	return ret;
@@ -278,16 +271,11 @@ static int send_image(struct source *s, struct stream_error *err)
 		piece.len = len - piece.offset < most ? len - piece.offset : most;
 		ret = stream_piece_write(&s->link->w, STREAM_IMAGE, 0, &piece);
 		if (ret)
-			break;
+			return source_unsent(s, ret, err);
 		source_show_sent(s);
 		(void)link_pace(s->link);
 		ret = source_listen(s, err);
-		if (ret)
-			return ret;
 	}
-	/* Who has hung up may have said why. */
-	if (ret && !source_listen(s, err))
-		stream_fail(err, NULL, ret, "%s", strerror(-ret));
 	return ret;
 }
 

@@ -64,6 +64,66 @@ static bool moves(const char *what, bool knows, uint8_t here, unsigned wanted)
 	return good;
 }
 
+/* ---- one that is refused in its middle ---- */
+
+enum { LARGE = 24 << 20 };
+
+static int large_image(void *opaque, const void **data, size_t *len, struct stream_error *err)
+{
+	static uint8_t bytes[LARGE];
+
+	(void)opaque;
+	(void)err;
+	*data = bytes;
+	*len = sizeof(bytes);
+	return 0;
+}
+
+static int refuse_image(void *opaque, const struct stream_piece *piece, struct stream_error *err)
+{
+	(void)opaque;
+	(void)piece;
+	return stream_fail(err, NULL, -ENOSPC, "no room for such an image");
+}
+
+/* The source is still sending when it is told so: it keeps the guest, and knows why. */
+static bool refused(bool knows)
+{
+	struct migration_source_ops source_ops = fake_source_ops;
+	struct migration_sink_ops sink_ops = ops;
+	struct fake_source fake;
+	struct fake_there there = {.ops = &sink_ops};
+	struct relay relay = {.address = address};
+	struct stream_error err = {0};
+	struct source source;
+	bool good;
+
+	own = 0;
+	source_ops.image = large_image;
+	sink_ops.image = refuse_image;
+	fake_source_init(&fake);
+	fake.m.ops = &source_ops;
+	source = (struct source){.m = &fake.m,
+				 .params = {.downtime = 300000000},
+				 .dial = relay_dial,
+				 .opaque = &relay,
+				 .wake_fd = -1};
+	if (fake_there_begin(&there, address, &fake, 500000000, -1) || source_init(&source))
+		return false;
+	if (!knows)
+		source.hello.offers &= ~(uint32_t)STREAM_CAN_IMAGES;
+	good = source_run(&source, &err) == -ECONNREFUSED && fake.running;
+	source_exit(&source);
+	pthread_join(there.thread, NULL);
+	relay_end(&relay);
+	good = good && there.code && strstr(err.text, "no room for such an image");
+	printf("an image that is refused, %s: %s%s\n", knows ? "after MEMORY" : "before it", err.text,
+	       good ? "" : ": WRONG");
+	free(there.sink.memory);
+	free(fake.memory);
+	return good;
+}
+
 /* ---- the order, of hostile sources ---- */
 
 enum frame { GREETING, DESCRIPTION, WHOLE, CUT, MEMORY, ROUND, DEVICE, LAST };
@@ -174,5 +234,6 @@ int main(void)
 	ops.image = image;
 	return !moves("the same are there", true, 0x5a, 0) ||
 	       !moves("others are there", true, 0x5b, 1) || !moves("none are there", true, 0, 1) ||
-	       !moves("a source that does not know of it", false, 0x5a, 1) || !order();
+	       !moves("a source that does not know of it", false, 0x5a, 1) || !refused(true) ||
+	       !refused(false) || !order();
 }
