@@ -117,8 +117,8 @@ static bool refused(bool knows)
 	pthread_join(there.thread, NULL);
 	relay_end(&relay);
 	good = good && there.code && strstr(err.text, "no room for such an image");
-	printf("an image that is refused, %s: %s%s\n", knows ? "after MEMORY" : "before it", err.text,
-	       good ? "" : ": WRONG");
+	printf("an image that is refused, %s: %s%s\n", knows ? "after MEMORY" : "before it",
+	       err.text, good ? "" : ": WRONG");
 	free(there.sink.memory);
 	free(fake.memory);
 	return good;
