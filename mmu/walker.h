@@ -86,9 +86,6 @@ mmu_inline int walk_down(const struct format *f, const struct geometry *g, uint6
 	 * need not ask any more. */
 #pragma GCC unroll 8
 	for (unsigned level = MMU_MAX_LEVELS - 1; level; level--) {
-		size_t index = (size_t)(addr >> geometry_shift(g, level)) &
-			       (((size_t)1 << g->index_bits) - 1);
-
 		below = below || level < g->levels;
 		if (!below)
 			continue;
@@ -96,7 +93,10 @@ mmu_inline int walk_down(const struct format *f, const struct geometry *g, uint6
 			break;
 		MMU_RACE_POINT();
 		w->level = level;
-		err = load(opaque, format_addr(f, g, w->value), index, w);
+		err = load(opaque, format_addr(f, g, w->value),
+			   (size_t)(addr >> geometry_shift(g, level)) &
+				   (((size_t)1 << g->index_bits) - 1),
+			   w);
 		if (err)
 			return err;
 		w->kind = format_kind(f, w->value, level);
@@ -142,10 +142,11 @@ mmu_inline struct walk_entry walk_lookup_pointers(const struct format *f, const 
 	/* Unrolled, as in walk_down. gpa is not wider than the root: its index needs no mask. */
 #pragma GCC unroll 8
 	for (unsigned level = MMU_MAX_LEVELS; level; level--) {
-		size_t index = (size_t)(gpa >> geometry_shift(&g, level));
+		size_t index;
 
 		if (!below && level != g.levels)
 			continue;
+		index = (size_t)(gpa >> geometry_shift(&g, level));
 		w.entry = entry_at(&g, (void *)(uintptr_t)table, below ? index & mask : index);
 		w.value = entry_load(&g, w.entry);
 		w.level = level;

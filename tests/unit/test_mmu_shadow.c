@@ -589,7 +589,8 @@ int main(int argc, char **argv)
 	       " recycled, %" PRIu64 " kept beside a change\n",
 	       pairs, total[0], total[1], total[2], total[3], total[4], total[5], total[6],
 	       total[7]);
+	/* Retries, only where arm64 splits, may not come in a part of the pairs. */
 	for (int i = 0; i < 8; i++)
-		CHECK(steps < 20 || total[i], "it never came to that: %d", i);
+		CHECK(steps < 20 || total[i] || (i == 3 && TEST_STEP > 1), "it never came to that: %d", i);
 	return test_result("shadow");
 }
