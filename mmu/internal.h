@@ -30,11 +30,13 @@
 /* The policy, specialised for one format (stage2_NAME.c). One indirect call per operation. */
 struct stage2_ops {
 	const struct format *format;
-	/* Where table addresses are pointers; and anywhere. */
+	/* Where table addresses are pointers; anywhere; and of a client's thread, as the first. */
 	bool (*translate)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
 			  struct s2_xlat *out);
 	bool (*translate_other)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
 				struct s2_xlat *out);
+	bool (*translate_client)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
+				 struct s2_xlat *out);
 	enum s2_result (*fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
 				struct s2_xlat *out);
 	enum s2_result (*fault_other)(struct s2_thread *t, uint64_t gpa, uint32_t access,
@@ -114,9 +116,12 @@ struct s2 {
 struct s2_thread {
 	struct s2 *s2;
 	const struct stage2_ops *ops;
-	/* One of its two. */
+	/* Through the instance's tables; and through a shadow context's, whose tables go without
+	 * being waited for by clients that hold nothing tagged. */
 	bool (*translate)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
 			  struct s2_xlat *out);
+	bool (*translate_shadow)(const struct pgtable *pt, uint64_t gpa, uint32_t access,
+				 struct s2_xlat *out);
 	enum s2_result (*_Atomic fault)(struct s2_thread *t, uint64_t gpa, uint32_t access,
 					struct s2_xlat *out);
 	size_t slot_hint;

@@ -321,11 +321,17 @@ enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, stru
 
 void s2_tlb_client_add(struct s2_thread *t, struct s2_tlb_client *client)
 {
+	struct s2_thread *of = client->thread;
+
 	tlb_add(&t->s2->tlb, client);
+	if (of && t->s2->pt.identity)
+		of->translate = t->ops->translate_client;
 }
 
 void s2_tlb_client_remove(struct s2_thread *t, struct s2_tlb_client *client)
 {
+	if (client->thread)
+		client->thread->translate = client->thread->translate_shadow;
 	tlb_remove(&t->s2->tlb, client);
 }
 

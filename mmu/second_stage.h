@@ -143,7 +143,8 @@ const char *s2_result_name(enum s2_result result);
 uint64_t s2_level_size(const struct s2 *s2, uint32_t level);
 
 /* Lock-free walk of the tables as a TLB refill does it. true: the leaf grants `access`, *out is
- * valid. false: a fault; call s2_fault. Takes and leaves an RCU read section by itself. */
+ * valid. false: a fault; call s2_fault. Takes and leaves an RCU read section by itself, if the
+ * thread is no TLB client's. */
 bool s2_translate(struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out);
 
 /* Resolves a fault: maps at the largest level that fits, or gives back W and marks the page dirty.
@@ -305,6 +306,11 @@ struct s2_tlb_client {
 	void (*invalidate_tag)(void *opaque, uint32_t tag, uint64_t start, uint64_t end,
 			       uint64_t generation);
 	bool coarse; /* drops everything, whatever the range: counted */
+	/* The thread that fills this client's cache, if the same does: the client acknowledges
+	 * between two of its translations and never within one, so whoever waits for the client
+	 * has waited for the thread's walks, too, and these need no RCU read section. In no call
+	 * while the client is added or removed. NULL: any. */
+	struct s2_thread *thread;
 	/* private to the core */
 	_Atomic uint64_t acked;
 	_Atomic uint32_t waiters;

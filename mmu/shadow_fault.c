@@ -231,7 +231,7 @@ static enum s2_result fault_once(struct s2_thread *t, struct s2_context *ctx, ui
 bool s2_context_translate(struct s2_thread *t, struct s2_context *ctx, uint64_t ngpa,
 			  uint32_t access, struct s2_xlat *out)
 {
-	return t->translate(&ctx->root.pt, ngpa, access, out);
+	return t->translate_shadow(&ctx->root.pt, ngpa, access, out);
 }
 
 enum s2_result s2_context_fault(struct s2_thread *t, struct s2_context *ctx, uint64_t ngpa,

@@ -26,9 +26,13 @@ mmu_inline void stage2_xlat(const struct format *f, const struct pgtable *pt,
 	out->entry = w->value;
 }
 
-/* usual: tables are at their addresses, and the thread has been in a read section before. */
+/* What keeps a table while it is walked: a read section, the thread's first perhaps; or, since
+ * whoever unlinks one waits for all clients of the instance, that this thread is one. */
+enum stage2_guard { STAGE2_SECTION_FIRST, STAGE2_SECTION, STAGE2_CLIENT };
+
+/* But with STAGE2_SECTION_FIRST, tables are at their addresses. */
 mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *pt, uint64_t gpa,
-				 uint32_t access, struct s2_xlat *out, bool usual)
+				 uint32_t access, struct s2_xlat *out, enum stage2_guard guard)
 {
 	struct walk_entry w;
 	uint32_t perm;
@@ -36,11 +40,12 @@ mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *p
 
 	if (gpa > pt->max)
 		return false;
-	if (usual)
+	if (guard == STAGE2_SECTION)
 		rcu_enter_again();
-	else
+	else if (guard == STAGE2_SECTION_FIRST)
 		rcu_enter();
-	w = usual ? walk_lookup_pointers(f, pt, gpa) : walk_lookup(f, pt, gpa);
+	w = guard == STAGE2_SECTION_FIRST ? walk_lookup(f, pt, gpa)
+					  : walk_lookup_pointers(f, pt, gpa);
 	perm = pgtable_perm(f, pt, w.value);
 	/* What is valid at the end is a leaf. Not w.kind: one that hides its permissions is one,
 	 * too, and grants nothing; so the compiler needs no look at such. */
@@ -48,7 +53,8 @@ mmu_inline bool stage2_translate(const struct format *f, const struct pgtable *p
 	/* Inside the read section, so that nothing must be kept across its end (which may call). */
 	if (hit)
 		stage2_xlat(f, pt, &w, gpa, perm, out);
-	rcu_exit();
+	if (guard != STAGE2_CLIENT)
+		rcu_exit();
 	return hit;
 }
 

@@ -19,14 +19,21 @@
 	static __attribute__((noinline, cold)) bool fmt##_translate_other(                         \
 		const struct pgtable *pt, uint64_t gpa, uint32_t access, struct s2_xlat *out)      \
 	{                                                                                          \
-		return stage2_translate(&fmt##_format, pt, gpa, access, out, false);               \
+		return stage2_translate(&fmt##_format, pt, gpa, access, out,                       \
+					STAGE2_SECTION_FIRST);                                     \
 	}                                                                                          \
 	static bool fmt##_translate(const struct pgtable *pt, uint64_t gpa, uint32_t access,       \
 				    struct s2_xlat *out)                                           \
 	{                                                                                          \
 		if (__builtin_expect(rcu_registered, 1))                                           \
-			return stage2_translate(&fmt##_format, pt, gpa, access, out, true);        \
+			return stage2_translate(&fmt##_format, pt, gpa, access, out,               \
+						STAGE2_SECTION);                                   \
 		return fmt##_translate_other(pt, gpa, access, out);                                \
+	}                                                                                          \
+	static bool fmt##_translate_client(const struct pgtable *pt, uint64_t gpa,                 \
+					   uint32_t access, struct s2_xlat *out)                   \
+	{                                                                                          \
+		return stage2_translate(&fmt##_format, pt, gpa, access, out, STAGE2_CLIENT);       \
 	}                                                                                          \
 	static __attribute__((noinline)) enum s2_result fmt##_fault_other(                         \
 		struct s2_thread *t, uint64_t gpa, uint32_t access, struct s2_xlat *out)           \
@@ -93,6 +100,7 @@
 		.format = &fmt##_format,                                                           \
 		.translate = fmt##_translate,                                                      \
 		.translate_other = fmt##_translate_other,                                          \
+		.translate_client = fmt##_translate_client,                                        \
 		.fault = fmt##_fault,                                                              \
 		.fault_other = fmt##_fault_other,                                                  \
 		.freeze = fmt##_freeze_range,                                                      \

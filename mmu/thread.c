@@ -31,6 +31,7 @@ int s2_thread_init(struct s2_thread **out, struct s2 *s2, const char *name)
 	t->s2 = s2;
 	t->ops = s2->ops;
 	t->translate = s2->pt.identity ? s2->ops->translate : s2->ops->translate_other;
+	t->translate_shadow = t->translate;
 	s2_thread_choose(t);
 	t->name = name;
 	t->pool = (struct table_pool){.env = s2->pt.env,

@@ -115,6 +115,7 @@ static int soft_vcpu_create(struct engine *e, unsigned vcpu, char *err, size_t l
 		soft_vcpu_destroy(e, vcpu);
 		return ret;
 	}
+	v->tlb.thread = v->s2;
 	s2_tlb_client_add(v->s2, &v->tlb);
 	return 0;
 }

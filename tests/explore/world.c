@@ -279,7 +279,8 @@ void world_setup(bool (*processor)(thread_fn *what))
 						   .opaque = (void *)(uintptr_t)i,
 						   .invalidate = invalidate,
 						   .invalidate_tag = invalidate_tag,
-						   .wait = wait_acked};
+						   .wait = wait_acked,
+						   .thread = thread[i]};
 		if (is_client[i])
 			s2_tlb_client_add(thread[i], &client[i]);
 	}

@@ -198,6 +198,7 @@ static void *run_cpu(void *arg)
 
 	race_self = &c->client;
 	CHECK(!s2_thread_init(&c->t, s2, "vcpu"), "thread");
+	c->client.tlb.thread = c->t;
 	s2_tlb_client_add(c->t, &c->client.tlb);
 	while (!atomic_load(&stop)) {
 		race_serve(&c->client);

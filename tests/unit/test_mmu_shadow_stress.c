@@ -272,6 +272,7 @@ static void *run_cpu(void *arg)
 	CHECK(!s2_thread_init(&c->t, n.own, "vcpu") && !s2_thread_init(&c->guest_t, inner, "vcpu"),
 	      "init");
 	host_thread = c->t;
+	c->client.tlb.thread = c->t;
 	s2_tlb_client_add(c->t, &c->client.tlb);
 	enter(c, false);
 	atomic_fetch_add(&running, 1);

@@ -282,6 +282,7 @@ static void *run_cpu(void *arg)
 
 	race_self = &c->client;
 	CHECK(!s2_thread_init(&c->t, s2, "vcpu"), "init");
+	c->client.tlb.thread = c->t;
 	s2_tlb_client_add(c->t, &c->client.tlb);
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
@@ -335,6 +336,7 @@ static void *run_device(void *arg)
 
 	CHECK(!s2_thread_init(&c->t, s2, "device"), "init");
 	c->client.tlb.wait = NULL;
+	c->client.tlb.thread = c->t;
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop)) {
 		race_park_here(NULL);

@@ -75,6 +75,22 @@ static void hits(const struct place *p, uint64_t base, uint64_t count)
 	}
 }
 
+static void no_invalidation(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
+{
+	(void)opaque, (void)start, (void)end, (void)generation;
+	bench_fail("nobody changes anything now");
+}
+
+/* As a processor does it that fills its TLB. */
+static void client_hits(const struct place *p, uint64_t base, uint64_t count)
+{
+	struct s2_tlb_client client = {.invalidate = no_invalidation, .thread = p->t};
+
+	s2_tlb_client_add(p->t, &client);
+	hits(p, base, count);
+	s2_tlb_client_remove(p->t, &client);
+}
+
 static void harvest(const struct place *p, uint64_t base, uint64_t pages)
 {
 	const uint64_t units = pages * (p->page >> 12);
@@ -92,7 +108,7 @@ static bool core_run(void *thread, enum side_op op, uint64_t base, uint64_t page
 
 	switch (op) {
 	case SIDE_MAP: faults(p, base, pages, S2_R); break;
-	case SIDE_HIT:
+	case SIDE_HIT: client_hits(p, base, pages); break;
 	case SIDE_HIT_SECTION: hits(p, base, pages); break;
 	case SIDE_PERMISSION:
 	case SIDE_WRITABLE:
