@@ -1,5 +1,4 @@
-/* Blocks: mapping, splitting, collapsing, first writes; and the memory that tables take. Operations
- * on the smallest pages are in pairs/. */
+/* Blocks and first writes; and the memory that tables take. Other operations are in pairs/. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,11 +18,9 @@ static uint64_t invalidations(struct bench *b)
 
 static void large(struct worker *w)
 {
-	const uint64_t blocks = w->b->stride / w->b->block, per = w->b->block / w->b->page;
-	const uint64_t some = w->b->pages / per;
+	const uint64_t blocks = w->b->stride / w->b->block;
 	struct s2_xlat x = {0};
 	uint64_t sum = 0;
-	int64_t came;
 
 	bench_begin(w);
 	for (uint64_t i = 0; i < blocks; i++) {
@@ -35,16 +32,6 @@ static void large(struct worker *w)
 		sum += r;
 	}
 	bench_end(w, "map-block", (double)blocks, "ns");
-	bench_begin(w);
-	if (s2_split(w->t, w->base, w->base + some * w->b->block, 1))
-		bench_fail("%s: s2_split", w->b->format);
-	bench_end(w, "eager-split", (double)(some * per), "ns");
-	bench_begin(w);
-	came = s2_collapse(w->t, w->base, w->base + some * w->b->block);
-	if (came != (int64_t)some)
-		bench_fail("%s: s2_collapse of %u blocks: %lld", w->b->format, (unsigned)some,
-			   (long long)came);
-	bench_end(w, "collapse", (double)(some * per), "ns");
 	sink += sum + x.hpa;
 }
 

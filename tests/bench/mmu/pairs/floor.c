@@ -147,8 +147,9 @@ static void floor_destroy(void *instance)
 	free_tables(instance, 4);
 }
 
-static void *floor_enter(void *instance)
+static void *floor_enter(void *instance, uint64_t base, uint64_t pages)
 {
+	(void)base, (void)pages;
 	return instance;
 }
 
@@ -183,7 +184,9 @@ static bool floor_run(void *thread, enum side_op op, uint64_t base, uint64_t pag
 		for (uint64_t i = 0; i < pages; i++)
 			sum += floor_walk_rcu(root, base + (i & 63) * 4096, S2_R, &x);
 		break;
-	case SIDE_HARVEST: return false;
+	case SIDE_HARVEST:
+	case SIDE_SPLIT:
+	case SIDE_COLLAPSE: return false;
 	case SIDE_WRITE_PROTECT: sum = floor_range(root, base, pages, 2); break;
 	default: sum = floor_unmap(root, base, pages); break;
 	}

@@ -17,7 +17,6 @@
 #include "tests/bench/mmu/pairs/side.h"
 
 enum { PAGES = 32768, MAX_THREADS = 2 };
-#define STRIDE (UINT64_C(4) << 30)
 
 static const struct side *const sides[] = {&side_floor, &side_parallel, &side_exclusive,
 					   &side_older};
@@ -31,6 +30,8 @@ static const char *const names[SIDE_OPS] = {
 	[SIDE_HARVEST] = "harvest",
 	[SIDE_WRITE_PROTECT] = "write-protect",
 	[SIDE_UNMAP] = "unmap",
+	[SIDE_SPLIT] = "eager-split",
+	[SIDE_COLLAPSE] = "collapse",
 };
 
 static unsigned rounds, threads;
@@ -73,7 +74,7 @@ static void piece(unsigned id, unsigned side, void *thread, enum side_op op)
 
 	meet();
 	start = seconds();
-	any = sides[side]->run(thread, op, id * STRIDE, PAGES);
+	any = sides[side]->run(thread, op, id * SIDE_STRIDE, PAGES);
 	took[id] = seconds() - start;
 	meet();
 	for (unsigned i = 0; i < threads; i++)
@@ -89,7 +90,7 @@ static void *worker(void *arg)
 	void *thread[SIDES];
 
 	for (unsigned s = 0; s < SIDES; s++)
-		thread[s] = sides[s]->enter(instance[apart ? id : 0][s]);
+		thread[s] = sides[s]->enter(instance[apart ? id : 0][s], id * SIDE_STRIDE, PAGES);
 	for (unsigned n = 0; n < rounds; n++) {
 		for (enum side_op op = 0; op < SIDE_OPS; op++) {
 			/* Each in each place, and after each of its neighbours. */
@@ -115,7 +116,7 @@ static void measure(const struct bench_format *f)
 	format = f->name;
 	for (unsigned i = 0; i < (apart ? threads : 1); i++)
 		for (unsigned s = 0; s < SIDES; s++)
-			instance[i][s] = sides[s]->create(&config, threads * STRIDE);
+			instance[i][s] = sides[s]->create(&config, threads * SIDE_STRIDE);
 	for (unsigned i = 0; i < threads; i++) {
 		if (pthread_create(&thread[i], NULL, worker, (void *)&id[i]))
 			bench_fail("no thread");

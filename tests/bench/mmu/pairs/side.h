@@ -24,17 +24,24 @@ enum side_op {
 	SIDE_WRITABLE, /* again; not measured */
 	SIDE_WRITE_PROTECT,
 	SIDE_UNMAP,
+	SIDE_SPLIT, /* of blocks that are mapped for reading all the time */
+	SIDE_COLLAPSE,
 	SIDE_OPS
 };
+
+/* Each thread's memory: pages from its beginning, blocks from SIDE_BLOCKS on. */
+#define SIDE_STRIDE (UINT64_C(4) << 30)
+#define SIDE_BLOCKS (UINT64_C(2) << 30)
 
 struct side {
 	const char *scheme;
 	/* An instance with [0, size) as guest memory; a thread's place in it. */
 	void *(*create)(const struct s2_config *config, uint64_t size);
 	void (*destroy)(void *instance);
-	void *(*enter)(void *instance);
+	void *(*enter)(void *instance, uint64_t base, uint64_t pages);
 	void (*leave)(void *thread);
-	/* For so many of its smallest pages from base. false: there is no such operation. */
+	/* For so many of its smallest pages: from base, or base + SIDE_BLOCKS. false: there is no
+	 * such operation. */
 	bool (*run)(void *thread, enum side_op op, uint64_t base, uint64_t pages);
 };
 
