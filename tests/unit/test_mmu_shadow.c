@@ -591,6 +591,7 @@ int main(int argc, char **argv)
 	       total[7]);
 	/* Retries, only where arm64 splits, may not come in a part of the pairs. */
 	for (int i = 0; i < 8; i++)
-		CHECK(steps < 20 || total[i] || (i == 3 && TEST_STEP > 1), "it never came to that: %d", i);
+		CHECK(steps < 20 || total[i] || (i == 3 && TEST_STEP > 1),
+		      "it never came to that: %d", i);
 	return test_result("shadow");
 }
