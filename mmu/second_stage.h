@@ -156,8 +156,9 @@ enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, stru
  * space). They change tables, then invalidate the TLB clients by range, then wait for the
  * acknowledgements. They allocate nothing. A leaf that reaches beyond the range is unmapped or
  * protected as a whole; later faults bring the rest back. 0, or -EINVAL. When unmap returns, no
- * client uses a translation that it got before the call; the slot stays, so a later access faults
- * and is mapped again. */
+ * client uses a translation that it got before the call (in an order that both threads know of: a
+ * lock, a message; the core makes none between them); the slot stays, so a later access faults and
+ * is mapped again. */
 int s2_unmap(struct s2_thread *t, uint64_t start, uint64_t end);
 /* Many at the price of one wait. On -EINVAL nothing was unmapped; the array's content is lost. */
 struct s2_range {

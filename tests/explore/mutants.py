@@ -51,6 +51,29 @@ MUTANTS = {
                         "	}\n	rcu_exit();"),
     "mark-does-nothing": ("dirty_log.c", "		if (slot->bitmap)\n			dirty_wrote(",
                           "		if (0)\n			dirty_wrote("),
+    # dirty bits of hardware
+    "unmap-loses-d": ("stage2_range.h", "			if (stage2_dbit(f, t->s2))\n				stage2_gather_leaf(f, t, &it);\n", ""),
+    "d-goes-with-its-table": ("stage2_range.h", "	return stage2_dbit(f, s2) ? 0 : g->index_bits", "	(void)s2;\n	return g->index_bits"),
+    "w-without-d": ("walker.h", "perm & ~(uint32_t)FORMAT_W", "perm"),
+    "harvest-leaves-d": ("stage2_range.h", "	return dbit ? f->dirty : format_write_bits(f);", "	return format_write_bits(f);"),
+    "harvest-does-not-read-d": ("dirty_harvest.c", "		h->t->ops->gather(h->t, gpa, h->last + 1);", "		(void)0;"),
+    "d-is-gathered-after-the-bits": ("dirty_harvest.c", "	if (h->clear && h->count)\n		range_flush(",
+                                     "	if (pages && h->bitmap && stage2_dbit(s2->ops->format, s2))\n"
+                                     "		h->t->ops->gather(h->t, h->gpa, h->last + 1);\n"
+                                     "	if (h->clear && h->count)\n		range_flush(",
+                                     "		h->t->ops->gather(h->t, gpa, h->last + 1);\n", "		(void)0;\n"),
+    # bits by hand, and at once
+    "reprotect-clears-all": ("dirty_harvest.c", "		mask &= h->chosen[at];", "		(void)at;"),
+    "reprotect-only-clears": ("dirty_harvest.c", "	if (h->clear)\n		dirty_protect(", "	if (h->clear && !h->chosen)\n		dirty_protect("),
+    "tracking-takes-nothing-back": ("dirty_log.c", "	if (t->ops->protect(t, &first, &end, true))\n		range_flush(t, first, end);\n",
+                                    "	(void)first, (void)end;\n"),
+    # large leaves that are not executable
+    "large-leaf-is-executable": ("stage2_fault.h", "			grant &= ~(uint32_t)S2_X;", "			(void)0;"),
+    "execution-maps-large": ("stage2_fault.h", "		if (access & S2_X)\n			goal = 1;\n		else\n", ""),
+    "collapse-of-what-is-executed": ("stage2_collapse.h", " &&\n		    !(t->s2->nx_huge && rx & S2_X)", ""),
+    # clients' walks
+    "client-no-more-walks-as-one": ("second_stage.c", "	if (client->thread)\n		client->thread->translate = "
+                                    "client->thread->translate_shadow;\n", ""),
     # flushes
     "unmap-does-not-wait": ("range.c", "	tlb_wait(&t->s2->tlb, generation);\n	/* Tables that", "	/* Tables that"),
     "protect-without-flush": ("range.c", "if (!err && t->ops->protect(t, &start, &end, false))\n		range_flush(t, start, end);",
@@ -189,6 +212,19 @@ HINTS = {
     "harvest-keeps-w": ("ept4", "write twice, harvest"),
     "mark-does-nothing": ("ept4", "device, harvest"),
     "unmap-does-not-wait": ("ept4", "read, unmap"),
+    "unmap-loses-d": ("ept4", "D: write, unmap"),
+    "d-goes-with-its-table": ("ept4", "D: write, unmap the table"),
+    "w-without-d": ("ept4", "D: write twice"),
+    "harvest-leaves-d": ("ept4", "D: write twice"),
+    "harvest-does-not-read-d": ("ept4", "D: write, harvest"),
+    "d-is-gathered-after-the-bits": ("ept4", "D: write, harvest"),
+    "reprotect-clears-all": ("ept4", "by hand: "),
+    "reprotect-only-clears": ("ept4", "by hand: "),
+    "tracking-takes-nothing-back": ("ept4", "at once: "),
+    "large-leaf-is-executable": ("ept4", "NX: "),
+    "execution-maps-large": ("ept4", "NX: "),
+    "collapse-of-what-is-executed": (BY_UNIT, "test_mmu_huge"),
+    "client-no-more-walks-as-one": ("ept4", "read and look"),
     "protect-without-flush": ("ept4", "write, protect"),
     "protected-already-is-not-flushed": ("ept4", "write, protect, protect"),
     "frozen-already-is-not-flushed": ("ept4", "read, unmap, unmap"),
@@ -248,7 +284,7 @@ HINTS = {
 }
 
 # Found by unit tests that have delays compiled in, or by none of the scenarios: these are tried next.
-UNIT = ["test_mmu_slots", "test_mmu_sharing", "test_mmu_dirty", "test_mmu_range", "test_mmu_missing",
+UNIT = ["test_mmu_slots", "test_mmu_sharing", "test_mmu_dirty", "test_mmu_huge", "test_mmu_range", "test_mmu_missing",
         "test_mmu_shadow_ops", "test_mmu_shadow_walk", "test_mmu_stress", "test_mmu_shadow_stress",
         "test_mmu_postcopy"]
 

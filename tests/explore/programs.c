@@ -1,10 +1,10 @@
 /* What threads do: processors, range operations, migration, devices. */
 #include "tests/explore/world.h"
 
-static void access_page(unsigned page, bool write)
+/* access: one of S2_R, S2_W, S2_X */
+static void access_as(unsigned page, uint32_t access)
 {
 	uint64_t gpa = format->base + page * K4;
-	uint32_t access = write ? S2_W : S2_R;
 	struct s2_registers regs;
 	struct s2_xlat x;
 	struct taken taken;
@@ -32,9 +32,37 @@ static void access_page(unsigned page, bool write)
 	taken = take(gpa, page);
 	if (x.hpa != format->hpa + page * K4)
 		explore_fail("page %u -> %llx", page, (unsigned long long)x.hpa);
+	if (access & ~x.perm)
+		explore_fail("page %u is given for %#x and grants %#x", page, access, x.perm);
+	if (scenario->state & NX && x.perm & S2_X && x.level > 1)
+		explore_fail("page %u is executed in a leaf of level %u", page, x.level);
 	s2_registers(s2, 0, &regs);
-	use(&taken, &regs, write);
+	use(&taken, &regs, access == S2_W);
 	acknowledge();
+}
+
+static void access_page(unsigned page, bool write)
+{
+	access_as(page, write ? S2_W : S2_R);
+}
+
+void executes(void *arg)
+{
+	(void)arg;
+	access_as(0, S2_X);
+	processor_ends();
+}
+
+/* A processor no more, it walks as devices do. */
+void reads_then_looks(void *arg)
+{
+	struct s2_xlat x;
+
+	(void)arg;
+	access_page(0, false);
+	processor_ends();
+	if (s2_translate(me(), format->base, S2_R, &x) && x.hpa != format->hpa)
+		explore_fail("page 0 -> %llx", (unsigned long long)x.hpa);
 }
 
 void reads(void *arg)
@@ -150,6 +178,14 @@ void ages(void *arg)
 	operation_ends(AGE, 1, &o);
 }
 
+/* What is small for execution's sake goes, to be large again. */
+void recovers(void *arg)
+{
+	(void)arg;
+	if (s2_nx_recover(me(), 1) < 0)
+		explore_fail("recover");
+}
+
 /* Nothing of it may come back. */
 void removes(void *arg)
 {
@@ -206,8 +242,7 @@ void harvests_rings(void *arg)
 void starts_tracking(void *arg)
 {
 	(void)arg;
-	if (s2_dirty_start(me()))
-		explore_fail("start");
+	track(me());
 	for (unsigned i = 0; i < PAGES; i++)
 		copy[i] = explore_read(&data[i]);
 	tracking = true;

@@ -28,6 +28,7 @@ static const struct scenario scenarios[] = {
 	{"read twice, unmap", SMALL, {reads_twice, unmaps}},
 	{"read, unmap the table", SMALL, {reads, unmaps_all}},
 	{"read, unmap a large leaf", LARGE, {reads, unmaps}},
+	{"read and look, unmap the table", SMALL, {reads_then_looks, unmaps_all}},
 	{"read, read", EMPTY, {reads, reads}},
 	{"read, write, empty", EMPTY, {reads, writes}},
 	{"write, protect", SMALL, {writes, protects}},
@@ -130,6 +131,56 @@ static const struct scenario scenarios[] = {
 	{"ring: write, harvest, harvest", RINGED, {writes, harvests_rings, harvests_rings}},
 	{"ring: write, device, harvest", RINGED, {writes, device, harvests_rings}},
 
+	/* Dirty bits of hardware. */
+	{"D: write, harvest", DIRTY, {writes, harvests}},
+	{"D: write twice, harvest", DIRTY, {writes_twice, harvests}},
+	{"D: write twice, harvest, large", DIRTY_LARGE, {writes_twice, harvests}},
+	{"D: write, write, split", DIRTY_LARGE, {writes, writes_neighbour}},
+	{"D: read, write", DIRTY, {reads, writes}},
+	{"D: new page: write, harvest", DIRTY | HOLE, {writes, harvests}},
+	{"D: write, unmap", DIRTY, {writes, unmaps}},
+	{"D: write, unmap the table", DIRTY, {writes, unmaps_all}},
+	{"D: write, protect", DIRTY, {writes, protects}},
+	{"D: write, age", DIRTY, {writes, ages}},
+	{"D: device, harvest", DIRTY, {device, harvests}},
+	{"D: start, write", SMALL | DBITS, {starts_tracking, writes}},
+	{"D: start, write, large", LARGE | DBITS, {starts_tracking, writes}},
+	{"D: start, collapse and write", SPLIT | DBITS, {starts_tracking, collapses_then_writes}},
+	{"D: write, stop tracking", DIRTY, {writes_both, stops_tracking}},
+	{"D: write, remove the slot", DIRTY, {writes, removes}},
+	{"D: write, harvest, harvest", DIRTY, {writes, harvests, harvests}},
+	{"D: write, harvest, unmap", DIRTY, {writes, harvests, unmaps}},
+	{"D: write, write, harvest", DIRTY, {writes, writes_neighbour, harvests}},
+
+	/* Bits that are cleared by hand; large leaves that are split at once. */
+	{"by hand: write, harvest", MANUAL, {writes, harvests}},
+	{"by hand: write twice, harvest", MANUAL, {writes_twice, harvests}},
+	{"by hand: write twice, harvest, large", MANUAL_LARGE, {writes_twice, harvests}},
+	{"by hand: device, harvest", MANUAL, {device, harvests}},
+	{"by hand: start, write", SMALL | BY_HAND, {starts_tracking, writes}},
+	{"by hand: D: write twice, harvest", DIRTY | BY_HAND, {writes_twice, harvests}},
+	{"by hand: write, harvest, harvest", MANUAL, {writes, harvests, harvests}},
+	{"by hand: write, harvest, unmap", MANUAL, {writes, harvests, unmaps}},
+	{"at once: start, write", LARGE | EAGER, {starts_tracking, writes}},
+	{"at once: start, unmap", LARGE | EAGER, {starts_tracking, unmaps}},
+	{"at once: start, protect", LARGE | EAGER, {starts_tracking, protects}},
+	{"at once: start, collapse and write",
+	 SPLIT | EAGER,
+	 {starts_tracking, collapses_then_writes}},
+	{"at once: start, remove the slot", LARGE | EAGER, {starts_tracking, removes}},
+	{"at once: start, write, unmap", LARGE | EAGER, {starts_tracking, writes, unmaps}},
+
+	/* Large leaves that are not executable. */
+	{"NX: execute, execute", LARGE | NX, {executes, executes}},
+	{"NX: execute, write", LARGE | NX, {executes, writes}},
+	{"NX: execute, unmap", LARGE | NX, {executes, unmaps}},
+	{"NX: execute, protect", LARGE | NX, {executes, protects}},
+	{"NX: execute, recover", LARGE | NX, {executes, recovers}},
+	{"NX: execute, collapse", SPLIT | NX, {executes, collapses}},
+	{"NX: execute, start", LARGE | NX, {executes, starts_tracking}},
+	{"NX: execute, remove the slot", LARGE | NX, {executes, removes}},
+	{"NX: execute, read, recover", LARGE | NX, {executes, reads, recovers}},
+
 	/* Missing pages. */
 	{"missing: read, receive", SMALL | AWAITED, {reads, receives}},
 	{"missing: write, receive", SMALL | AWAITED, {writes, receives}},
@@ -203,7 +254,8 @@ static const struct world_format formats[] = {
 	 .base = 1 << 30,
 	 .hpa = UINT64_C(7) << 36,
 	 .large = 2 << 20,
-	 .nests = true},
+	 .nests = true,
+	 .dirty_bits = true},
 	{.name = "arm64, frozen", ARM64(0)},
 	{.name = "arm64, nT", ARM64(1), .nests = true},
 	{.name = "arm64, in place", ARM64(2)},
@@ -215,12 +267,25 @@ static const struct world_format formats[] = {
 	 .entry_bytes = 4,
 	 .hpa = UINT64_C(1) << 32,
 	 .large = 4 << 20,
-	 .numbered = true},
+	 .numbered = true,
+	 .dirty_bits = true},
+	{.name = "sv39x4",
+	 .c = {.format = S2_SV39X4},
+	 .decoder = &riscv64_decoder,
+	 .pa_bits = 56,
+	 .levels = 3,
+	 .entry_bytes = 8,
+	 .base = 1 << 30,
+	 .hpa = UINT64_C(7) << 36,
+	 .large = 2 << 20,
+	 .dirty_bits = true},
 };
 
 static bool is_processor(thread_fn *what)
 {
 	static thread_fn *const processors[] = {reads,
+						reads_then_looks,
+						executes,
 						writes,
 						writes_neighbour,
 						writes_twice,
@@ -324,6 +389,7 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < sizeof(scenarios) / sizeof(*scenarios); i++) {
 			scenario = &scenarios[i];
 			if ((scenario->state & NESTED && !format->nests) ||
+			    (scenario->state & DBITS && !format->dirty_bits) ||
 			    (o.format && strcmp(o.format, format->name)) ||
 			    (o.scenario && strncmp(o.scenario, scenario->name, strlen(o.scenario))))
 				continue;

@@ -91,10 +91,15 @@ void processor_ends(void)
 	s2_tlb_client_remove(me(), &client[i]);
 }
 
+/* A translation is one that an operation must see if whoever begins it could know of it: a lock, a
+ * message. Without such an order nobody can say which of the two was first. */
+static uint64_t told;
+
 struct operating operation_begins(enum operation what, uint64_t pages)
 {
 	struct operating o = {{0}};
 
+	explore_sync(&told, false);
 	for (unsigned i = 0; i < PAGES && i < pages; i++)
 		o.number[i] = ++begun[what][i];
 	return o;
@@ -112,6 +117,7 @@ struct taken take(uint64_t gpa, unsigned page)
 {
 	struct taken t = {.gpa = gpa, .page = page};
 
+	explore_sync(&told, true);
 	for (unsigned i = 0; i < OPERATIONS; i++)
 		t.begun[i] = begun[i][page];
 	return t;
@@ -120,7 +126,9 @@ struct taken take(uint64_t gpa, unsigned page)
 struct dec_memory memory_of(const struct s2_registers *regs)
 {
 	struct dec_memory mem = {.decoder = format->decoder,
-				 .shape = {.pa_bits = format->pa_bits, .levels = format->levels},
+				 .shape = {.pa_bits = format->pa_bits,
+					   .levels = format->levels,
+					   .hardware_ad = scenario->state & DBITS},
 				 .table = world_table};
 
 	mem.decoder->open(&mem.shape, regs->root, regs->control);
@@ -176,6 +184,8 @@ void copy_dirty(void)
 
 	if (n != __builtin_popcountll(bits))
 		explore_fail("harvest: %lld", (long long)n);
+	if (scenario->state & BY_HAND && s2_dirty_reprotect(me(), format->base, 64, &bits) < 0)
+		explore_fail("reprotect");
 	for (unsigned i = 0; i < PAGES; i++) {
 		if (bits >> i & 1)
 			copy_page(i);
@@ -208,12 +218,22 @@ static void fault(uint64_t gpa, uint32_t access)
 		explore_fail("setup: result %d", r);
 }
 
+void track(struct s2_thread *t)
+{
+	const unsigned state = scenario->state;
+	const struct s2_dirty_options o = {.ring_entries = state & RINGS ? 64 : 0,
+					   .flags = (state & DBITS ? S2_DIRTY_DBIT : 0) |
+						    (state & BY_HAND ? S2_DIRTY_MANUAL : 0) |
+						    (state & EAGER ? S2_DIRTY_EAGER : 0)};
+	const char *why = "no memory";
+
+	if (s2_dirty_start_with(t, &o, &why))
+		explore_fail("start: %s", why);
+}
+
 static void start_tracking(void)
 {
-	const struct s2_dirty_options o = {.ring_entries = scenario->state & RINGS ? 64 : 0};
-
-	if (s2_dirty_start_with(main_thread, &o, NULL))
-		explore_fail("setup: start");
+	track(main_thread);
 	memcpy(copy, data, sizeof(copy));
 	tracking = true;
 	for (unsigned i = 0; i < EXPLORE_THREADS && scenario->thread[i]; i++) {
@@ -250,6 +270,8 @@ void world_setup(bool (*processor)(thread_fn *what))
 	ages_running = busy = 0;
 	tracking = removing = ageing = false;
 	c.env = world_env();
+	c.use_ad = scenario->state & DBITS;
+	c.options = scenario->state & NX ? S2_OPT_NX_HUGE : 0;
 	if (s2_create(&s2, &c, NULL) || s2_thread_init(&main_thread, s2, "main") ||
 	    s2_slot_add(main_thread, &slot))
 		explore_fail("no instance");

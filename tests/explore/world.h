@@ -28,6 +28,7 @@ struct world_format {
 	uint64_t large;	    /* bytes of a leaf of level 2; the slot has two of them */
 	bool numbered;	    /* tables have small addresses, not pointers */
 	bool nests;	    /* scenarios with shadows are for it, too */
+	bool dirty_bits;    /* and those with dirty bits of hardware */
 };
 
 /* How things are before the threads start. */
@@ -44,12 +45,21 @@ enum state {
 	HERE = 256,   /* with AWAITED: it is not missing yet */
 	FRESH = 512,  /* with NESTED: nothing is in the shadow yet */
 	HOLE = 1024,  /* with MAPPED: page 0 is not any more */
+	/* How tracking is done, here and by starts_tracking: */
+	DBITS = 2048,	/* dirty bits of hardware tell, which sets A and D */
+	BY_HAND = 4096, /* bits are cleared by hand */
+	EAGER = 8192,	/* large leaves are split at once */
+	NX = 16384,	/* large leaves are not executable */
 
 	SMALL = MAPPED,
 	LARGE = MAPPED | BIG,
 	SPLIT = MAPPED | BIG | DIVIDED,
 	TRACKED = MAPPED | TRACK,
 	TRACKED_LARGE = MAPPED | BIG | TRACK,
+	DIRTY = MAPPED | TRACK | DBITS,
+	DIRTY_LARGE = MAPPED | BIG | TRACK | DBITS,
+	MANUAL = MAPPED | TRACK | BY_HAND,
+	MANUAL_LARGE = MAPPED | BIG | TRACK | BY_HAND,
 	RINGED = MAPPED | TRACK | RINGS,
 	RINGED_LARGE = MAPPED | BIG | TRACK | RINGS,
 	LEAVING = AWAITED | HERE,
@@ -102,6 +112,8 @@ struct taken take(uint64_t gpa, unsigned page);
 void use(const struct taken *taken, const struct s2_registers *tables, bool write);
 
 /* Copies what tracking says, as a migration does. */
+/* Tracking, as the scenario says. */
+void track(struct s2_thread *t);
 void copy_dirty(void);
 void copy_rings(void);
 
@@ -123,9 +135,10 @@ void wait_for_page(unsigned page);
 void nested_setup(void);
 void nested_finish(void);
 
-thread_fn ages, reads, writes, writes_twice, writes_neighbour, reads_twice, unmaps, unmaps_all,
-	protects, removes, splits, splits_then_writes, collapses, collapses_then_writes, harvests,
-	starts_tracking, stops_tracking, device;
+thread_fn ages, reads, reads_then_looks, executes, recovers, executes, recovers, writes,
+	writes_twice, writes_neighbour, reads_twice, unmaps, unmaps_all, protects, removes, splits,
+	splits_then_writes, collapses, collapses_then_writes, harvests, starts_tracking,
+	stops_tracking, device;
 thread_fn harvests_rings, writes_then_leaves, device_twice, writes_both, writes_both_and_again;
 thread_fn receives, marks_again, goes, comes, goes_and_comes, stops_missing, asks;
 thread_fn nested_holds, nested_holds_written, nested_looks, nested_reads, nested_writes,
