@@ -13,7 +13,7 @@
 #? make soak             boots, stress, large disks, a Debian under mixed load for SOAK_MINUTES=30
 #? make image            Debian on a disk image for tests, built once and kept
 #? make mmu-decoders     emulated processors walk the tables of mmu/, PROBES=4000 accesses per format
-#? make mmu-explore      every interleaving of small programs over mmu/, PREEMPTIONS=3 STALE=1
+#? make mmu-explore      every interleaving of small programs over mmu/, PREEMPTIONS=2 STALE=1
 #? make mmu-mutants      mistakes planted into mmu/ are found by that
 #? make mmu-model        a million random operations on each format, held against a model
 #? make mmu-soak         8 threads on the MMU core under sanitizers, MINUTES=5 for each
