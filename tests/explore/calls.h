@@ -13,6 +13,8 @@ uint64_t explore_or(void *at, uint64_t bits, int order);
 uint64_t explore_and(void *at, uint64_t bits, int order);
 /* Around an ordered access. how: 1: a store; 2: sequentially consistent. */
 void explore_sync(const volatile void *at, unsigned how);
+/* Somebody else may go on here. */
+void explore_point(const char *what);
 /* Waits until each of the others has done something, or cannot. */
 void explore_yield(void);
 void explore_lock(const void *mutex);
