@@ -158,6 +158,14 @@ MUTANTS = {
                                 "		pthread_mutex_lock(&bucket->mutex);\n		/* Whoever receives",
                                 "S2_PAGES_AWAITED >> states_get(&slot->missing, page)", "S2_PAGES_AWAITED >> was"),
     "waits-for-a-slot-that-goes": ("second_stage.c", "	missing_slot_dying(t, &gone);\n", ""),
+    # owners of pages
+    "given-while-it-is-mapped": ("sharing.c", "	settle(first, pages);\n	lock_both(a, b, true);", "	lock_both(a, b, true);"),
+    "given-while-faults-map": ("sharing.c", "	brlock_synchronize(&t->s2->lock);\n	range_unmap(", "	range_unmap("),
+    "given-by-whom-it-was-not": ("sharing.c", "		if (err || other)\n			return -EPERM;\n", ""),
+    "given-and-not-taken": ("sharing.c", "		put(second, pages);\n	else", "		(void)0;\n	else"),
+    "given-by-two": ("sharing.c", "	lock_both(a, b, true);\n	err = check(first, second, pages);\n	if (!err)\n		put(first, pages);\n"
+                     "	lock_both(a, b, false);\n",
+                     "	err = check(first, second, pages);\n	if (!err)\n		put(first, pages);\n"),
     # dirty rings
     "ring-head-first": ("dirty_ring.c",
                         "	__atomic_store_n(&ring->entry[head & (ring->entries - 1)], page, __ATOMIC_RELAXED);\n"
@@ -263,6 +271,11 @@ HINTS = {
     "marked-and-mapped": ("ept4", "missing: read, go"),
     "waits-for-what-has-come": ("ept4", "missing: read, receive"),
     "waits-for-a-slot-that-goes": ("ept4", "missing: read, remove"),
+    "given-while-it-is-mapped": ("ept4", "owners: "),
+    "given-while-faults-map": ("ept4", "owners: "),
+    "given-by-whom-it-was-not": ("ept4", "owners: "),
+    "given-and-not-taken": ("ept4", "owners: "),
+    "given-by-two": ("ept4", "owners: "),
     "ring-head-first": ("ept4", "ring: write, harvest"),
     "ring-head-relaxed": ("ept4", "ring: write, harvest"),
     "ring-freed-before-it-is-protected": ("ept4", "ring of one: write both and"),

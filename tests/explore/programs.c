@@ -19,7 +19,7 @@ static void access_as(unsigned page, uint32_t access)
 		busy--;
 		if (r == S2_FIXED || r == S2_SPURIOUS)
 			break;
-		if (r == S2_EMULATE && removing)
+		if (r == S2_EMULATE && (removing || given))
 			return;
 		acknowledge();
 		if (r == S2_MISSING && scenario->state & AWAITED)

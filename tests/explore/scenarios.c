@@ -3,9 +3,9 @@
  * on one entry and its parent, in every interleaving. Operations: a processor that reads or writes
  * a page (translates, faults, uses what it got, acknowledges invalidations), unmapping and
  * write-protection of a page or of all that a table covers, splitting, collapsing, ageing, tracking
- * and its harvest by bitmap and by rings, a device's write; pages that are missing and come; a
- * guest's guest, whose own second stage changes. SCENARIO: those whose names begin so. -v: runs of
- * each.
+ * and its harvest by bitmap and by rings, a device's write; pages that are missing and come; a page
+ * that another instance borrows or gets; a guest's guest, whose own second stage changes. SCENARIO:
+ * those whose names begin so. -v: runs of each.
  *
  * Oracles, at each use: the translation is right, and nothing that it stands on was unmapped,
  * protected or invalidated by an operation that has returned, or aged without being used again;
@@ -203,6 +203,20 @@ static const struct scenario scenarios[] = {
 	{"missing: go, come, read", LEAVING, {goes, comes, reads}},
 	{"missing: go, come, write", SMALL | LEAVING, {goes, comes, writes}},
 	{"missing: write, receive, harvest", TRACKED | AWAITED, {writes, receives, harvests}},
+
+	/* Owners of a page. */
+	{"owners: write, donate", SMALL | LENDING, {writes, donates}},
+	{"owners: write, donate and back", SMALL | LENDING, {writes, donates_and_back}},
+	{"owners: write, share", SMALL | LENDING, {writes, shares}},
+	{"owners: borrow, share and back", SMALL | LENDING, {borrows, shares_and_back}},
+	{"owners: borrow, unshare", SMALL | LENDING | SHARED, {borrows, unshares}},
+	{"owners: borrow, donate and back", SMALL | LENDING, {borrows, donates_and_back}},
+	{"owners: share, donate", SMALL | LENDING, {shares, donates}},
+	{"owners: share, share", SMALL | LENDING, {shares, shares}},
+	{"owners: unshare, unshare", SMALL | LENDING | SHARED, {unshares, unshares}},
+	{"owners: donate, unmap", SMALL | LENDING, {donates, unmaps}},
+	{"owners: write, share, donate", SMALL | LENDING, {writes, shares, donates}},
+	{"owners: borrow, unshare, donate", SMALL | LENDING | SHARED, {borrows, unshares, donates}},
 
 	/* Guests of the guest. */
 	{"nested: read, unmap", SMALL | NESTED, {nested_reads, unmaps}},

@@ -7,7 +7,7 @@ const struct scenario *scenario;
 struct s2 *s2;
 struct s2_thread *main_thread, *thread[EXPLORE_THREADS];
 uint64_t data[PAGES], copy[PAGES], written[PAGES];
-bool tracking, removing, ageing;
+bool tracking, removing, ageing, given; /* page 0, to the other instance */
 unsigned ages_running, busy;
 bool seen_used[PAGES];
 unsigned begun[OPERATIONS][PAGES], done[OPERATIONS][PAGES];
@@ -268,7 +268,7 @@ void world_setup(bool (*processor)(thread_fn *what))
 	memset(tagged, 0, sizeof(tagged));
 	memset(seen_used, 0, sizeof(seen_used));
 	ages_running = busy = 0;
-	tracking = removing = ageing = false;
+	tracking = removing = ageing = given = false;
 	c.env = world_env();
 	c.use_ad = scenario->state & DBITS;
 	c.options = scenario->state & NX ? S2_OPT_NX_HUGE : 0;
@@ -288,6 +288,10 @@ void world_setup(bool (*processor)(thread_fn *what))
 	}
 	if (scenario->state & AWAITED)
 		missing_setup();
+	if (scenario->state & LENDING) {
+		sharing_setup();
+		fault(format->base, S2_W); /* that has unmapped it */
+	}
 	if (scenario->state & TRACK)
 		start_tracking();
 	if (scenario->state & HOLE && s2_unmap(main_thread, format->base, format->base + K4))
@@ -367,6 +371,8 @@ void world_finish(void)
 		missing_finish();
 	if (scenario->state & NESTED)
 		nested_finish();
+	if (scenario->state & LENDING)
+		sharing_finish();
 	check_tables();
 	for (unsigned i = 0; i < EXPLORE_THREADS && scenario->thread[i]; i++) {
 		if (thread[i])

@@ -50,6 +50,9 @@ enum state {
 	BY_HAND = 4096, /* bits are cleared by hand */
 	EAGER = 8192,	/* large leaves are split at once */
 	NX = 16384,	/* large leaves are not executable */
+	/* There is another instance over the same memory, which may get page 0: sharing.c */
+	LENDING = 32768,
+	SHARED = 65536, /* it has it, lent */
 
 	SMALL = MAPPED,
 	LARGE = MAPPED | BIG,
@@ -78,7 +81,7 @@ extern const struct scenario *scenario;
 extern struct s2 *s2;
 extern struct s2_thread *main_thread, *thread[EXPLORE_THREADS]; /* NULL: has gone */
 extern uint64_t data[PAGES], copy[PAGES], written[PAGES];
-extern bool tracking, removing, ageing;
+extern bool tracking, removing, ageing, given;
 extern unsigned ages_running;
 extern bool seen_used[PAGES]; /* since the last ageing returned, and none has begun */
 
@@ -131,6 +134,9 @@ void missing_setup(void);
 void missing_finish(void);
 /* A fault found page 0 missing: waits until it has come. */
 void wait_for_page(unsigned page);
+/* sharing.c: */
+void sharing_setup(void);
+void sharing_finish(void);
 /* nested.c: */
 void nested_setup(void);
 void nested_finish(void);
@@ -140,6 +146,7 @@ thread_fn ages, reads, reads_then_looks, executes, recovers, executes, recovers,
 	splits_then_writes, collapses, collapses_then_writes, harvests, starts_tracking,
 	stops_tracking, device;
 thread_fn harvests_rings, writes_then_leaves, device_twice, writes_both, writes_both_and_again;
+thread_fn borrows, shares, unshares, shares_and_back, donates, reclaims, donates_and_back;
 thread_fn receives, marks_again, goes, comes, goes_and_comes, stops_missing, asks;
 thread_fn nested_holds, nested_holds_written, nested_looks, nested_reads, nested_writes,
 	nested_writes_twice, guest_remaps, guest_remaps_quietly, guest_protects, guest_flushes,
