@@ -155,6 +155,41 @@ static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, 
 	return ret;
 }
 
+/* Post-copy was asked for, and the destination has none: it is said before anything is sent. */
+static int refused(const char *how, struct migration_params params)
+{
+	struct migration_sink_ops sink_ops = fake_sink_ops;
+	struct relay relay = {.address = address};
+	struct fake_there there = {.ops = &sink_ops};
+	struct stream_error err = {0};
+	struct fake_source fake;
+	struct source s;
+	int ret;
+
+	sink_ops.miss = NULL;
+	fake_source_init(&fake);
+	if (fake_there_begin(&there, address, &fake, 500000000, -1))
+		return 1;
+	s = (struct source){.m = &fake.m,
+			    .params = params,
+			    .dial = relay_dial,
+			    .opaque = &relay,
+			    .wake_fd = -1};
+	if (source_init(&s))
+		return 1;
+	ret = source_run(&s, &err);
+	printf("%s: %d %s\n", how, ret, err.text);
+	fflush(stdout);
+	source_exit(&s);
+	pthread_join(there.thread, NULL);
+	relay_end(&relay);
+	ret = ret != -ENOTSUP || !strstr(err.text, "'postcopy'") || !there.code || !fake.running ||
+	      fake.images;
+	free(there.sink.memory);
+	free(fake.memory);
+	return ret;
+}
+
 int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-policy-%d", (int)getpid());
@@ -168,5 +203,8 @@ int main(void)
 	       migrate(MIGRATION_THROTTLE, 0, false, 0, true, false) ||
 	       migrate(MIGRATION_THROTTLE, 100000000, false, 0, true, false) ||
 	       migrate(MIGRATION_THROTTLE, 0, true, -ECANCELED, true, false) || calm(true, 8) ||
-	       calm(false, 60);
+	       calm(false, 60) ||
+	       refused("rounds", (struct migration_params){.postcopy_rounds = 1}) ||
+	       refused("a time", (struct migration_params){.postcopy_time = 1000000000}) ||
+	       refused("on time-out", (struct migration_params){.on_timeout = MIGRATION_POSTCOPY});
 }
