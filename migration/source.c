@@ -40,11 +40,10 @@ int source_init(struct source *s)
 	s->hello.offers =
 		STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY | STREAM_CAN_LANES | STREAM_CAN_IMAGES;
 	/* What was asked for is not left out silently. */
-	s->hello.needs = (s->params.verify ? STREAM_CAN_VERIFY : 0) |
-			 (s->params.postcopy_rounds || s->params.postcopy_time ||
-					  s->params.on_timeout == MIGRATION_POSTCOPY
-				  ? STREAM_CAN_POSTCOPY
-				  : 0);
+	s->hello.needs = s->params.verify ? STREAM_CAN_VERIFY : 0;
+	if (s->params.postcopy_rounds || s->params.postcopy_time ||
+	    s->params.on_timeout == MIGRATION_POSTCOPY)
+		s->hello.needs |= STREAM_CAN_POSTCOPY;
 	strncpy(s->hello.arch, s->m->arch, sizeof(s->hello.arch) - 1);
 	strncpy(s->hello.ferry, s->m->ferry, sizeof(s->hello.ferry) - 1);
 	if (getrandom(s->hello.session, sizeof(s->hello.session), 0) != sizeof(s->hello.session))

@@ -283,33 +283,29 @@ static int send_description(struct source *s, bool image, struct stream_error *e
 {
 	int ret = s->m->ops->describe(s->m->opaque, &s->link->w, err);
 
-	if (!ret && image)
+	/* It may have been sent, or not: it has a text of its own. */
+	if (ret)
+		return source_listen(s, err) ?: ret;
+	if (image)
 		ret = send_image(s, err);
 	if (ret)
 		return ret;
 	ret = stream_memory_write(&s->link->w, &s->m->memory);
-	return ret ? stream_fail(err, NULL, ret, "%s", strerror(-ret)) : 0;
+	return ret ? source_unsent(s, ret, err) : 0;
 }
 
-/* A destination that refuses says why, and one that builds the machine says that it lives. ret:
- * what sending has come to. */
-static int wait_accept(struct source *s, int ret, struct stream_accept *accept,
-		       struct stream_error *err)
+/* A destination that refuses says why, and one that builds the machine says that it lives. */
+static int wait_accept(struct source *s, struct stream_accept *accept, struct stream_error *err)
 {
 	struct stream_frame frame;
-	int got;
+	int ret;
 
-	/* It has said why already. */
-	if (ret == -ECONNREFUSED)
-		return ret;
 	do
-		got = link_receive(s->link, ret ? 1000 : -1, &frame, err);
-	while (got > 0 && frame.type == STREAM_STATISTICS);
-	if (got > 0 && frame.type == STREAM_ACCEPT)
-		return ret ? ret : stream_control_read(&frame, accept, sizeof(*accept), err);
-	if (got > 0)
-		return source_said(s, &frame, err);
-	return got < 0 ? got : ret;
+		ret = link_receive(s->link, -1, &frame, err);
+	while (ret > 0 && frame.type == STREAM_STATISTICS);
+	if (ret > 0 && frame.type == STREAM_ACCEPT)
+		return stream_control_read(&frame, accept, sizeof(*accept), err);
+	return ret > 0 ? source_said(s, &frame, err) : ret;
 }
 
 /* What it boots from is large, and where machines move to and fro it is on each host: it follows
@@ -324,7 +320,8 @@ static int describe(struct source *s, struct stream_error *err)
 	/* While the machine is built there. */
 	if (!ret && late)
 		ret = s->m->ops->digest(s->m->opaque, digest, err);
-	ret = wait_accept(s, ret, &accept, err);
+	if (!ret)
+		ret = wait_accept(s, &accept, err);
 	s->lanes = accept.lanes;
 	if (!ret && late && memcmp(accept.images, digest, sizeof(digest)) != 0)
 		ret = send_image(s, err);

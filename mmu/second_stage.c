@@ -321,11 +321,9 @@ enum s2_result s2_fault(struct s2_thread *t, uint64_t gpa, uint32_t access, stru
 
 void s2_tlb_client_add(struct s2_thread *t, struct s2_tlb_client *client)
 {
-	struct s2_thread *of = client->thread;
-
 	tlb_add(&t->s2->tlb, client);
-	if (of && t->s2->pt.identity)
-		of->translate = t->ops->translate_client;
+	if (client->thread && t->s2->pt.identity)
+		client->thread->translate = t->ops->translate_client;
 }
 
 void s2_tlb_client_remove(struct s2_thread *t, struct s2_tlb_client *client)

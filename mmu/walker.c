@@ -39,11 +39,9 @@ void walk_free_tree(const struct format *f, const struct pgtable *pt, void *tabl
 		uint64_t value, pa;
 		enum entry_kind kind;
 
-		if (level == 1) {
+		if (level == 1)
 			count->leaves[1] += count_smallest(f, g, tables[1]);
-			index[1] = geometry_entries(g, 1);
-		}
-		if (index[level] == geometry_entries(g, level)) {
+		if (level == 1 || index[level] == geometry_entries(g, level)) {
 			pt->env->free(pt->env->opaque, tables[level],
 				      geometry_table_bytes(g, level));
 			count->tables++;

@@ -573,4 +573,31 @@ static inline void relay_end(struct relay *r)
 		pthread_join(r->thread[i], NULL);
 }
 
+/* ---- a whole move ---- */
+
+/* Over a link that nothing happens to, by a source that lacks some of the capabilities. *s is what
+ * is left of it. What source_run says, or -ENOMEM. */
+static inline int fake_move(struct source *s, struct fake_source *from, struct fake_there *to,
+			    const char *address, const struct migration_params *params,
+			    uint32_t lacks, struct stream_error *err)
+{
+	struct relay relay = {.address = address};
+	int ret;
+
+	*s = (struct source){.m = &from->m,
+			     .params = *params,
+			     .dial = relay_dial,
+			     .opaque = &relay,
+			     .wake_fd = -1};
+	*err = (struct stream_error){0};
+	if (fake_there_begin(to, address, from, 500000000, -1) || source_init(s))
+		return -ENOMEM;
+	s->hello.offers &= ~lacks;
+	ret = source_run(s, err);
+	source_exit(s);
+	pthread_join(to->thread, NULL);
+	relay_end(&relay);
+	return ret;
+}
+
 #endif

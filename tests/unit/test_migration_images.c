@@ -6,6 +6,7 @@
 #include "migration_util.h"
 
 static char address[128];
+static const struct migration_params params = {.downtime = 300000000};
 static struct migration_sink_ops ops;
 static uint8_t own; /* what each byte of the digest is of those that are there; 0: none are */
 static unsigned sought, pieces;
@@ -34,27 +35,15 @@ static bool moves(const char *what, bool knows, uint8_t here, unsigned wanted)
 {
 	struct fake_source fake;
 	struct fake_there there = {.ops = &ops};
-	struct relay relay = {.address = address};
-	struct stream_error err = {0};
+	struct stream_error err;
 	struct source source;
 	bool good;
 
 	own = here;
 	sought = pieces = 0;
 	fake_source_init(&fake);
-	source = (struct source){.m = &fake.m,
-				 .params = {.downtime = 300000000},
-				 .dial = relay_dial,
-				 .opaque = &relay,
-				 .wake_fd = -1};
-	if (fake_there_begin(&there, address, &fake, 500000000, -1) || source_init(&source))
-		return false;
-	if (!knows)
-		source.hello.offers &= ~(uint32_t)STREAM_CAN_IMAGES;
-	good = !source_run(&source, &err);
-	source_exit(&source);
-	pthread_join(there.thread, NULL);
-	relay_end(&relay);
+	good = !fake_move(&source, &fake, &there, address, &params, knows ? 0 : STREAM_CAN_IMAGES,
+			  &err);
 	good = good && !there.code && there.sink.running && fake.images == wanted &&
 	       pieces == wanted && sought == knows;
 	printf("%s: sent %u times, %u pieces came, looked for %u times%s%s\n", what, fake.images,
@@ -93,8 +82,7 @@ static bool refused(bool knows)
 	struct migration_sink_ops sink_ops = ops;
 	struct fake_source fake;
 	struct fake_there there = {.ops = &sink_ops};
-	struct relay relay = {.address = address};
-	struct stream_error err = {0};
+	struct stream_error err;
 	struct source source;
 	bool good;
 
@@ -103,20 +91,9 @@ static bool refused(bool knows)
 	sink_ops.image = refuse_image;
 	fake_source_init(&fake);
 	fake.m.ops = &source_ops;
-	source = (struct source){.m = &fake.m,
-				 .params = {.downtime = 300000000},
-				 .dial = relay_dial,
-				 .opaque = &relay,
-				 .wake_fd = -1};
-	if (fake_there_begin(&there, address, &fake, 500000000, -1) || source_init(&source))
-		return false;
-	if (!knows)
-		source.hello.offers &= ~(uint32_t)STREAM_CAN_IMAGES;
-	good = source_run(&source, &err) == -ECONNREFUSED && fake.running;
-	source_exit(&source);
-	pthread_join(there.thread, NULL);
-	relay_end(&relay);
-	good = good && there.code && strstr(err.text, "no room for such an image");
+	good = fake_move(&source, &fake, &there, address, &params, knows ? 0 : STREAM_CAN_IMAGES,
+			 &err) == -ECONNREFUSED;
+	good = good && fake.running && there.code && strstr(err.text, "no room for such an image");
 	printf("an image that is refused, %s: %s%s\n", knows ? "after MEMORY" : "before it",
 	       err.text, good ? "" : ": WRONG");
 	free(there.sink.memory);

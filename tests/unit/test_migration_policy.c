@@ -68,32 +68,20 @@ static void *cancel_main(void *arg)
 /* It is stopped when the next round would not be much shorter: `most` pages are left then. */
 static int calm(bool calms_down, uint64_t most)
 {
+	const struct migration_params params = {.downtime = 1000000000, .bandwidth = BANDWIDTH};
 	struct guest here = {.wake = -1, .writes = 60, .calms_down = calms_down};
-	struct relay relay = {.address = address};
 	struct fake_there there = {0};
-	struct stream_error err = {0};
+	struct stream_error err;
 	struct source s;
 	int ret;
 
 	fake_source_init(&here.fake);
 	here.fake.m.ops = &ops;
-	if (fake_there_begin(&there, address, &here.fake, 500000000, -1))
-		return 1;
-	s = (struct source){.m = &here.fake.m,
-			    .params = {.downtime = 1000000000, .bandwidth = BANDWIDTH},
-			    .dial = relay_dial,
-			    .opaque = &relay,
-			    .wake_fd = -1};
-	if (source_init(&s))
-		return 1;
-	ret = source_run(&s, &err);
+	ret = fake_move(&s, &here.fake, &there, address, &params, 0, &err);
 	printf("%s: %d %s: %u rounds, %u pages when it stood still, at most %u\n",
 	       calms_down ? "calms down" : "goes on", ret, err.text, s.round, (unsigned)s.dirty,
 	       (unsigned)most);
 	fflush(stdout);
-	source_exit(&s);
-	pthread_join(there.thread, NULL);
-	relay_end(&relay);
 	ret = ret || s.dirty > most || (!calms_down && s.round != 3) ||
 	      memcmp(there.sink.memory, here.fake.memory, FAKE_PAGES * STREAM_PAGE) != 0;
 	free(there.sink.memory);
@@ -159,30 +147,17 @@ static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, 
 static int refused(const char *how, struct migration_params params)
 {
 	struct migration_sink_ops sink_ops = fake_sink_ops;
-	struct relay relay = {.address = address};
 	struct fake_there there = {.ops = &sink_ops};
-	struct stream_error err = {0};
+	struct stream_error err;
 	struct fake_source fake;
 	struct source s;
 	int ret;
 
 	sink_ops.miss = NULL;
 	fake_source_init(&fake);
-	if (fake_there_begin(&there, address, &fake, 500000000, -1))
-		return 1;
-	s = (struct source){.m = &fake.m,
-			    .params = params,
-			    .dial = relay_dial,
-			    .opaque = &relay,
-			    .wake_fd = -1};
-	if (source_init(&s))
-		return 1;
-	ret = source_run(&s, &err);
+	ret = fake_move(&s, &fake, &there, address, &params, 0, &err);
 	printf("%s: %d %s\n", how, ret, err.text);
 	fflush(stdout);
-	source_exit(&s);
-	pthread_join(there.thread, NULL);
-	relay_end(&relay);
 	ret = ret != -ENOTSUP || !strstr(err.text, "'postcopy'") || !there.code || !fake.running ||
 	      fake.images;
 	free(there.sink.memory);
