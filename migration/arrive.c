@@ -290,6 +290,13 @@ static int on_received(struct arrival *a, const struct stream_frame *f, struct s
 	return ret;
 }
 
+void arrival_cut(struct arrival *a, unsigned channel)
+{
+	/* Its digests came, and not their pages. */
+	a->digests[channel].count = 0;
+	a->channel[channel].in_round = 0;
+}
+
 uint32_t arrival_bitmap(const struct arrival *a, uint64_t first, uint32_t count, uint8_t *bits)
 {
 	const uint64_t left = a->memory.pages - first;

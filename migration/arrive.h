@@ -48,6 +48,9 @@ void arrival_free(struct arrival *a);
 /* Takes a frame. 1: it was MEMORY: the machine can be built now; 0; -EBADMSG, -EPROTO, -ENOTSUP,
  * -ENOMEM or what the sink says, with a text. -EAGAIN: a frame that is somebody else's. */
 int arrival_take(struct arrival *a, const struct stream_frame *frame, struct stream_error *err);
+/* The connection, or the file, that a channel came on is at its end: what was half said on it is
+ * not said. The next one begins anew. */
+void arrival_cut(struct arrival *a, unsigned channel);
 /* A frame IMAGE that was left out when it was its turn. */
 int arrival_take_image(struct arrival *a, const struct stream_frame *frame,
 		       struct stream_error *err);

@@ -23,6 +23,7 @@ void destination_lose(struct destination *d)
 	destination_lane_end(d);
 	link_close(d->link);
 	d->link = NULL;
+	arrival_cut(&d->arrival, 0);
 	d->asking = false;
 	destination_step(d, EVENT_LOST);
 }

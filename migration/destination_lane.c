@@ -105,4 +105,5 @@ void destination_lane_end(struct destination *d)
 {
 	link_close(d->lane);
 	d->lane = NULL;
+	arrival_cut(&d->arrival, ARRIVE_CHANNELS - 1);
 }

@@ -68,7 +68,7 @@ static int read_pages(struct destination *d, struct migration_file *f, struct st
 	int ret;
 
 	/* Of an earlier attempt with it some may have come. */
-	d->arrival.channel[0].in_round = 0;
+	arrival_cut(&d->arrival, 0);
 	while (!(ret = next(d, f, &frame, err)) && frame.type != STREAM_END) {
 		if (frame.type != STREAM_ROUND && frame.type != STREAM_PAGES &&
 		    frame.type != STREAM_DIGESTS)

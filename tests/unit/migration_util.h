@@ -555,7 +555,10 @@ static inline int relay_dial(void *opaque, int wake_fd, struct stream_error *err
 	if (out < 0 || r->count == RELAY_MAX ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
 		free(job);
-		return out < 0 ? out : -EMFILE;
+		if (out < 0)
+			return out;
+		close(out);
+		return -EMFILE;
 	}
 	/* The relay's ends block. */
 	fcntl(out, F_SETFL, 0);

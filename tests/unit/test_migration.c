@@ -9,7 +9,8 @@
 
 static char address[128];
 static bool verify;
-static char said[256]; /* by the destination, of its end */
+static uint64_t bandwidth; /* of what nobody waits for; 0: any */
+static char said[256];	   /* by the destination, of its end */
 
 /* One that has not met its source waits for ever: it is called off. */
 static void wait_for(struct fake_there *t, int wake)
@@ -40,14 +41,16 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 	fake_source_init(&fake);
 	if (fake_there_begin(&there, address, &fake, 500000000, wake[1]))
 		return "the door does not open";
-	source = (struct source){
-		.m = &fake.m,
-		/* With post-copy the first round is broken off. */
-		.params = {.downtime = 300000000, .postcopy_time = postcopy, .verify = verify},
-		.dial = relay_dial,
-		.opaque = relay,
-		.wake_fd = wake[0],
-		.retry_max = 20000000};
+	source = (struct source){.m = &fake.m,
+				 /* With post-copy the first round is broken off. */
+				 .params = {.downtime = 300000000,
+					    .bandwidth = bandwidth,
+					    .postcopy_time = postcopy,
+					    .verify = verify},
+				 .dial = relay_dial,
+				 .opaque = relay,
+				 .wake_fd = wake[0],
+				 .retry_max = 20000000};
 	relay->address = address;
 	if (source_init(&source))
 		return "no memory";
@@ -106,8 +109,16 @@ static int all(bool postcopy, unsigned *cases, unsigned *moves)
 	printf("%s: undisturbed: %u frames there, %u back, %u of them demanded pages and who wants "
 	       "them\n",
 	       postcopy ? "post-copy" : "pre-copy", frames[0], frames[1], relay.lane);
-	if (postcopy ? relay.lane < 20 : relay.lane != 0) {
-		printf("the lane was not used as it should be\n");
+	/* Slow enough that somebody comes to wait, whoever gets the processor. */
+	if (postcopy) {
+		relay = (struct relay){0};
+		bandwidth = 16 << 20;
+		wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
+		bandwidth = 0;
+	}
+	if (wrong || !moved || (postcopy ? relay.lane < 20 : relay.lane != 0)) {
+		printf("the lane was not used as it should be: %u frames %s %s\n", relay.lane,
+		       wrong ? wrong : "", text);
 		return 1;
 	}
 	relay = (struct relay){.one = true};
@@ -226,12 +237,36 @@ static int verified(bool postcopy)
 	return !kept || postcopy != !!went;
 }
 
+/* Digests have come, and the link breaks before their pages: what comes on the next one, pages of
+ * zeroes without digests too, is what counts. On either connection. */
+static int cut_between(void)
+{
+	const char *wrong = NULL;
+	char text[300];
+	bool moved;
+
+	verify = true;
+	for (unsigned frame = 0; frame < 40 && !wrong; frame++) {
+		struct relay relay = {.spoil = SPOIL_CUT, .type = STREAM_PAGES, .frame = frame};
+
+		wrong = migrate(&relay, true, false, &moved, text, sizeof(text));
+		printf("cut before PAGES %u: %s %s\n", frame, moved ? "moved" : "kept", text);
+		fflush(stdout);
+		if (!wrong && relay.count > 8)
+			wrong = "it was tried again and again";
+	}
+	verify = false;
+	if (wrong)
+		printf("WRONG: %s\n", wrong);
+	return wrong != NULL;
+}
+
 int main(void)
 {
 	unsigned cases = 0, moves = 0;
 
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-migration-%d", (int)getpid());
-	if (verified(false) || verified(true))
+	if (verified(false) || verified(true) || cut_between())
 		return 1;
 	for (int postcopy = 0; postcopy < 2; postcopy++) {
 		unsigned found = 0;
