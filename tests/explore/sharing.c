@@ -7,9 +7,7 @@
 
 static struct s2 *other;
 static struct s2_thread *other_main, *other_thread[EXPLORE_THREADS];
-static struct s2_tlb_client client[EXPLORE_THREADS];
-static uint64_t pending[EXPLORE_THREADS];
-static bool is_client[EXPLORE_THREADS];
+static struct cpu cpus[EXPLORE_THREADS];
 
 static struct s2_thread *my_other(void)
 {
@@ -18,49 +16,22 @@ static struct s2_thread *my_other(void)
 
 /* ---- those who use it there ---- */
 
-static void acknowledge_other(void)
-{
-	unsigned i = explore_self();
-	uint64_t generation;
-
-	explore_sync(&pending[i], false);
-	generation = pending[i];
-	if (!is_client[i] || !generation)
-		return;
-	pending[i] = 0;
-	s2_tlb_ack(&client[i], generation);
-}
-
-static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
-{
-	(void)start;
-	(void)end;
-	explore_sync(&pending[(uintptr_t)opaque], true);
-	pending[(uintptr_t)opaque] = generation;
-}
-
-static void wait_acked(void *opaque, uint64_t generation)
-{
-	while (!s2_tlb_acked(&client[(uintptr_t)opaque], generation))
-		explore_yield();
-}
-
 /* A processor of the other instance: reads page 0, if it has it. */
 void borrows(void *arg)
 {
-	unsigned i = explore_self();
+	struct cpu *c = &cpus[explore_self()];
 	enum s2_result r;
 	struct taken taken;
 	struct s2_xlat x;
 
 	(void)arg;
 	do {
-		acknowledge_other();
+		cpu_acknowledge(c);
 		r = s2_translate(my_other(), format->base, S2_R, &x)
 			    ? S2_FIXED
 			    : s2_fault(my_other(), format->base, S2_R, &x);
 		if (r == S2_RETRY) {
-			acknowledge_other();
+			cpu_acknowledge(c);
 			explore_yield();
 		}
 	} while (r == S2_RETRY);
@@ -74,9 +45,7 @@ void borrows(void *arg)
 	} else if (r != S2_EMULATE) {
 		explore_fail("borrow: result %d", r);
 	}
-	acknowledge_other();
-	is_client[i] = false;
-	s2_tlb_client_remove(my_other(), &client[i]);
+	cpu_ends(c);
 }
 
 /* ---- those who change whose it is ---- */
@@ -147,8 +116,7 @@ void sharing_setup(void)
 	struct s2_config c = format->c;
 	size_t hint = 0;
 
-	memset(pending, 0, sizeof(pending));
-	memset(is_client, 0, sizeof(is_client));
+	memset(cpus, 0, sizeof(cpus));
 	c.env = world_env();
 	if (s2_create(&other, &c, NULL) || s2_thread_init(&other_main, other, "main") ||
 	    s2_slot_add(other_main, &slot) || s2_sharing_start(other_main, S2_NONE) ||
@@ -167,14 +135,8 @@ void sharing_setup(void)
 	for (unsigned i = 0; i < EXPLORE_THREADS && scenario->thread[i]; i++) {
 		if (s2_thread_init(&other_thread[i], other, "thread"))
 			explore_fail("no thread");
-		is_client[i] = scenario->thread[i] == borrows;
-		client[i] = (struct s2_tlb_client){.name = "cpu",
-						   .opaque = (void *)(uintptr_t)i,
-						   .invalidate = invalidate,
-						   .wait = wait_acked,
-						   .thread = other_thread[i]};
-		if (is_client[i])
-			s2_tlb_client_add(other_thread[i], &client[i]);
+		if (scenario->thread[i] == borrows)
+			cpu_begins(&cpus[i], other_thread[i]);
 	}
 }
 

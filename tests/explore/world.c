@@ -12,9 +12,7 @@ unsigned ages_running, busy;
 bool seen_used[PAGES];
 unsigned begun[OPERATIONS][PAGES], done[OPERATIONS][PAGES];
 
-static struct s2_tlb_client client[EXPLORE_THREADS];
-static uint64_t pending[EXPLORE_THREADS];			 /* generation to acknowledge */
-static bool is_client[EXPLORE_THREADS], tagged[EXPLORE_THREADS]; /* of nested ones */
+static struct cpu cpus[EXPLORE_THREADS];
 
 /* ---- processors ---- */
 
@@ -23,72 +21,98 @@ struct s2_thread *me(void)
 	return explore_self() == EXPLORE_THREADS ? main_thread : thread[explore_self()];
 }
 
-static void serve(unsigned i)
+static void serve(struct cpu *c)
 {
-	uint64_t generation = pending[i];
+	uint64_t generation = c->pending;
 
-	if (!is_client[i] || !generation)
+	if (!c->thread || !generation)
 		return;
-	pending[i] = 0;
-	tagged[i] = false;
-	s2_tlb_ack(&client[i], generation);
+	c->pending = 0;
+	c->tagged = false;
+	s2_tlb_ack(&c->client, generation);
+}
+
+void cpu_acknowledge(struct cpu *c)
+{
+	explore_sync(&c->pending, false);
+	serve(c);
 }
 
 void acknowledge(void)
 {
-	unsigned i = explore_self();
-
-	explore_sync(&pending[i], false);
-	serve(i);
+	cpu_acknowledge(&cpus[explore_self()]);
 }
 
 bool acknowledge_others(void)
 {
-	unsigned i = explore_self();
+	struct cpu *c = &cpus[explore_self()];
 
 	/* Others may come here, and not after it. */
-	explore_sync(&pending[i], false);
-	if (tagged[i])
+	explore_sync(&c->pending, false);
+	if (c->tagged)
 		return false;
-	serve(i);
+	serve(c);
 	return true;
 }
 
 static void invalidate(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
 {
+	struct cpu *c = opaque;
+
 	(void)start;
 	(void)end;
 	/* A real client's queue has a lock. */
-	explore_sync(&pending[(uintptr_t)opaque], true);
-	pending[(uintptr_t)opaque] = generation;
+	explore_sync(&c->pending, true);
+	c->pending = generation;
 }
 
 static void invalidate_tag(void *opaque, uint32_t tag, uint64_t start, uint64_t end,
 			   uint64_t generation)
 {
+	struct cpu *c = opaque;
+
 	(void)tag;
-	tagged[(uintptr_t)opaque] = true;
+	c->tagged = true;
 	invalidate(opaque, start, end, generation);
 }
 
 /* Whoever waits serves its own queue, as processors do. */
 static void wait_acked(void *opaque, uint64_t generation)
 {
-	while (!s2_tlb_acked(&client[(uintptr_t)opaque], generation)) {
+	struct cpu *c = opaque;
+
+	while (!s2_tlb_acked(&c->client, generation)) {
 		if (explore_self() < EXPLORE_THREADS)
 			acknowledge();
 		explore_yield();
 	}
 }
 
+void cpu_begins(struct cpu *c, struct s2_thread *t)
+{
+	*c = (struct cpu){.thread = t,
+			  .client = {.name = "cpu",
+				     .opaque = c,
+				     .invalidate = invalidate,
+				     .invalidate_tag = invalidate_tag,
+				     .wait = wait_acked,
+				     .thread = t}};
+	s2_tlb_client_add(t, &c->client);
+}
+
+void cpu_ends(struct cpu *c)
+{
+	struct s2_thread *t = c->thread;
+
+	cpu_acknowledge(c);
+	c->thread = NULL;
+	s2_tlb_client_remove(t, &c->client);
+}
+
 /* The client goes when its thread ends. */
 void processor_ends(void)
 {
-	unsigned i = explore_self();
-
-	acknowledge();
-	is_client[i] = false;
-	s2_tlb_client_remove(me(), &client[i]);
+	cpu_ends(&cpus[explore_self()]);
 }
 
 /* A translation is one that an operation must see if whoever begins it could know of it: a lock, a
@@ -264,8 +288,7 @@ void world_setup(bool (*processor)(thread_fn *what))
 	memset(written, 0, sizeof(written));
 	memset(begun, 0, sizeof(begun));
 	memset(done, 0, sizeof(done));
-	memset(pending, 0, sizeof(pending));
-	memset(tagged, 0, sizeof(tagged));
+	memset(cpus, 0, sizeof(cpus));
 	memset(seen_used, 0, sizeof(seen_used));
 	ages_running = busy = 0;
 	tracking = removing = ageing = given = false;
@@ -300,15 +323,8 @@ void world_setup(bool (*processor)(thread_fn *what))
 		nested_setup();
 	/* Last: nobody acknowledges yet. */
 	for (unsigned i = 0; i < EXPLORE_THREADS && scenario->thread[i]; i++) {
-		is_client[i] = processor(scenario->thread[i]);
-		client[i] = (struct s2_tlb_client){.name = "cpu",
-						   .opaque = (void *)(uintptr_t)i,
-						   .invalidate = invalidate,
-						   .invalidate_tag = invalidate_tag,
-						   .wait = wait_acked,
-						   .thread = thread[i]};
-		if (is_client[i])
-			s2_tlb_client_add(thread[i], &client[i]);
+		if (processor(scenario->thread[i]))
+			cpu_begins(&cpus[i], thread[i]);
 	}
 }
 

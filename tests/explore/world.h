@@ -101,6 +101,17 @@ extern unsigned busy;
 /* The calling thread's registration. */
 struct s2_thread *me(void);
 
+/* Somebody who holds translations of an instance, and is waited for. thread: NULL: not (any more).
+ */
+struct cpu {
+	struct s2_tlb_client client;
+	struct s2_thread *thread;
+	uint64_t pending; /* generation to acknowledge */
+	bool tagged;	  /* of nested translations */
+};
+void cpu_begins(struct cpu *c, struct s2_thread *t);
+void cpu_acknowledge(struct cpu *c);
+void cpu_ends(struct cpu *c);
 /* A processor between two translations; at its end it has forgotten everything. */
 void acknowledge(void);
 void processor_ends(void);
