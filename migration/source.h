@@ -90,6 +90,7 @@ struct source {
 	pthread_mutex_t lock; /* of progress; and what is asked for */
 	struct migration_progress progress;
 	bool force, retry, abandon, postcopy, cancel;
+	bool precopy_only; /* the destination has no post-copy; with `lock` */
 	int abandon_fd; /* eventfd: `abandon`; ends what waits when wake_fd does not any more */
 
 	/* The thread's. */
@@ -153,8 +154,8 @@ bool source_in_doubt(struct source *s);
 int source_cancel(struct source *s);
 /* The operator knows that the destination does not have it. */
 void source_force(struct source *s);
-/* Post-copy from now on; nothing changes where the destination cannot. -EALREADY: the guest is
- * being handed over. */
+/* Post-copy from now on. -EALREADY: the guest is being handed over; -ENOTSUP: the destination has
+ * none. If that turns out later, source_run() ends with it. */
 int source_postcopy(struct source *s);
 /* For `spool`, on its thread: writes what the destination may lack into fd, down to stable storage:
  * a stream that only this destination takes (destination_complete()). 0 or -errno with a text. */

@@ -96,6 +96,8 @@ int source_postcopy(struct source *s)
 	pthread_mutex_lock(&s->lock);
 	if (s->progress.state != state)
 		ret = -EALREADY;
+	else if (s->precopy_only)
+		ret = -ENOTSUP;
 	else
 		s->postcopy = true;
 	pthread_mutex_unlock(&s->lock);

@@ -121,6 +121,22 @@ static int no_hello(struct source *s, bool again, const struct stream_frame *fra
 	return again ? source_read_failure(frame, &failure, err) : source_said(s, frame, err);
 }
 
+/* Whether post-copy may be asked for from now on; it may have been before anyone knew. */
+static int learn_postcopy(struct source *s, struct stream_error *err)
+{
+	const bool can = s->agreement.can & STREAM_CAN_POSTCOPY;
+	bool asked;
+
+	pthread_mutex_lock(&s->lock);
+	s->precopy_only = !can;
+	asked = s->postcopy;
+	pthread_mutex_unlock(&s->lock);
+	if (can || !asked)
+		return 0;
+	return stream_fail(err, NULL, -ENOTSUP,
+			   "post-copy was asked for, which the other side does not offer");
+}
+
 int source_connect(struct source *s, bool again, int wake_fd, struct stream_error *err)
 {
 	int fd = s->dial(s->opaque, wake_fd, err), ret;
@@ -136,6 +152,8 @@ int source_connect(struct source *s, bool again, int wake_fd, struct stream_erro
 	ret = source_greet(s->link, &s->hello, &s->agreement, &frame, err);
 	if (ret > 0)
 		ret = no_hello(s, again, &frame, err);
+	else if (!ret)
+		ret = learn_postcopy(s, err);
 	if (ret) {
 		say_why(s, err->text);
 		source_drop_link(s);

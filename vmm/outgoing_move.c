@@ -176,6 +176,19 @@ static int force(struct outgoing *o, struct error *err)
 	return 0;
 }
 
+static int postcopy(struct outgoing *o, struct error *err)
+{
+	const int ret = source_postcopy(&o->move);
+
+	if (ret == -ENOTSUP)
+		return error_set(err, ret,
+				 "the ferry at %s has no post-copy: the move goes on without",
+				 o->path);
+	if (ret)
+		return error_set(err, ret, "the guest is being handed over already");
+	return 0;
+}
+
 int outgoing_control(struct vm *vm, const char *action, struct error *err)
 {
 	struct outgoing *o = vm->outgoing;
@@ -186,11 +199,8 @@ int outgoing_control(struct vm *vm, const char *action, struct error *err)
 		source_retry(&o->move);
 		return 0;
 	}
-	if (!strcmp(action, "postcopy")) {
-		if (source_postcopy(&o->move))
-			return error_set(err, -EALREADY, "the guest is being handed over already");
-		return 0;
-	}
+	if (!strcmp(action, "postcopy"))
+		return postcopy(o, err);
 	if (!strcmp(action, "cancel"))
 		return cancel(o, err);
 	if (!strcmp(action, "force"))

@@ -165,6 +165,70 @@ static int refused(const char *how, struct migration_params params)
 	return ret;
 }
 
+/* It is asked for while the move goes on: before the destination has said that it has none, or
+ * after. */
+static struct {
+	struct relay relay; /* the first member */
+	struct source s;
+	bool early;
+	int answer;
+} told;
+
+static int told_dial(void *opaque, int wake_fd, struct stream_error *err)
+{
+	if (told.early)
+		told.answer = source_postcopy(&told.s);
+	return relay_dial(opaque, wake_fd, err);
+}
+
+static int64_t told_harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	if (told.answer > 0)
+		told.answer = source_postcopy(&told.s);
+	return fake_harvest(opaque, first, pages, bitmap);
+}
+
+static int told_on_the_way(bool early)
+{
+	struct migration_source_ops source_ops = fake_source_ops;
+	struct migration_sink_ops sink_ops = fake_sink_ops;
+	struct fake_there there = {.ops = &sink_ops};
+	struct stream_error err = {0};
+	struct fake_source fake;
+	int ret;
+
+	sink_ops.miss = NULL;
+	fake_source_init(&fake);
+	if (!early)
+		source_ops.harvest = told_harvest;
+	fake.m.ops = &source_ops;
+	told.early = early;
+	told.answer = 1;
+	told.relay = (struct relay){.address = address};
+	told.s = (struct source){.m = &fake.m,
+				 .params = {.downtime = 1000000000},
+				 .dial = told_dial,
+				 .opaque = &told.relay,
+				 .wake_fd = -1};
+	if (fake_there_begin(&there, address, &fake, 500000000, -1) || source_init(&told.s))
+		return 1;
+	ret = source_run(&told.s, &err);
+	source_exit(&told.s);
+	pthread_join(there.thread, NULL);
+	relay_end(&told.relay);
+	printf("told %s: answered %d, moved %d %s\n", early ? "early" : "late", told.answer, ret,
+	       err.text);
+	fflush(stdout);
+	if (early)
+		ret = told.answer || ret != -ENOTSUP || !there.code || !fake.running || fake.images;
+	else
+		ret = told.answer != -ENOTSUP || ret || fake.running ||
+		      memcmp(there.sink.memory, fake.memory, FAKE_PAGES * STREAM_PAGE) != 0;
+	free(there.sink.memory);
+	free(fake.memory);
+	return ret;
+}
+
 int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-policy-%d", (int)getpid());
@@ -181,5 +245,7 @@ int main(void)
 	       calm(false, 60) ||
 	       refused("rounds", (struct migration_params){.postcopy_rounds = 1}) ||
 	       refused("a time", (struct migration_params){.postcopy_time = 1000000000}) ||
-	       refused("on time-out", (struct migration_params){.on_timeout = MIGRATION_POSTCOPY});
+	       refused("on time-out",
+		       (struct migration_params){.on_timeout = MIGRATION_POSTCOPY}) ||
+	       told_on_the_way(true) || told_on_the_way(false);
 }
