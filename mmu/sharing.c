@@ -64,7 +64,7 @@ static int make_all(struct s2 *s2, enum s2_share_state first)
 		old = s2->slots;
 		s2->slots = copy;
 		s2->sharing = true;
-		s2->sharing_first = first;
+		s2->sharing_first = (uint8_t)first;
 		brlock_write_unlock(&s2->lock);
 		copy = old;
 	}
