@@ -122,8 +122,9 @@ const struct verb verb_migrate_control = {
 	.summary = "call a migration off, or try again at once",
 	.operands = "[NAME] cancel|retry|postcopy|complete [FILE]",
 	.description =
-		"cancel: calls the migration off; the guest goes on here. Refused when the guest "
-		"has been given away. retry: looks for the other side now, and not after a while. "
+		"cancel: calls the migration off, or a save; the guest goes on here. Refused when "
+		"the guest has been given away, or is in the file. retry: looks for the other side "
+		"now, and not after a while. "
 		"postcopy: the guest goes at once, the pages that are still here follow it.\n"
 		"cancel --force, of a guest that has been given away and of which nobody has said "
 		"that it runs there, takes it back here: only for who knows that the other side "

@@ -30,8 +30,9 @@ static int save(struct client *client, const char *file, struct error *err)
 	if (ret == -ETIMEDOUT)
 		error_set(
 			err, ret,
-			"%s goes on to be saved in %s and ends then; ferry wait %s waits for that",
-			client->name, file, client->name);
+			"%s goes on to be saved in %s and ends then; ferry wait %s waits for that, "
+			"ferry migrate-control %s cancel calls it off",
+			client->name, file, client->name, client->name);
 	/* So that what it had is free for who restores it. */
 	if (!ret)
 		client_gone(client, GONE_MS);
@@ -96,8 +97,8 @@ const struct verb verb_save = {
 		"there. "
 		"FILE is there whole, or not at all: if it cannot be written (a full disk), the "
 		"guest goes on as if nothing had happened. Ctrl-C ends the waiting for it only: it "
-		"is "
-		"saved, and the machine ends. Disks are not in it: what is written to "
+		"is saved, and the machine ends; ferry migrate-control cancel calls it off. Disks "
+		"are not in it: what is written to "
 		"them afterwards is a surprise for the guest. " MACHINE_NAME_TEXT,
 	.options = machine_options,
 	.examples = examples,

@@ -1,6 +1,7 @@
 #include "migration/save.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -15,6 +16,7 @@ enum { ROUND = 1 };
 
 struct save {
 	const struct migration_source *m;
+	int fd, wake_fd;
 	struct stream_writer w;
 	struct stream_batch *batch;
 	uint64_t *offset; /* by place in memory: of the frame that has the page; 0: it is zero */
@@ -42,11 +44,21 @@ int migration_file_put(void *opaque, const struct iovec *iov, unsigned count)
 	return 0;
 }
 
+/* Frame by frame, between which it can be called off. */
+static int put(void *opaque, const struct iovec *iov, unsigned count)
+{
+	struct save *s = opaque;
+	struct pollfd wake = {.fd = s->wake_fd, .events = POLLIN};
+
+	return poll(&wake, 1, 0) > 0 ? -ECANCELED : migration_file_put(&s->fd, iov, count);
+}
+
 /* What is wrong with the file is said by its number: no frame has anything to do with it. */
 static int said(struct save *s, int ret)
 {
 	if (ret)
-		stream_fail(s->err, NULL, ret, "%s", strerror(-ret));
+		stream_fail(s->err, NULL, ret, "%s",
+			    ret == -ECANCELED ? "called off" : strerror(-ret));
 	return ret;
 }
 
@@ -160,14 +172,14 @@ static int write_all(struct save *s)
 	return ret ? ret : said(s, write_index(s));
 }
 
-int migration_save(const struct migration_source *m, int fd, struct stream_error *err)
+int migration_save(const struct migration_source *m, int fd, int wake_fd, struct stream_error *err)
 {
-	struct save s = {.m = m, .err = err};
+	struct save s = {.m = m, .fd = fd, .wake_fd = wake_fd, .err = err};
 	int ret = m->ops->stop(m->opaque, err);
 
 	if (ret)
 		return ret;
-	stream_writer_init(&s.w, 0, migration_file_put, &fd);
+	stream_writer_init(&s.w, 0, put, &s);
 	s.batch = stream_batch_new(&s.w, 0);
 	s.offset = calloc(m->memory.pages, sizeof(*s.offset));
 	ret = s.batch && s.offset ? write_all(&s) : said(&s, -ENOMEM);

@@ -9,8 +9,9 @@
 #include "migration/stream_index.h"
 
 /* Stops the guest and writes it to fd (empty, seekable or not), down to stable storage. The guest
- * stands still afterwards, whatever is returned; who saves decides what follows. */
-int migration_save(const struct migration_source *m, int fd, struct stream_error *err);
+ * stands still afterwards, whatever is returned; who saves decides what follows. -ECANCELED:
+ * wake_fd (-1: none) was readable before all was written. */
+int migration_save(const struct migration_source *m, int fd, int wake_fd, struct stream_error *err);
 
 /* Reading such a file, in two steps, because the machine has to be made in between. */
 struct migration_file {

@@ -315,7 +315,7 @@ static const struct control_command commands[] = {
 	 "bytes per second",
 	 control_migrate_args, control_migrate},
 	{"ferry-migration", "how far that is", NULL, control_migration},
-	{"ferry-migrate-control", "`action`: cancel, retry, postcopy, or force",
+	{"ferry-migrate-control", "`action`: cancel (ferry-save, too), retry, postcopy, or force",
 	 control_migrate_control_args, control_migrate_control},
 	{"ferry-migrate-complete",
 	 "takes the pages that the guest lacks from `file`, which its source has written when it "

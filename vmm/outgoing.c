@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "migration/save.h"
 #include "migration/thread.h"
@@ -25,6 +27,7 @@ void outgoing_free(struct outgoing *o)
 	loop_work_cancel(o->vm->loop, &o->over_work);
 	if (o->live)
 		outgoing_move_exit(o);
+	close(o->wake_fd);
 	outgoing_source_exit(o);
 	o->vm->outgoing = NULL;
 	free(o->path);
@@ -91,6 +94,13 @@ int outgoing_start(struct outgoing *o, void *(*fn)(void *arg), struct error *err
 	return ret ? error_set(err, ret, "cannot start a thread: %s", strerror(-ret)) : 0;
 }
 
+void outgoing_wake(struct outgoing *o)
+{
+	const uint64_t one = 1;
+
+	(void)!write(o->wake_fd, &one, sizeof(one));
+}
+
 struct outgoing *outgoing_create(struct vm *vm, struct error *err)
 {
 	struct outgoing *o;
@@ -116,6 +126,12 @@ struct outgoing *outgoing_create(struct vm *vm, struct error *err)
 	o->vm = vm;
 	o->stays_work = (struct loop_work){.fn = stays, .arg = o};
 	o->over_work = (struct loop_work){.fn = over, .arg = o};
+	o->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (o->wake_fd < 0) {
+		error_set(err, -errno, "cannot make an eventfd: %s", strerror(errno));
+		free(o);
+		return NULL;
+	}
 	vm->outgoing = o;
 	if (!outgoing_source_init(o, err))
 		return o;
@@ -149,7 +165,12 @@ void outgoing_end(struct vm *vm)
 
 static int fill(void *opaque, int fd, struct stream_error *err)
 {
-	return migration_save(&((struct outgoing *)opaque)->source, fd, err);
+	struct outgoing *o = opaque;
+	int ret = migration_save(&o->source, fd, o->wake_fd, err), was = SAVE_OPEN;
+
+	if (!ret && !atomic_compare_exchange_strong(&o->save, &was, SAVE_DONE))
+		return stream_fail(err, NULL, -ECANCELED, "called off");
+	return ret;
 }
 
 static void *save_main(void *arg)

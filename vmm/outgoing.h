@@ -38,7 +38,7 @@ struct outgoing_params {
  * is: how it went, and the machine ends if it has gone. 0 or -errno as above. */
 int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 		  struct control_request *request, struct error *err);
-/* "cancel", "retry", "postcopy", "force". 0 or -errno with a text. */
+/* "cancel" (a save, too), "retry", "postcopy", "force". 0 or -errno with a text. */
 int outgoing_control(struct vm *vm, const char *action, struct error *err);
 /* What is under way, as an object; NULL: nothing. */
 json_t *outgoing_query(struct vm *vm);

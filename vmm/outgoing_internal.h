@@ -23,6 +23,8 @@ struct outgoing {
 	struct tls *tls;
 	int wake_fd; /* calls it off */
 	bool cancelled;
+	/* Of a file: who calls it off and who is about to name it decide it between them. */
+	_Atomic enum { SAVE_OPEN, SAVE_CALLED_OFF, SAVE_DONE } save;
 	bool ended; /* the machine has, before the guest was anywhere else */
 
 	struct loop_call call;
@@ -62,6 +64,8 @@ void outgoing_move_exit(struct outgoing *o);
 
 /* ---- outgoing.c ---- */
 struct outgoing *outgoing_create(struct vm *vm, struct error *err);
+/* Makes wake_fd readable. */
+void outgoing_wake(struct outgoing *o);
 /* The thread's: the guest stays, as `code` and `why` say. */
 void outgoing_stays(void *opaque, int code, const struct stream_error *why);
 int outgoing_start(struct outgoing *o, void *(*fn)(void *arg), struct error *err);

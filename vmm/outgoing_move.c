@@ -2,8 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "migration/address.h"
 #include "vmm/json_util.h"
@@ -51,24 +49,16 @@ static void *move_main(void *arg)
 	return NULL;
 }
 
-static void wake(struct outgoing *o)
-{
-	const uint64_t one = 1;
-
-	(void)!write(o->wake_fd, &one, sizeof(one));
-}
-
 void outgoing_move_abandon(struct outgoing *o)
 {
 	source_abandon(&o->move);
-	wake(o);
+	outgoing_wake(o);
 }
 
 void outgoing_move_exit(struct outgoing *o)
 {
 	source_exit(&o->move);
 	tls_free(o->tls);
-	close(o->wake_fd);
 }
 
 static int find_policy(const char *word)
@@ -108,7 +98,6 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 	o->request = request;
 	o->path = strdup(params->to);
 	o->spool = params->spool ? strdup(params->spool) : NULL;
-	o->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	o->move = (struct source){.m = &o->source,
 				  .params = {.downtime = params->downtime_ms * 1000000,
 					     .bandwidth = params->bandwidth,
@@ -126,7 +115,7 @@ int outgoing_move(struct vm *vm, const struct outgoing_params *params,
 				  .wake_fd = o->wake_fd};
 	ret = source_init(&o->move);
 	o->live = true;
-	if (ret || !o->path || (params->spool && !o->spool) || o->wake_fd < 0)
+	if (ret || !o->path || (params->spool && !o->spool))
 		ret = error_set(err, -ENOMEM, "no memory");
 	else
 		ret = outgoing_start(o, move_main, err);
@@ -144,6 +133,18 @@ static int runs_there(const struct outgoing *o, struct error *err)
 			 o->path, o->vm->presence->name.name);
 }
 
+static int cancel_save(struct outgoing *o, struct error *err)
+{
+	int was = SAVE_OPEN;
+
+	if (!atomic_compare_exchange_strong(&o->save, &was, SAVE_CALLED_OFF) && was == SAVE_DONE)
+		return error_set(err, -EBUSY,
+				 "it is too late: the guest is in %s, and the machine ends",
+				 o->path);
+	outgoing_wake(o);
+	return 0;
+}
+
 /* Who is told that it is called off finds the guest here. */
 static int cancel(struct outgoing *o, struct error *err)
 {
@@ -157,7 +158,7 @@ static int cancel(struct outgoing *o, struct error *err)
 				 "whether it runs there",
 				 o->path);
 	o->cancelled = true;
-	wake(o);
+	outgoing_wake(o);
 	return 0;
 }
 
@@ -193,8 +194,12 @@ int outgoing_control(struct vm *vm, const char *action, struct error *err)
 {
 	struct outgoing *o = vm->outgoing;
 
-	if (!o || !o->live || o->told)
+	if (!o || o->told)
 		return error_set(err, -ENOENT, "the machine is not being moved");
+	if (!o->live)
+		return !strcmp(action, "cancel")
+			       ? cancel_save(o, err)
+			       : error_set(err, -EINVAL, "the machine is being saved: only cancel");
 	if (!strcmp(action, "retry")) {
 		source_retry(&o->move);
 		return 0;

@@ -131,7 +131,7 @@ static void memory_now(void *arg)
 
 int outgoing_wait_memory(struct outgoing *o, struct stream_error *err)
 {
-	struct pollfd wake = {.fd = o->live ? o->wake_fd : -1, .events = POLLIN};
+	struct pollfd wake = {.fd = o->wake_fd, .events = POLLIN};
 	int ret;
 
 	while ((ret = call(o, memory_now, err)) == -EAGAIN)

@@ -56,6 +56,70 @@ def test_at_once_again():
         link.close()
 
 
+def restored(s, path):
+    return s._new("m", "restore", "--name", f"m{s.count + 1}", path)
+
+
+def call_off(s, path):
+    """Saves the guest and calls that off as soon as it is under way; whether it was: then it is here, and no file."""
+    saver = Process([FERRY, "save", s.owner.name, path], terminal=False, env=s.env)
+    s.machines.append(saver)
+    while True:
+        code, _, err = ferry("migrate-control", s.owner.name, "cancel", env=s.env)
+        if code == 0 or "not being moved" not in err:
+            break
+    if code == 0:
+        check(saver.wait(60) == 1 and "called off" in saver.stderr(), f"called off, but {saver.stderr()}")
+        check(not os.path.exists(path) and ferry("migrate-control", s.owner.name, "cancel", env=s.env)[0] == 1, "a file")
+        return True
+    check(saver.wait(60) == 0, f"too late ({err}), but {saver.stderr()}")
+    return False
+
+
+@needs_ferry
+@limit(200)
+def test_save_called_off():
+    """While its pages are written; the next save has all of it."""
+    with Session(2, mib=128, last=64) as s:
+        initrd = s.path("initrd")  # so that it takes a while; it lies where the guest does not look
+        with open(initrd, "wb") as f:
+            f.write(os.urandom(50 << 20))
+        s.extra, path, done = ["--initrd", initrd], s.path("saved"), 0
+        s.start()
+        for _ in range(12):
+            if call_off(s, path):
+                done += 1
+                s.owner.passes()
+            else:
+                s.went(restored(s, path))
+                os.unlink(path)
+            if done == 3:
+                break
+        check(done == 3, f"called off only {done} times")
+        s.control("save", s.owner.name, path)
+        s.went(restored(s, path))
+
+
+@needs_ferry
+@limit(200)
+def test_save_that_waits_called_off():
+    """While it waits for pages of the move before: they come all the same."""
+    with Session(2) as s:
+        s.start()
+        b, path = s.receiver(), s.path("saved")
+        link = Link(s.path("link"), b.address[5:], "there", "RUN 0", lambda link, *_: link.slow(4, 1000, 400000))
+        mover = s.mover(link.address, *MODES["post-copy"])
+        mover.expect(r'"phase":"postcopy"', 60)
+        a, s.owner = s.owner, b
+        check(call_off(s, path), "saved before its pages were there")
+        check(mover.wait(60) == 0, mover.tail())
+        s.owner = a
+        s.went(b)
+        link.close()
+        s.control("save", b.name, path)
+        s.went(restored(s, path))
+
+
 @needs_ferry
 @limit(200)
 def test_port_is_free():
