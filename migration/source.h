@@ -91,7 +91,7 @@ struct source {
 	struct migration_progress progress;
 	bool force, retry, abandon, postcopy, cancel;
 	bool precopy_only; /* the destination has no post-copy; with `lock` */
-	int abandon_fd; /* eventfd: `abandon`; ends what waits when wake_fd does not any more */
+	int abandon_fd;	   /* eventfd: `abandon`; ends what waits when wake_fd does not any more */
 
 	/* The thread's. */
 	struct link *link;
