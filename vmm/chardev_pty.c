@@ -39,22 +39,23 @@ static void output_failed(struct stream *stream, int code)
 /* When the master is closed, the kernel throws away what the reader has not read yet. */
 static void wait_for_reader(struct pty_backend *pty)
 {
-	int slave, n, last = 0, empty = 0, patience = 0;
+	struct pollfd slave = {.events = POLLIN};
+	int n, last = 0, patience = 0;
 
 	if (pty->master < 0 || !is_open(&pty->stream))
 		return;
-	slave = open(pty->path, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (slave < 0)
+	slave.fd = open(pty->path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave.fd < 0)
 		return;
-	/* Twice empty: bytes are on their way between the two ends for a moment. */
-	while (empty < 2 && patience++ < 200 && !ioctl(slave, FIONREAD, &n)) {
-		empty = n ? 0 : empty + 1;
+	/* FIONREAD alone does not see bytes that are on their way between the two ends: poll() has
+	 * the kernel bring them first. */
+	while (patience++ < 200 && poll(&slave, 1, 0) >= 0 && !ioctl(slave.fd, FIONREAD, &n) && n) {
 		if (n != last)
 			patience = 0;
 		last = n;
 		usleep(10000);
 	}
-	close(slave);
+	close(slave.fd);
 }
 
 static void destroy(struct stream *stream)

@@ -109,6 +109,14 @@ static inline void turn(void)
 	}
 }
 
+/* Until it has come to that: what goes through a terminal is on its way for a while. */
+#define TURN_UNTIL(c)                                                                              \
+	do {                                                                                       \
+		for (int turns_ = 0; turns_ < 1000 && !(c); turns_++)                              \
+			turn();                                                                    \
+		CHECK(c);                                                                          \
+	} while (0)
+
 /* Without C-a, which a terminal takes for itself. */
 static inline uint8_t pattern_byte(size_t at)
 {
