@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "migration/resolve.h"
 #include "migration/unix_socket.h"
 
 struct parts {
@@ -66,16 +66,6 @@ void address_host(const char *address, char *host, size_t len)
 	struct parts parts;
 
 	snprintf(host, len, "%s", split(address, &parts, NULL) ? "" : parts.host);
-}
-
-static int resolve(const char *address, const struct parts *p, bool passive, struct addrinfo **out,
-		   struct stream_error *err)
-{
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-				       .ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0)};
-	int ret = getaddrinfo(p->host, p->port, &hints, out);
-
-	return ret ? stream_fail(err, NULL, -ENOENT, "%s: %s", address, gai_strerror(ret)) : 0;
 }
 
 /* 0 or -errno. */
@@ -138,7 +128,7 @@ int address_connect(const char *address, int timeout_ms, int wake_fd, struct str
 	if (parts.unix_path) {
 		fd = connect_unix(parts.path, timeout_ms, wake_fd);
 	} else {
-		ret = resolve(address, &parts, false, &all, err);
+		ret = resolve_name(parts.host, parts.port, false, timeout_ms, wake_fd, &all, err);
 		if (ret)
 			return ret;
 		for (struct addrinfo *a = all; a && fd < 0; a = a->ai_next)
@@ -177,7 +167,7 @@ static int listen_tcp(const char *address, const struct parts *p, bool open,
 		      struct stream_error *err)
 {
 	struct addrinfo *all = NULL;
-	int ret = resolve(address, p, true, &all, err), fd, one = 1;
+	int ret = resolve_name(p->host, p->port, true, -1, -1, &all, err), fd, one = 1;
 
 	if (ret)
 		return ret;

@@ -13,8 +13,9 @@
 int address_check(const char *address, struct stream_error *err);
 /* The host of one of tcp; "" of a unix socket. */
 void address_host(const char *address, char *host, size_t len);
-/* A connected, non-blocking socket, or -errno with a text. Waits at most timeout_ms; wake_fd (-1:
- * none) readable: -ECANCELED. */
+/* A connected, non-blocking socket, or -errno with a text. Waits at most timeout_ms for the
+ * resolver, and for each of the addresses that it knows; wake_fd (-1: none) readable: -ECANCELED.
+ */
 int address_connect(const char *address, int timeout_ms, int wake_fd, struct stream_error *err);
 /* A listening, non-blocking socket. `open`: addresses that other hosts reach are allowed; otherwise
  * -EPERM. A unix socket that nobody listens at is replaced (-EEXIST: the path is something else);

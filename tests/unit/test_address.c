@@ -1,9 +1,14 @@
 /* Where a machine is sent to and taken from: what is in the place of a unix socket, and names. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -98,9 +103,81 @@ static void no_addresses(void)
 	CHECK(!address_check("tcp:[::1]:0", &why) && !address_check("unix:x", &why));
 }
 
+/* The resolver, which answers for "slow.test" when it is told to: with this host; and does not know
+ * "none.test". */
+static atomic_int asked, answered;
+static int go;
+
+int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+		struct addrinfo **out)
+{
+	static int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+	const bool slow = !strcmp(host, "slow.test") && !(hints->ai_flags & AI_NUMERICHOST);
+	uint64_t one;
+	int ret;
+
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+	if (slow) {
+		atomic_fetch_add(&asked, 1);
+		CHECK(read(go, &one, sizeof(one)) == sizeof(one));
+	}
+	if (!strcmp(host, "none.test"))
+		return EAI_NONAME;
+	ret = real(slow ? "127.0.0.1" : host, port, hints, out);
+	if (slow)
+		atomic_fetch_add(&answered, 1);
+	return ret;
+}
+
+static void *answer_late(void *arg)
+{
+	const uint64_t one = 1;
+
+	usleep(50000);
+	CHECK(write(go, &one, sizeof(one)) == sizeof(one));
+	return arg;
+}
+
+/* A resolver that does not answer is waited for as long as was said, and no longer. */
+static void slow_names(void)
+{
+	const int wake = eventfd(1, EFD_CLOEXEC);
+	const uint64_t two = 2;
+	pthread_t thread;
+	char bound[100], address[100];
+	int fd, peer;
+
+	go = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	CHECK(wake >= 0 && go >= 0);
+	CHECK(address_connect("tcp:slow.test:1", 100, -1, &why) == -ETIMEDOUT);
+	CHECK(strstr(why.text, "slow.test") && strstr(why.text, "resolver"));
+	CHECK(address_connect("tcp:slow.test:1", -1, wake, &why) == -ECANCELED);
+	/* Both are answered, when nobody listens any more. */
+	CHECK(write(go, &two, sizeof(two)) == sizeof(two));
+	for (int i = 0; i < 10000 && atomic_load(&answered) < 2; i++)
+		usleep(1000);
+	CHECK(atomic_load(&asked) == 2 && atomic_load(&answered) == 2);
+
+	fd = address_listen("tcp:127.0.0.1:0", false, bound, sizeof(bound), &why);
+	CHECK(fd >= 0);
+	snprintf(address, sizeof(address), "tcp:slow.test%s", strrchr(bound, ':'));
+	CHECK(!pthread_create(&thread, NULL, answer_late, NULL));
+	peer = address_connect(address, 60000, -1, &why);
+	CHECK(peer >= 0 && atomic_load(&answered) == 3);
+	pthread_join(thread, NULL);
+	close(peer);
+	address_unlisten(bound, fd);
+	close(wake);
+	close(go);
+	CHECK(address_connect("tcp:none.test:1", -1, -1, &why) == -ENOENT);
+	CHECK(strstr(why.text, "none.test"));
+}
+
 int main(void)
 {
 	CHECK(mkdtemp(dir));
+	slow_names();
 	in_the_place_of_others();
 	deep();
 	no_addresses();
