@@ -149,8 +149,9 @@ static void on_frame(struct destination *d, const struct stream_frame *frame)
 		else
 			destination_complain(d, &err);
 		break;
-	case STREAM_CANCEL:
-	case STREAM_FAILURE: destination_step(d, EVENT_FAILURE); break;
+	case STREAM_CANCEL: destination_step(d, EVENT_FAILURE); break;
+	/* Of this connection only: what came to the source was damaged, or too new. */
+	case STREAM_FAILURE: destination_lose(d); break;
 	case STREAM_END: destination_step(d, EVENT_END); break;
 	case STREAM_ROUND:
 	case STREAM_DIGESTS:

@@ -398,8 +398,9 @@ struct relay {
 	atomic_uint lane;      /* of them, on other channels than the main one */
 	bool one;	       /* connects only once */
 	/* What becomes of the first connections that are made when that is done: somebody else
-	 * refuses so many, who never says HELLO; of so many more HELLO arrives damaged. */
-	unsigned strangers, damaged;
+	 * refuses so many, who never says HELLO; of so many more HELLO arrives damaged there, then
+	 * here. */
+	unsigned strangers, damaged[2];
 	/* While it is set, from RUN on: each frame of that type is damaged, on whichever
 	 * connection. */
 	atomic_int plague;
@@ -480,7 +481,7 @@ static inline bool relay_frames(struct relay *r, int direction, struct flow *f, 
 struct relay_job {
 	struct relay *relay;
 	int fd[2];
-	bool damage; /* its first frame from the source */
+	bool damage[2]; /* the first frame of that direction */
 };
 
 static inline void *relay_main(void *arg)
@@ -489,7 +490,8 @@ static inline void *relay_main(void *arg)
 	struct flow *flow = calloc(2, sizeof(*flow));
 	bool open[2] = {true, true};
 
-	flow[0].damage = job->damage;
+	for (int d = 0; d < 2; d++)
+		flow[d].damage = job->damage[d];
 	while (open[0] || open[1]) {
 		struct pollfd pfd[2] = {{.fd = open[0] ? job->fd[0] : -1, .events = POLLIN},
 					{.fd = open[1] ? job->fd[1] : -1, .events = POLLIN}};
@@ -563,9 +565,12 @@ static inline int relay_dial(void *opaque, int wake_fd, struct stream_error *err
 	/* The relay's ends block. */
 	fcntl(out, F_SETFL, 0);
 	fcntl(pair[0], F_SETFL, O_NONBLOCK);
-	*job = (struct relay_job){
-		.relay = r, .fd = {pair[1], out}, .damage = r->spoiled && r->damaged};
-	r->damaged -= job->damage;
+	*job = (struct relay_job){.relay = r, .fd = {pair[1], out}};
+	for (int d = 0; d < 2 && r->spoiled && !job->damage[0]; d++)
+		if (r->damaged[d]) {
+			r->damaged[d]--;
+			job->damage[d] = true;
+		}
 	pthread_create(&r->thread[r->count++], NULL, relay_main, job);
 	return pair[0];
 }

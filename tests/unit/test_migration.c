@@ -163,7 +163,7 @@ static int all(bool postcopy, unsigned *cases, unsigned *moves)
 
 /* A link that breaks while the guest is handed over; then somebody refuses who has not said HELLO,
  * twice: a stranger at that address, and the destination's own door, to which HELLO came damaged.
- * Neither knows where the guest is. */
+ * Neither knows where the guest is. And the source does, to which the destination's came so. */
 static int refused_again(bool postcopy, unsigned *moves)
 {
 	struct relay relay = {0};
@@ -181,14 +181,15 @@ static int refused_again(bool postcopy, unsigned *moves)
 					       .direction = direction,
 					       .frame = last[direction] - back,
 					       .strangers = 1,
-					       .damaged = 1};
+					       .damaged = {1, 1}};
 			wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
 			printf("frame %u %s, then refused without HELLO: %s %s\n",
 			       last[direction] - back, direction ? "back" : "there",
 			       moved ? "moved" : "kept", text);
 			fflush(stdout);
 			/* Both have been met by those who do not know. */
-			*moves += moved && !relay.strangers && !relay.damaged;
+			*moves +=
+				moved && !relay.strangers && !relay.damaged[0] && !relay.damaged[1];
 		}
 	}
 	if (wrong)
