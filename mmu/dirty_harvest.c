@@ -5,9 +5,9 @@
 #include "mmu/dirty.h"
 #include "mmu/range.h"
 
-void dirty_protect(struct s2_thread *t, uint64_t gpa, uint64_t bits, struct dirty_flush *flush)
+/* The leaves of `size` bytes in which those pages are. */
+static void flush_add(struct dirty_flush *flush, uint64_t gpa, uint64_t bits, uint64_t size)
 {
-	uint64_t size = geometry_size(&t->s2->pt.geo, t->ops->protect_word(t, gpa, bits));
 	uint64_t first = (gpa + ((uint64_t)__builtin_ctzll(bits) << DIRTY_SHIFT)) & ~(size - 1);
 	uint64_t last =
 		(gpa + ((uint64_t)(63 - __builtin_clzll(bits)) << DIRTY_SHIFT)) | (size - 1);
@@ -16,6 +16,13 @@ void dirty_protect(struct s2_thread *t, uint64_t gpa, uint64_t bits, struct dirt
 		flush->first = first;
 	if (last > flush->last)
 		flush->last = last;
+}
+
+void dirty_protect(struct s2_thread *t, uint64_t gpa, uint64_t bits, struct dirty_flush *flush)
+{
+	unsigned level = t->ops->protect_word(t, gpa, bits);
+
+	flush_add(flush, gpa, bits, geometry_size(&t->s2->pt.geo, level));
 }
 
 struct harvest {
@@ -93,6 +100,19 @@ static uint64_t harvest_piece(struct harvest *h, uint64_t gpa)
 	return h->budget ? h->last + 1 : gpa;
 }
 
+/* Bits that another has fetched meanwhile: he may not have flushed yet. */
+static void flush_chosen(struct harvest *h, uint64_t pages)
+{
+	for (uint64_t at = 0; at < (pages + 63) / 64; at++) {
+		uint64_t rest = pages - at * 64, gpa = h->gpa + (at << DIRTY_WORD_SHIFT);
+		uint64_t bits =
+			h->chosen[at] & (rest < 64 ? (UINT64_C(1) << rest) - 1 : UINT64_MAX);
+
+		if (bits)
+			flush_add(&h->flush, gpa, bits, geometry_size(&h->t->s2->pt.geo, 1));
+	}
+}
+
 static int64_t harvest(struct harvest *h, uint64_t gpa, uint64_t pages)
 {
 	struct s2 *s2 = h->t->s2;
@@ -116,7 +136,9 @@ static int64_t harvest(struct harvest *h, uint64_t gpa, uint64_t pages)
 		brlock_read_unlock(&h->t->reader);
 		pthread_mutex_unlock(&s2->dirty_mutex);
 	}
-	if (h->clear && h->count)
+	if (h->chosen)
+		flush_chosen(h, pages);
+	if (h->flush.first <= h->flush.last)
 		range_flush(h->t, h->flush.first, h->flush.last + 1);
 	return h->count;
 }

@@ -191,13 +191,16 @@ int64_t s2_ring_reset(struct s2_thread *t)
 {
 	struct dirty_flush flush = {.first = UINT64_MAX};
 	struct s2 *s2 = t->s2;
-	uint64_t n = 0;
+	uint64_t n = 0, generation;
 
 	pthread_mutex_lock(&s2->threads_mutex);
 	for (struct s2_thread *of = s2->threads; of; of = of->next)
 		n += ring_reset(t, &of->ring, &flush);
-	pthread_mutex_unlock(&s2->threads_mutex);
 	if (n)
-		range_flush(t, flush.first, flush.last + 1);
+		s2->ring_generation = range_post(t, flush.first, flush.last + 1);
+	generation = s2->ring_generation;
+	pthread_mutex_unlock(&s2->threads_mutex);
+	/* What we have harvested another may have reset, who still waits for the clients. */
+	tlb_wait(&s2->tlb, generation);
 	return (int64_t)n;
 }

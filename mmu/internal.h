@@ -107,6 +107,7 @@ struct s2 {
 	pthread_mutex_t threads_mutex;
 	struct s2_thread *threads;
 	uint64_t ring_entries, ring_soft; /* of threads to come; 0: no rings; under threads_mutex */
+	uint64_t ring_generation;	  /* of the last reset's flush; under threads_mutex */
 	struct counters gone;		  /* of threads that have left; under threads_mutex */
 	uint64_t owners[FORMAT_MAX_OWNERS / 64]; /* ids in use; under threads_mutex */
 	bool tracing;				 /* and the clock; under threads_mutex */

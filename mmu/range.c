@@ -24,8 +24,7 @@ int range_check(const struct s2 *s2, uint64_t start, uint64_t *end)
 	return range_valid(s2, start, *end) ? 0 : -EINVAL;
 }
 
-/* What range_flush does before it waits; the generation to wait for. */
-static uint64_t post(struct s2_thread *t, uint64_t start, uint64_t end)
+uint64_t range_post(struct s2_thread *t, uint64_t start, uint64_t end)
 {
 	count_flush(&t->stats, &t->s2->pt.geo, start, end);
 	trace_event(&t->trace, S2_TRACE_FLUSH, start, 0, end, 0);
@@ -36,7 +35,7 @@ static uint64_t post(struct s2_thread *t, uint64_t start, uint64_t end)
 
 void range_flush(struct s2_thread *t, uint64_t start, uint64_t end)
 {
-	tlb_wait(&t->s2->tlb, post(t, start, end));
+	tlb_wait(&t->s2->tlb, range_post(t, start, end));
 }
 
 /* All valid or empty. */
@@ -48,7 +47,7 @@ static void unmap_ranges(struct s2_thread *t, struct s2_range *range, size_t n)
 		struct s2_range *r = &range[i];
 
 		if (r->start != r->end && t->ops->freeze(t, &r->start, &r->end, &tables))
-			generation = post(t, r->start, r->end);
+			generation = range_post(t, r->start, r->end);
 		else
 			r->end = r->start;
 	}

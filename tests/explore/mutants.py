@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,7 @@ MUTANTS = {
     "new-page-no-bit": ("stage2_usual.h", SET_NEW_BIT, ""),
     "new-page-of-the-last-tracking": ("dirty_log.c", "	s2_make_fresh(s2);\n	atomic_store(", "	atomic_store(",
                                       "		s2_make_fresh(s2);\n", ""),
-    "harvest-without-flush": ("dirty_harvest.c", "	if (h->clear && h->count)\n		range_flush(",
+    "harvest-without-flush": ("dirty_harvest.c", "	if (h->flush.first <= h->flush.last)\n		range_flush(",
                               "	if (0)\n		range_flush("),
     "harvest-keeps-w": ("stage2_range.h", "		stage2_protect_page(f, &g, t, page,\n"
                         "				    entry_at(&g, w.entry, (page >> shift) - (gpa >> shift)), dbit);\n"
@@ -57,12 +58,13 @@ MUTANTS = {
     "w-without-d": ("walker.h", "perm & ~(uint32_t)FORMAT_W", "perm"),
     "harvest-leaves-d": ("stage2_range.h", "	return dbit ? f->dirty : format_write_bits(f);", "	return format_write_bits(f);"),
     "harvest-does-not-read-d": ("dirty_harvest.c", "		h->t->ops->gather(h->t, gpa, h->last + 1);", "		(void)0;"),
-    "d-is-gathered-after-the-bits": ("dirty_harvest.c", "	if (h->clear && h->count)\n		range_flush(",
+    "d-is-gathered-after-the-bits": ("dirty_harvest.c", "	if (h->flush.first <= h->flush.last)\n		range_flush(",
                                      "	if (pages && h->bitmap && stage2_dbit(s2->ops->format, s2))\n"
                                      "		h->t->ops->gather(h->t, h->gpa, h->last + 1);\n"
-                                     "	if (h->clear && h->count)\n		range_flush(",
+                                     "	if (h->flush.first <= h->flush.last)\n		range_flush(",
                                      "		h->t->ops->gather(h->t, gpa, h->last + 1);\n", "		(void)0;\n"),
     # bits by hand, and at once
+    "reprotect-flushes-its-own": ("dirty_harvest.c", "	if (h->chosen)\n		flush_chosen", "	if (0)\n		flush_chosen"),
     "reprotect-clears-all": ("dirty_harvest.c", "		mask &= h->chosen[at];", "		(void)at;"),
     "reprotect-only-clears": ("dirty_harvest.c", "	if (h->clear)\n		dirty_protect(", "	if (h->clear && !h->chosen)\n		dirty_protect("),
     "tracking-takes-nothing-back": ("dirty_log.c", "	if (t->ops->protect(t, &first, &end, true))\n		range_flush(t, first, end);\n",
@@ -179,7 +181,8 @@ MUTANTS = {
                                           "		atomic_store_explicit(&ring->tail, stop, memory_order_release);\n"
                                           "		brlock_read_lock(&t->s2->lock, &t->reader);\n"
                                           "		while (i != stop) {"),
-    "ring-reset-without-flush": ("dirty_ring.c", "	if (n)\n		range_flush", "	if (0)\n		range_flush"),
+    "ring-reset-without-flush": ("dirty_ring.c", "	if (n)\n		s2->ring_generation", "	if (0)\n		s2->ring_generation"),
+    "ring-reset-waits-for-its-own": ("dirty_ring.c", "	tlb_wait(&s2->tlb, generation);", "	if (n)\n		tlb_wait(&s2->tlb, generation);"),
     "ring-again-after-harvest": ("dirty_ring.c", "atomic_fetch_add(&ring->harvested, 0) < head;", "true;"),
     "ring-lost-with-its-thread": ("thread.c", "	dirty_ring_spill(t);\n", ""),
     "ring-full-loses": ("dirty_ring.c", "if (!t->ring.entry || size != geometry_size(&t->s2->pt.geo, 1) || !ring_put(&t->ring, gpa))",
@@ -209,6 +212,8 @@ BY_UNIT = "unit tests"
 # Where a mutant is looked for first, with two preemptions and a stale load: a format, the beginning of a scenario; or
 # one of the unit tests.
 HINTS = {
+    "ring-reset-waits-for-its-own": (BY_UNIT, "test_mmu_dirty"),
+    "reprotect-flushes-its-own": (BY_UNIT, "test_mmu_dirty"),
     "publish-relaxed": ("ept4", "read, read"),
     "load-relaxed": ("ept4", "read, read"),
     "bit-before-write": ("ept4", "write, harvest"),
@@ -334,6 +339,8 @@ def explored(program, *options):
                           errors="replace", timeout=1800)
     if not done.returncode:
         return None
+    if -done.returncode in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) or done.returncode > 1:
+        raise SystemExit(f"the exploration was ended ({done.returncode}): {done.stderr[-300:]}")
     why = [line for line in done.stderr.splitlines() if line.startswith("failed ")]
     where = done.stdout.strip().replace("FAILED ", "") or f"signal {-done.returncode}"
     return where + (f" ({why[0][7:]})" if why else "")

@@ -3,6 +3,7 @@
  * summary above the bitmap, soft-full rings, what a leaving thread leaves, rates. In all formats.
  */
 #include <errno.h>
+#include <unistd.h>
 
 #include "mmu/internal.h"
 #include "tests/unit/test_mmu_format.h"
@@ -265,6 +266,85 @@ static void test_rings(void)
 	CHECK(s2_ring_harvest(t, gpa, 256) == 0 && s2_ring_reset(t) == 0, "off");
 }
 
+/* ---- two that collect ---- */
+
+static atomic_uint_least64_t posted; /* generation */
+static atomic_int back;
+
+static void take_note(void *opaque, uint64_t start, uint64_t end, uint64_t generation)
+{
+	(void)opaque, (void)start, (void)end;
+	atomic_store(&posted, generation);
+}
+
+static int64_t reset_rings(void)
+{
+	struct s2_thread *own;
+	int64_t n;
+
+	CHECK(!s2_thread_init(&own, s2, "collector"), "thread");
+	n = s2_ring_reset(own);
+	s2_thread_exit(own);
+	return n;
+}
+
+static int64_t reprotect(void)
+{
+	struct s2_thread *own;
+	int64_t n;
+
+	CHECK(!s2_thread_init(&own, s2, "collector"), "thread");
+	n = s2_dirty_reprotect(own, ram.gpa & ~UINT64_C(0x3ffff), PAGES, bitmap);
+	s2_thread_exit(own);
+	return n;
+}
+
+static void *collect(void *arg)
+{
+	const int64_t n = arg ? reset_rings() : reprotect();
+
+	atomic_fetch_add(&back, 1);
+	return (void *)(intptr_t)n;
+}
+
+/* Both have seen a page; the second to protect it finds it protected, and comes back no earlier
+ * than the first: not before the clients have let go of it. */
+static void test_two_collect(bool rings)
+{
+	struct s2_dirty_options options = {.flags = rings ? 0 : S2_DIRTY_MANUAL,
+					   .ring_entries = rings ? 64 : 0};
+	struct s2_tlb_client client = {.name = "late", .invalidate = take_note};
+	pthread_t first, second;
+	uint64_t gpa[8];
+	void *n[2];
+
+	open_instance();
+	CHECK(!s2_dirty_start_with(t, &options, NULL), "start");
+	write_page(5);
+	CHECK(rings ? s2_ring_harvest(t, gpa, 8) == 1 : harvest() == (int64_t)units, "harvest");
+	s2_tlb_client_add(t, &client);
+	atomic_store(&posted, 0);
+	atomic_store(&back, 0);
+	pthread_create(&first, NULL, collect, rings ? &options : NULL);
+	while (!atomic_load(&posted))
+		usleep(100);
+	pthread_create(&second, NULL, collect, rings ? &options : NULL);
+	usleep(20000);
+	CHECK(atomic_load(&back) == 0, "%s: %d back before the clients were", tc->name,
+	      atomic_load(&back));
+	while (atomic_load(&back) < 2) {
+		s2_tlb_ack(&client, atomic_load(&posted));
+		usleep(100);
+	}
+	pthread_join(first, &n[0]);
+	pthread_join(second, &n[1]);
+	CHECK((intptr_t)n[0] > 0 && n[1] == NULL, "%s: %d and %d", tc->name, (int)(intptr_t)n[0],
+	      (int)(intptr_t)n[1]);
+	s2_tlb_client_remove(t, &client);
+	CHECK(!s2_dirty_stop(t), "stop");
+	close_instance();
+}
+
 static void test_ring_nomem(void)
 {
 	const struct s2_dirty_options o = {.ring_entries = 4096};
@@ -386,6 +466,8 @@ int main(int argc, char **argv)
 		test_summary(&seed);
 		test_slot_log();
 		close_instance();
+		test_two_collect(false);
+		test_two_collect(true);
 		for (int manual = 0; manual < 2; manual++) {
 			open_instance();
 			if (s2->use_ad && s2->ops->format->dirty) {
