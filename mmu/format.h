@@ -186,7 +186,7 @@ mmu_inline uint64_t format_make_table(const struct format *f, const struct geome
 {
 	uint64_t e = f->pack(g, pa) | f->table;
 
-	return pa && !(pa >> g->output_bits) && f->unpack(g, e) == pa ? e : 0;
+	return !(pa >> g->output_bits) && f->unpack(g, e) == pa ? e : 0;
 }
 
 /* e leads to the table at *pa, if table addresses are pointers: then the bits below the address are

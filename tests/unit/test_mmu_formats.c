@@ -77,7 +77,7 @@ static const struct {
 	uint64_t pa, entry;
 } tables[] = {
 	{EPT, 0xabc000, 0xabc107}, /* A, as in NPT: it need not be set */
-	{EPT, 0, 0},
+	{EPT, 0, 0x107},
 	{EPT, 0xabc800, 0},
 	{EPT, 1ull << 52, 0},
 	{NPT, 0xabc000, 0xabc027},
@@ -150,6 +150,18 @@ static void hand_vectors(void)
 		/* All that a pointer can be, and no other address. */
 		CHECK(format_points(f, &g, e, &pa) ? pa == tables[i].pa : tables[i].pa >> 48,
 		      "table %zu", i);
+	}
+	/* Address 0 is one as any other: an environment may give it out. */
+	for (int i = 0; i < TEST_CONFIGS; i++) {
+		const struct format *f = test_format(test_configs[i].c.format);
+		const struct geometry g = geometry_of(test_configs[i].c);
+		uint64_t e = format_make_table(f, &g, 0);
+
+		CHECK(e && format_kind(f, e, 2) == ENTRY_TABLE && format_addr(f, &g, e) == 0,
+		      "%s: table at 0: %" PRIx64, test_configs[i].name, e);
+		e = format_freeze(f, &g, e, 2, 1);
+		CHECK(format_frozen_table(f, &g, e, &pa) && pa == 0, "%s: frozen %" PRIx64,
+		      test_configs[i].name, e);
 	}
 	for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++) {
 		const struct format *f = test_format(refused[i].c.format);
