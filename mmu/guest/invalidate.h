@@ -17,8 +17,9 @@ bool s2_inv_tlbi(struct s2_inv *inv, unsigned op1, unsigned crn, unsigned crm, u
 		 uint64_t xt, const struct s2_guest_root *now);
 
 /* RISC-V: HFENCE.GVMA rs1, rs2 (Privileged Architecture, chapter "H" Extension): NULL: the register
- * is x0. rs1 holds the guest-physical address >> 2. HFENCE.VVMA is S2_INV_STAGE1. */
-void s2_inv_hfence_gvma(struct s2_inv *inv, const uint64_t *rs1, const uint64_t *rs2);
+ * is x0. rs1 holds the guest-physical address >> 2, rs2 the VMID and bits that are ignored: rv32
+ * (of a hypervisor with Sv32x4) says how many. HFENCE.VVMA is S2_INV_STAGE1. */
+void s2_inv_hfence_gvma(struct s2_inv *inv, const uint64_t *rs1, const uint64_t *rs2, bool rv32);
 
 /* x86: INVEPT (SDM vol. 3C 31.3) of type 1 (single context) or 2 (all); false: no such type. */
 bool s2_inv_invept(struct s2_inv *inv, uint64_t type, uint64_t eptp);

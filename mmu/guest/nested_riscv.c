@@ -46,12 +46,12 @@ int nested_parse_riscv(struct guest_stage2 *out, const struct nested_rules *rule
 	return err;
 }
 
-void s2_inv_hfence_gvma(struct s2_inv *inv, const uint64_t *rs1, const uint64_t *rs2)
+void s2_inv_hfence_gvma(struct s2_inv *inv, const uint64_t *rs1, const uint64_t *rs2, bool rv32)
 {
 	*inv = (struct s2_inv){.kind = S2_INV_ALL};
 	if (!rs2)
 		return; /* all, whatever the address: shadows are found by VMID */
-	inv->vmid = (uint32_t)(*rs2 & 0x3fff);
+	inv->vmid = (uint32_t)(*rs2 & (rv32 ? 0x7f : 0x3fff));
 	inv->kind = rs1 ? S2_INV_IPA : S2_INV_VMID;
 	inv->start = rs1 ? *rs1 << 2 : 0;
 }

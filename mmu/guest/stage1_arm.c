@@ -16,8 +16,8 @@ static enum guest_fault entry(const struct stage1 *s, struct walk_entry *w, stru
 	if (!arm_is_leaf(e, level)) {
 		/* APTable 62:61, UXNTable 60, PXNTable 59 */
 		out->perm &= ~(uint32_t)((e >> 62 & 1 ? S2_W : 0) | (e >> 59 & 1 ? S2_X : 0));
-		out->user &= ~(uint32_t)((e >> 61 & 1 ? 7 : 0) | (e >> 62 & 1 ? S2_W : 0) |
-					 (e >> 60 & 1 ? S2_X : 0));
+		out->user &= ~(uint32_t)((e >> 61 & 1 ? S2_R | S2_W : 0) |
+					 (e >> 62 & 1 ? S2_W : 0) | (e >> 60 & 1 ? S2_X : 0));
 		return GUEST_MAPPED;
 	}
 	if (arm_guest_reserved(&s->geo, e, level))

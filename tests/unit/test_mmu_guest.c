@@ -195,6 +195,10 @@ static void arm(void)
 	MAPS(&p, UINT64_C(1) << 39 | 3 * GiB | 5 * M2 | 6, M2 * 9 + 6, M2, R, R);
 	/* through TTBR1: its table takes W from both and X from users */
 	MAPS(&p, high | UINT64_C(511) << 39 | 3 * GiB | 4 * M2 | 5 * K4, 0xabcde000, K4, R | X, R);
+	/* APTable[0] takes reading and writing from users, and leaves executing to UXN */
+	put64(0x1000, 1, 0x3000 | 3 | UINT64_C(1) << 61);
+	MAPS(&p, UINT64_C(1) << 39 | 3 * GiB | 4 * M2 | 5 * K4, 0xabcde000, K4, R | W | X, X);
+	put64(0x1000, 1, 0x3000 | 3);
 	REFUSES(&p, UINT64_C(1) << 39 | 3 * GiB | 4 * M2 | 6 * K4, GUEST_RESERVED);
 	REFUSES(&p, UINT64_C(1) << 50, GUEST_NOT_CANONICAL);
 	REFUSES(&p, UINT64_C(2) << 39, GUEST_NOT_PRESENT);

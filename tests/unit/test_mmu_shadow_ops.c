@@ -380,7 +380,7 @@ static void levels(void)
 static void instructions(void)
 {
 	struct s2_inv i;
-	const uint64_t one = 16;
+	const uint64_t one = 16, ones = UINT64_MAX;
 	/* VMID 7, and more where it has 16 bits; LPA2 */
 	const struct s2_guest_root now = {.root = UINT64_C(0x207) << 48};
 	const struct s2_guest_root wide = {.root = now.root,
@@ -429,14 +429,18 @@ static void instructions(void)
 		CHECK(!s2_inv_tlbi(&i, 4, crn, 3, 0, 0, &now), "ALLE2IS is not ours");
 	}
 	CHECK(!s2_inv_tlbi(&i, 4, 7, 3, 4, 0, &now), "no TLBI");
-	s2_inv_hfence_gvma(&i, NULL, NULL);
+	s2_inv_hfence_gvma(&i, NULL, NULL, false);
 	CHECK(i.kind == S2_INV_ALL, "all");
-	s2_inv_hfence_gvma(&i, &one, NULL);
+	s2_inv_hfence_gvma(&i, &one, NULL, false);
 	CHECK(i.kind == S2_INV_ALL, "an address of all VMIDs");
-	s2_inv_hfence_gvma(&i, NULL, &one);
+	s2_inv_hfence_gvma(&i, NULL, &one, false);
 	CHECK(i.kind == S2_INV_VMID && i.vmid == 16, "VMID");
-	s2_inv_hfence_gvma(&i, &one, &one);
+	s2_inv_hfence_gvma(&i, &one, &one, false);
 	CHECK(i.kind == S2_INV_IPA && i.start == 64, "address");
+	s2_inv_hfence_gvma(&i, NULL, &ones, false);
+	CHECK(i.vmid == 0x3fff, "14 bits of VMID");
+	s2_inv_hfence_gvma(&i, NULL, &ones, true);
+	CHECK(i.vmid == 0x7f, "7 bits of VMID");
 	CHECK(s2_inv_invept(&i, 1, 0x1e) && i.kind == S2_INV_ROOT && i.root == 0x1e, "single");
 	CHECK(s2_inv_invept(&i, 2, 0) && i.kind == S2_INV_ALL && !s2_inv_invept(&i, 3, 0), "all");
 	CHECK(s2_inv_tlb_control(&i, 3, 4) && i.kind == S2_INV_VMID && i.vmid == 4, "ASID");
