@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "migration/await.h"
 #include "migration/resolve.h"
 #include "migration/unix_socket.h"
 
@@ -71,17 +72,11 @@ void address_host(const char *address, char *host, size_t len)
 /* 0 or -errno. */
 static int finish_connect(int fd, int timeout_ms, int wake_fd)
 {
-	struct pollfd pfd[2] = {{.fd = fd, .events = POLLOUT}, {.fd = wake_fd, .events = POLLIN}};
 	socklen_t len = sizeof(int);
-	int n, code = 0;
+	int code = 0, ret = await_fd(fd, POLLOUT, timeout_ms, wake_fd);
 
-	do
-		n = poll(pfd, 2, timeout_ms);
-	while (n < 0 && errno == EINTR);
-	if (n > 0 && pfd[1].revents)
-		return -ECANCELED;
-	if (n <= 0)
-		return n ? -errno : -ETIMEDOUT;
+	if (ret)
+		return ret;
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len) ? -errno : -code;
 }
 

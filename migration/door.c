@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "migration/address.h"
+#include "migration/await.h"
 #include "migration/clock.h"
 #include "migration/stream_control.h"
 #include "migration/thread.h"
@@ -224,17 +225,12 @@ int door_fd(const struct door *d)
 int door_next(struct door *d, int timeout_ms, int wake_fd, struct link **link,
 	      struct stream_hello *hello)
 {
-	struct pollfd pfd[2] = {{.fd = d->ready_fd, .events = POLLIN},
-				{.fd = wake_fd, .events = POLLIN}};
+	const int ret = await_fd(d->ready_fd, POLLIN, timeout_ms, wake_fd);
 	uint64_t one;
-	int n;
 
-	do
-		n = poll(pfd, 2, timeout_ms);
-	while (n < 0 && errno == EINTR);
-	if (n > 0 && pfd[1].revents)
-		return -ECANCELED;
-	if (n <= 0 || read(d->ready_fd, &one, sizeof(one)) != sizeof(one))
+	if (ret == -ECANCELED)
+		return ret;
+	if (ret || read(d->ready_fd, &one, sizeof(one)) != sizeof(one))
 		return 0;
 	pthread_mutex_lock(&d->lock);
 	*link = d->waiting[0].link;

@@ -8,7 +8,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "migration/await.h"
 #include "migration/thread.h"
+
+/* Of a resolver that hangs: each is a thread. */
+enum { MOST_UNANSWERED = 8 };
+static atomic_int unanswered;
 
 /* getaddrinfo() cannot be interrupted: who asks may go before who answers. The last one frees it.
  */
@@ -40,6 +45,7 @@ static void *ask(void *arg)
 
 	pthread_setname_np(pthread_self(), "resolver");
 	q->code = getaddrinfo(q->host, q->port, &q->hints, &q->answer);
+	atomic_fetch_sub(&unanswered, 1);
 	(void)!write(q->answered, &one, sizeof(one));
 	let_go(q);
 	return NULL;
@@ -57,31 +63,15 @@ static struct question *question(const char *host, const char *port, const struc
 	q->host = strdup(host);
 	q->port = strdup(port);
 	q->answered = eventfd(0, EFD_CLOEXEC);
+	atomic_fetch_add(&unanswered, 1);
 	if (q->host && q->port && q->answered >= 0 && !thread_start(&thread, ask, q)) {
 		pthread_detach(thread);
 		return q;
 	}
+	atomic_fetch_sub(&unanswered, 1);
 	atomic_store(&q->owners, 1);
 	let_go(q);
 	return NULL;
-}
-
-/* 0, or -ECANCELED, -ETIMEDOUT. */
-static int await(struct question *q, int timeout_ms, int wake_fd)
-{
-	struct pollfd pfd[2] = {{.fd = q->answered, .events = POLLIN},
-				{.fd = wake_fd, .events = POLLIN}};
-	uint64_t count;
-	int n;
-
-	do
-		n = poll(pfd, 2, timeout_ms);
-	while (n < 0 && errno == EINTR);
-	if (n > 0 && pfd[1].revents)
-		return -ECANCELED;
-	if (n <= 0)
-		return n ? -errno : -ETIMEDOUT;
-	return read(q->answered, &count, sizeof(count)) == sizeof(count) ? 0 : -EIO;
 }
 
 int resolve_name(const char *host, const char *port, bool passive, int timeout_ms, int wake_fd,
@@ -91,15 +81,22 @@ int resolve_name(const char *host, const char *port, bool passive, int timeout_m
 				 .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV |
 					     (passive ? AI_PASSIVE : 0)};
 	struct question *q;
+	uint64_t count;
 	int ret = getaddrinfo(host, port, &hints, out);
 
 	if (!ret)
 		return 0;
 	hints.ai_flags &= ~AI_NUMERICHOST;
+	if (atomic_load(&unanswered) >= MOST_UNANSWERED)
+		return stream_fail(err, NULL, -EBUSY,
+				   "%s: the resolver has not answered %d earlier questions yet",
+				   host, MOST_UNANSWERED);
 	q = question(host, port, &hints);
 	if (!q)
 		return stream_fail(err, NULL, -ENOMEM, "%s: no memory to ask for it", host);
-	ret = await(q, timeout_ms, wake_fd);
+	ret = await_fd(q->answered, POLLIN, timeout_ms, wake_fd);
+	if (!ret && read(q->answered, &count, sizeof(count)) != sizeof(count))
+		ret = -EIO;
 	if (ret == -ETIMEDOUT)
 		stream_fail(err, NULL, ret, "%s: the resolver does not answer", host);
 	else if (ret)

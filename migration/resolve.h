@@ -10,7 +10,8 @@
 
 /* As getaddrinfo(); *out is the caller's (freeaddrinfo()). Waits at most timeout_ms (-1: for ever):
  * -ETIMEDOUT; wake_fd (-1: none) readable: -ECANCELED; no such name: -ENOENT; with a text. A
- * resolver that answers nobody is then still waited for by a thread of its own. */
+ * resolver that does not answer is then still waited for by a thread of its own; of those there are
+ * at most eight: -EBUSY. */
 int resolve_name(const char *host, const char *port, bool passive, int timeout_ms, int wake_fd,
 		 struct addrinfo **out, struct stream_error *err);
 
