@@ -121,7 +121,9 @@ void destination_on_page(struct destination *d, const struct stream_frame *frame
 		return; /* somebody has asked for it twice */
 	ret = d->state == DEST_NEEDS ? destination_take_page(d, frame, &err)
 				     : stream_fail(&err, frame, -EPROTO, "it may not come here");
-	if (ret < 0)
+	/* -ECANCELED: it is our own end that has come between, and the link is good for its word.
+	 */
+	if (ret < 0 && ret != -ECANCELED)
 		destination_complain(d, &err);
 	if (ret <= 0)
 		return;

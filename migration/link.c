@@ -208,6 +208,9 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 			continue;
 		if (ret < 0)
 			return explain(l, err);
+		/* Who only says that he lives does not move it. */
+		if (l->deadline && link_check_time(l))
+			return explain(l, err);
 		until = timeout_ms >= 0 && end < now + second ? end : now + second;
 		got = link_poll(l, POLLIN, until, l->bell_fd, &rings);
 		if (got < 0)

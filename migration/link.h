@@ -70,7 +70,8 @@ void link_finish(struct link *l);
 void link_goodbye(struct link *l);
 /* Whether one can still speak: what came was damaged, not what goes, or somebody has called it off.
  * Clears that, for last words: no more is read, and while wake_fd is readable they are not waited
- * for, should there be no room for them. */
+ * for, should there be no room for them. Where a frame was being written they end up inside it: the
+ * other side then only hears that it is over. */
 bool link_may_speak(struct link *l);
 
 #endif

@@ -104,10 +104,15 @@ static int give_away(struct source *s, struct stream_error *err)
 	if (s->state == SOURCE_SERVES)
 		return stream_fail(err, NULL, -EINPROGRESS,
 				   "the guest runs there, and pages that it lacks are lost");
-	return source_gone(s) ? 0
-			      : stream_fail(err, NULL, -ECONNREFUSED,
-					    "the destination could not start the guest%s%s",
-					    s->reason[0] ? ": " : "", s->reason);
+	if (source_gone(s))
+		return 0;
+	if (source_forced(s) && !s->reason[0])
+		return stream_fail(err, NULL, -ECONNREFUSED,
+				   "the guest was taken back by force: nobody knows whether it "
+				   "runs there, too");
+	return stream_fail(err, NULL, -ECONNREFUSED,
+			   "the destination could not start the guest%s%s",
+			   s->reason[0] ? ": " : "", s->reason);
 }
 
 static void sum_up(struct source *s, const char *phase)

@@ -172,8 +172,11 @@ void source_say_cancel(struct source *s, const char *why)
 		return;
 	/* Who is abandoned, too, says why it ends, if the other side takes that. */
 	s->link->wake_fd = source_abandoned(s) ? -1 : s->abandon_fd;
-	if (source_abandoned(s) && s->link->silence > last_word)
-		s->link->silence = last_word;
+	if (source_abandoned(s)) {
+		/* Also if it lives, but does not read. */
+		s->link->deadline = clock_now() + last_word;
+		s->link->late = "there was no time left to say it";
+	}
 	if (!stream_control_write(&s->link->w, STREAM_CANCEL, 0, &cancel))
 		link_finish(s->link);
 }

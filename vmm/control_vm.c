@@ -82,9 +82,17 @@ COMMAND(query_balloon)
 	return 0;
 }
 
+/* Whose state is on its way must not change. */
+static int on_its_way(struct error *err)
+{
+	return error_set(err, -EBUSY, "the guest is being moved and stands still; try again");
+}
+
 COMMAND(balloon)
 {
 	UNUSED(request, ret);
+	if (((struct vm *)opaque)->holds & VM_HOLD_MOVE)
+		return on_its_way(err);
 	return vm_balloon_set(opaque, (uint64_t)json_integer_value(json_object_get(args, "value")),
 			      err);
 }
@@ -114,7 +122,9 @@ static void paused(void *arg, int code)
 
 COMMAND(stop)
 {
-	UNUSED(args, ret, err);
+	UNUSED(args, ret);
+	if (((struct vm *)opaque)->holds & VM_HOLD_MOVE)
+		return on_its_way(err);
 	if (vm_pause(opaque, VM_HOLD_USER, paused, request))
 		return error_set(err, -ENOMEM, "out of memory");
 	return CONTROL_LATER;
@@ -122,18 +132,14 @@ COMMAND(stop)
 
 COMMAND(cont)
 {
-	UNUSED(request, args, ret, err);
+	UNUSED(request, args, ret);
+	if (((struct vm *)opaque)->holds & VM_HOLD_MOVE)
+		return on_its_way(err);
 	vm_resume(opaque, VM_HOLD_USER);
 	return 0;
 }
 
 /* ---- buttons ---------------------------------------------------------------------------- */
-
-/* Whose state is on its way must not change. */
-static int on_its_way(struct error *err)
-{
-	return error_set(err, -EBUSY, "the guest is being moved and stands still; try again");
-}
 
 COMMAND(system_reset)
 {

@@ -43,6 +43,7 @@ static int open_nameless(int dir, const char *name, char *temporary, size_t len)
 static int give_name(int dir, int fd, const char *name, char *temporary, size_t len)
 {
 	char path[64];
+	int ret;
 
 	if (!*temporary) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
@@ -56,7 +57,11 @@ static int give_name(int dir, int fd, const char *name, char *temporary, size_t 
 	if (renameat(dir, temporary, dir, name))
 		return -errno;
 	*temporary = 0;
-	return fsync(dir) && errno != EINVAL ? -errno : 0;
+	if (!fsync(dir) || errno == EINVAL)
+		return 0;
+	ret = -errno;
+	(void)unlinkat(dir, name, 0);
+	return ret;
 }
 
 static int fill_and_name(int dir, const char *name, outgoing_fill fill, void *opaque,

@@ -54,7 +54,8 @@ int outgoing_wait_memory(struct outgoing *o, struct stream_error *err);
 int outgoing_file_check(const char *path, struct error *err);
 typedef int (*outgoing_fill)(void *opaque, int fd, struct stream_error *err);
 /* A new file at `path` (absolute) that fill() has written, in place of one that was there; on
- * failure nothing of it is there, and the old one is. */
+ * failure nothing of it is there, and the old one is, unless it was the folder itself that could
+ * not be written. */
 int outgoing_file(const char *path, outgoing_fill fill, void *opaque, struct stream_error *err);
 
 /* ---- outgoing_move.c ---- */

@@ -138,8 +138,7 @@ static int cancel_save(struct outgoing *o, struct error *err)
 	int was = SAVE_OPEN;
 
 	if (!atomic_compare_exchange_strong(&o->save, &was, SAVE_CALLED_OFF) && was == SAVE_DONE)
-		return error_set(err, -EBUSY,
-				 "it is too late: the guest is in %s, and the machine ends",
+		return error_set(err, -EBUSY, "it is too late: all of the guest is written to %s",
 				 o->path);
 	outgoing_wake(o);
 	return 0;
