@@ -86,6 +86,9 @@ static enum s2_result compose(struct s2_thread *t, struct s2_context *ctx, uint6
 	result = own_xlat(t, leaf.gpa, access, &x);
 	if (result != S2_FIXED)
 		return result;
+	/* Being split since before there were shadows. */
+	if (x.level > 1 && x.entry & t->ops->format->not_cached)
+		return S2_RETRY;
 	*m = (struct composed){.gpa = leaf.gpa,
 			       .hpa = x.hpa,
 			       .shift = geometry_shift(g, x.level),

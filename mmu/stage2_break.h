@@ -20,6 +20,7 @@ struct stage2_break {
 	uint64_t old;	   /* the leaf; 0: nothing is broken */
 	uint64_t expect;   /* what stands for it until it is split */
 	unsigned level;	   /* of both */
+	bool frozen;	   /* by way of a frozen entry, and not of nT */
 	bool flush;	   /* to be done */
 	bool made;	   /* nothing is left to do after it */
 	unsigned nx_level; /* more than 1: a block of this level is small because it is executed */
@@ -35,8 +36,11 @@ mmu_inline enum s2_result stage2_break(const struct format *f, struct s2_thread 
 
 	if (t->pool.count < tables)
 		return S2_NOMEM;
-	brk->expect = t->s2->bbm_level ? old | f->not_cached
-				       : format_freeze_back(f, &g, old, w->level, t->owner);
+	/* nT says that this block is in no TLB; of shadow leaves that were made of it, it says
+	 * nothing. They go while the entry is frozen, and no new ones are made. */
+	brk->frozen = !t->s2->bbm_level || atomic_load(&t->s2->contexts);
+	brk->expect = brk->frozen ? format_freeze_back(f, &g, old, w->level, t->owner)
+				  : old | f->not_cached;
 	if (!walk_replace(f, &t->s2->pt, w, brk->expect))
 		return S2_RETRY;
 	brk->old = old;
@@ -52,7 +56,7 @@ mmu_inline void stage2_break_undo(const struct format *f, struct s2_thread *t, u
 				  const struct stage2_break *brk)
 {
 	const struct pgtable *pt = &t->s2->pt;
-	const bool frozen = !t->s2->bbm_level;
+	const bool frozen = brk->frozen;
 	struct walk_entry w;
 
 	if (!brk->old || brk->made)
