@@ -219,6 +219,8 @@ static int wait_for_source(struct incoming *in, uint32_t *signo, struct error *e
 	in->from.wake_fd = in->wake_fd;
 	if (in->from.link)
 		in->from.link->wake_fd = in->wake_fd;
+	if (in->from.lane)
+		in->from.lane->wake_fd = in->wake_fd;
 	return ret;
 }
 
