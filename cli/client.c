@@ -209,6 +209,11 @@ int client_call(struct client *client, const char *command, json_t *args, int ti
 				      : client_answer(client, timeout_ms, ret, err);
 }
 
+static bool does_not_listen(int code)
+{
+	return code == -ENOENT || code == -ECONNREFUSED;
+}
+
 int client_connect(struct client *client, struct error *err)
 {
 	const int64_t until = clock_now_ms() + client->patience_ms;
@@ -220,13 +225,16 @@ int client_connect(struct client *client, struct error *err)
 				 client->name, client->waits_at);
 	snprintf(file, sizeof(file), "%s.sock", client->name);
 	/* It has its name before it listens, and for a moment afterwards. */
-	while ((client->fd = unix_connect(client->runtime.dir_fd, file, err)) == -ENOENT &&
+	while (does_not_listen(client->fd = unix_connect(client->runtime.dir_fd, file, err)) &&
 	       clock_now_ms() < until &&
 	       runtime_holder(&client->runtime, client->name) == client->pid)
 		usleep(20000);
-	if (client->fd == -ENOENT || client->fd == -ECONNREFUSED)
-		return error_set(err, client->fd,
-				 "the machine '%s' is starting or ending; try again", client->name);
+	if (does_not_listen(client->fd))
+		return runtime_holder(&client->runtime, client->name) == client->pid
+			       ? error_set(err, client->fd,
+					   "the machine '%s' is starting or ending; try again",
+					   client->name)
+			       : say(client, -EPIPE, err);
 	if (client->fd < 0)
 		return say(client, client->fd == -EAGAIN ? -ETIMEDOUT : client->fd, err);
 	return client_call(client, "qmp_capabilities", NULL, client->patience_ms, NULL, err);

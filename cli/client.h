@@ -27,7 +27,8 @@ struct client {
  * killed machine has left is cleaned up. client_close() in every case. */
 int client_find(struct client *client, const char *name, struct runtime_end *end,
 		struct error *err);
-/* Connects to what was found, and negotiates. -ENOTCONN: it waits for its guest. */
+/* Connects to what was found, and negotiates. -ENOTCONN: it waits for its guest;
+ * -EPIPE: it has ended meanwhile. */
 int client_connect(struct client *client, struct error *err);
 /* Both, for those who want a machine that runs. */
 int client_open(struct client *client, const char *name, struct error *err);

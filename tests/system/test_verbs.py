@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -363,6 +364,22 @@ def test_daemon():
         check(place.state("one") == "running", "it ended with its terminal")
         os.kill(pid, signal.SIGTERM)
         place.ferry("wait", "one", code=EXIT_SIGNAL + signal.SIGTERM)
+
+
+@needs_ferry
+def test_wait_while_it_ends():
+    """A machine that does not listen any more and is not gone: it waits for who reads its last words."""
+    with Place() as place:
+        pid = place.background("one", ECHO, "--serial", "pty")
+        with open(os.path.join(place.runtime, "one.log")) as f:
+            line = os.open(re.search(r"/dev/pts/\d+", f.read()).group(0), os.O_RDWR | os.O_NOCTTY)
+        os.write(line, b"unread")
+        check(select.select([line], [], [], 20 * SCALE)[0], "no echo")
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: "one.sock" not in place.files(), "it still listens")
+        check("one.lock" in place.files(), "it is gone: nothing was tried")
+        place.ferry("wait", "one", code=EXIT_SIGNAL + signal.SIGTERM)
+        os.close(line)
 
 
 def start_script(place, script):
