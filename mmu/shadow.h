@@ -56,7 +56,8 @@ struct s2_shadow_config {
 	bool use_ad;
 	unsigned gpa_bits; /* the guest's physical width; 0: the instance's input width */
 	/* Bounds. contexts: two for each vCPU are good, 0: 16; leaves: 0: 65536, 48 bytes each,
-	 * taken at creation; tables: 0: as many as leaves / 8, but no fewer than 64. */
+	 * taken at creation; tables: 0: as many as leaves / 8, but no fewer than 64. What one
+	 * instruction of the guest's guest may touch has to fit: some dozens of each, at least. */
 	unsigned contexts;
 	size_t leaves, tables;
 	unsigned first_tag; /* tags are first_tag .. first_tag + contexts - 1 */
@@ -82,7 +83,9 @@ struct s2_guest_root {
 /* The context of this root, with a reference that holds its tables' root in place. A context that
  * nobody references may be emptied and recycled for it: this waits for TLB clients.
  * -EINVAL: the registers are impossible (*why, may be NULL, names the rule), -EBUSY: all contexts
- * are referenced, -ENOMEM, -ERANGE as of s2_create. */
+ * are referenced, -EAGAIN: but for one that somebody is just making, for this root perhaps, and who
+ * may wait for the calling thread's TLB client: acknowledge, and ask again; -ENOMEM, -ERANGE as of
+ * s2_create. */
 int s2_context_get(struct s2_context **out, struct s2_thread *t, struct s2_shadows *shadows,
 		   const struct s2_guest_root *guest, const char **why);
 void s2_context_put(struct s2_context *ctx);
@@ -98,7 +101,7 @@ int s2_context_registers(const struct s2_context *ctx, struct s2_registers *out)
 enum s2_stage_fault {
 	S2_NO_FAULT,
 	S2_FAULT_TRANSLATION, /* nothing mapped; also an ngpa beyond the guest's input width, at the
-			       * root's level */
+			       * root's level; on arm64 at 4, which is its level 0 */
 	S2_FAULT_PERMISSION,  /* a leaf (or, on x86, a table above it) refuses the access */
 	S2_FAULT_ACCESS_FLAG, /* A (or D, for a write) is clear and hardware does not set it */
 	S2_FAULT_RESERVED,    /* an entry that the manual forbids: EPT misconfiguration, NPT RSV */
@@ -108,22 +111,23 @@ enum s2_stage_fault {
 };
 
 /* With S2_FORWARD: what the guest's hypervisor is to be told. With S2_EMULATE: where the guest's
- * stage led to (kind is S2_NO_FAULT): L2 touches a device of L1. */
+ * stage led to (kind is S2_NO_FAULT): L2 touches a device of L1. With S2_MISSING: which page is not
+ * here yet. */
 struct s2_syndrome {
 	enum s2_stage_fault kind;
 	unsigned level;	 /* of the entry in the guest's second stage, counted from the leaves */
 	uint32_t access; /* that was refused */
 	uint64_t ngpa;	 /* the nested address (arm64: HPFAR_EL2; EPT: the guest-physical one) */
 	uint64_t gpa;	 /* S2_FAULT_TABLE: of the entry that could not be read; S2_EMULATE: what
-			  * ngpa leads to */
+			  * ngpa leads to; S2_MISSING: that, or an entry on the way */
 	uint32_t perm;	 /* what the guest's stage grants there (x86 reports it), else 0 */
 };
 
-/* As s2_translate and s2_fault, for ngpa. *why (may be NULL) is written on S2_FORWARD and
- * S2_EMULATE. The leaf grants what both stages do, and W only once the write has been marked dirty
- * in the instance (and in the guest's leaf, where that has a D bit). S2_RETRY and S2_NOMEM as for
- * s2_fault; where a fault meets a leaf that the guest has meanwhile replaced it waits for TLB
- * clients. */
+/* As s2_translate and s2_fault, for ngpa. *why (may be NULL) is written on S2_FORWARD,
+ * S2_EMULATE and S2_MISSING. The leaf grants what both stages do, and W only once the write has
+ * been marked dirty in the instance (and in the guest's leaf, where that has a D bit). S2_RETRY and
+ * S2_NOMEM as for s2_fault; where a fault meets a leaf that the guest has meanwhile replaced it
+ * waits for TLB clients. */
 bool s2_context_translate(struct s2_thread *t, struct s2_context *ctx, uint64_t ngpa,
 			  uint32_t access, struct s2_xlat *out);
 enum s2_result s2_context_fault(struct s2_thread *t, struct s2_context *ctx, uint64_t ngpa,

@@ -182,6 +182,7 @@ void shadow_empty(struct s2_thread *t, struct s2_context *ctx)
 		shadow_flush_add(&c.flush, s2_context_tag(ctx), 0, UINT64_MAX);
 		for (int i = 0; i < SHADOW_BUDGET && atomic_load(chain); i++)
 			zap(&c, atomic_load(chain));
+		shadow_map_reclaim(&set->map, SHADOW_BUDGET);
 		more = atomic_load(chain);
 		trees = more ? 0 : detach(ctx, f, tree, 64);
 		say(&c);
@@ -198,7 +199,7 @@ void shadow_empty(struct s2_thread *t, struct s2_context *ctx)
 
 			walk_free_tree(f, &ctx->root.pt, tree[i], ctx->root.pt.geo.levels - 1u,
 				       &found);
-			atomic_fetch_sub(&set->tables, found.tables);
+			shadow_tables(ctx, -found.tables);
 		}
 	} while (trees == 64);
 	atomic_fetch_add(&set->drops, 1);

@@ -66,6 +66,8 @@ int s2_shadows_create(struct s2_shadows **out, struct s2_thread *t,
 	c.tables = c.tables ? c.tables : c.leaves / 8 < 64 ? 64 : c.leaves / 8;
 	if (!rule && (c.contexts > UINT16_MAX || c.leaves > UINT32_MAX / 64))
 		rule = "shadows: too many contexts or leaves";
+	if (!rule && c.tables < MMU_MAX_LEVELS - 1)
+		rule = "shadows: tables for one leaf are four: a bound below that lets nobody in";
 	if (rule) {
 		if (why)
 			*why = rule;
@@ -257,6 +259,7 @@ int s2_context_get(struct s2_context **out, struct s2_thread *t, struct s2_shado
 	struct s2_context *found, *mine;
 	struct root fresh = {0};
 	struct geometry geo;
+	bool changing = false; /* one of them becomes another */
 	int err = guest_stage2_parse(&guest, &set->rules, &key, &rule);
 
 	if (!err)
@@ -274,6 +277,8 @@ int s2_context_get(struct s2_context **out, struct s2_thread *t, struct s2_shado
 	pthread_mutex_lock(&set->mutex);
 	found = find(set, &key, &guest);
 	mine = found ? NULL : take(set);
+	for (unsigned i = 0; i < set->config.contexts; i++)
+		changing |= set->context[i].busy;
 	pthread_mutex_unlock(&set->mutex);
 	if (mine) {
 		if (mine->made)
@@ -293,7 +298,7 @@ int s2_context_get(struct s2_context **out, struct s2_thread *t, struct s2_shado
 			found = mine;
 		}
 	} else if (!found) {
-		err = -EBUSY;
+		err = changing ? -EAGAIN : -EBUSY;
 	}
 	*out = found;
 	return err;
@@ -309,23 +314,35 @@ void s2_context_drop(struct s2_thread *t, struct s2_context *ctx)
 	shadow_empty(t, ctx);
 }
 
+/* With the mutex held: one that has leaves or tables (these stay when leaves go one by one), with a
+ * reference, round robin. */
+static struct s2_context *find_victim(struct s2_shadows *set, bool unused)
+{
+	for (unsigned i = 0; i < set->config.contexts; i++) {
+		struct s2_context *c = &set->context[set->next++ % set->config.contexts];
+
+		if (c->made && !c->busy && (!unused || atomic_load(&c->root.refs) == 1) &&
+		    (atomic_load(&c->tables) ||
+		     atomic_load(&set->map.bucket[CHAIN_CONTEXT][c->index])) &&
+		    root_get(&c->root))
+			return c;
+	}
+	return NULL;
+}
+
 void shadow_evict(struct s2_thread *t, struct s2_context *own)
 {
 	struct s2_shadows *set = own->set;
-	struct s2_context *victim = NULL;
+	struct s2_context *victim;
 
+	/* Any context may be emptied, also one that somebody runs in, or comes to use meanwhile.
+	 * Not always our own of these: another may hold all that is needed. */
 	pthread_mutex_lock(&set->mutex);
-	for (unsigned i = 0; !victim && i < set->config.contexts; i++) {
-		struct s2_context *c = &set->context[set->next++ % set->config.contexts];
-
-		/* Should somebody come and use it meanwhile: any context may be emptied. */
-		if (c != own && c->made && !c->busy &&
-		    atomic_load(&set->map.bucket[CHAIN_CONTEXT][c->index]) &&
-		    atomic_load(&c->root.refs) == 1 && root_get(&c->root))
-			victim = c;
-	}
+	victim = find_victim(set, true);
+	if (!victim)
+		victim = find_victim(set, false);
 	pthread_mutex_unlock(&set->mutex);
-	shadow_empty(t, victim ? victim : own);
+	shadow_empty(t, victim ? victim : own); /* if only for the nodes that were returned */
 	if (victim)
 		s2_context_put(victim);
 	atomic_fetch_add(&set->evictions, 1);

@@ -138,15 +138,16 @@ static enum build build_new(struct s2_thread *t, struct s2_context *ctx,
 		return BUILD_LOST; /* cannot be: s2_shadows_create has compared the formats */
 	leaf = format_set_ad(f, leaf, FORMAT_A | FORMAT_D);
 	leaf = field_put(f, &set->level_field, leaf, m->guest_level);
-	if (atomic_fetch_add(&set->tables, tables) + tables > set->max_tables) {
-		atomic_fetch_sub(&set->tables, tables);
+	shadow_tables(ctx, tables);
+	if (atomic_load(&set->tables) > set->max_tables) {
+		shadow_tables(ctx, -(uint64_t)tables);
 		return BUILD_FULL;
 	}
 	index = shadow_map_take(&set->map);
 	err = index ? walk_install(f, &ctx->root.pt, &t->pool, w, like->ngpa, level, leaf, 0)
 		    : -ENOSPC;
 	if (err) {
-		atomic_fetch_sub(&set->tables, tables);
+		shadow_tables(ctx, -(uint64_t)tables);
 		if (index)
 			shadow_map_return(&set->map, index);
 		return err == -ENOSPC ? BUILD_FULL : err == -ENOMEM ? BUILD_NOMEM : BUILD_LOST;

@@ -23,6 +23,7 @@ struct s2_context {
 	bool made; /* the above is valid */
 	bool busy; /* somebody takes it down or makes it anew; under mutex */
 	uint16_t index;
+	_Atomic uint64_t tables; /* its share of the set's */
 };
 
 struct s2_shadows {
@@ -72,8 +73,14 @@ void shadow_follow(struct s2_thread *t, uint64_t start, uint64_t end);
 void shadow_empty(struct s2_thread *t, struct s2_context *ctx);
 /* Takes all that was made of the guest's leaves around [start, last] out of one context. Waits. */
 void shadow_forget(struct s2_thread *t, struct s2_context *ctx, uint64_t start, uint64_t last);
-/* A bound is reached: empties a context that nobody uses, or else this one. */
+/* A bound is reached: empties a context that holds something, one that nobody uses if there is. */
 void shadow_evict(struct s2_thread *t, struct s2_context *own);
+/* Counts tables of a context (not its root). */
+static inline void shadow_tables(struct s2_context *ctx, uint64_t n)
+{
+	atomic_fetch_add(&ctx->tables, n);
+	atomic_fetch_add(&ctx->set->tables, n);
+}
 
 /* What a shadow may grant of what a leaf of the instance does. */
 static inline uint32_t shadow_may(const struct s2 *s2, uint64_t entry)

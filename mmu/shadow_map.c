@@ -130,7 +130,7 @@ uint32_t shadow_map_find(struct shadow_map *map, const struct shadow_node *like,
 void shadow_map_remove(struct shadow_map *map, uint32_t index)
 {
 	struct shadow_node *n = &map->node[index];
-	uint32_t returned, next;
+	uint32_t next;
 
 	for (struct shadow_cursor *c = map->stopped; c; c = c->other) {
 		if (c->node == index)
@@ -150,10 +150,17 @@ void shadow_map_remove(struct shadow_map *map, uint32_t index)
 	atomic_fetch_sub(&map->used, 1);
 	atomic_store(&n->link[0].next, atomic_load(&map->free));
 	atomic_store(&map->free, index);
-	for (int i = 0; i < RECLAIM && (returned = atomic_load(&map->returned)); i++) {
-		atomic_store(&map->returned, atomic_load(&map->node[returned].link[0].next));
-		atomic_store(&map->node[returned].link[0].next, atomic_load(&map->free));
-		atomic_store(&map->free, returned);
+	shadow_map_reclaim(map, RECLAIM);
+}
+
+void shadow_map_reclaim(struct shadow_map *map, unsigned n)
+{
+	uint32_t index;
+
+	while (n-- && (index = atomic_load(&map->returned))) {
+		atomic_store(&map->returned, atomic_load(&map->node[index].link[0].next));
+		atomic_store(&map->node[index].link[0].next, atomic_load(&map->free));
+		atomic_store(&map->free, index);
 	}
 }
 

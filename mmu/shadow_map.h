@@ -51,7 +51,7 @@ int shadow_map_init(struct shadow_map *map, const struct s2_env *env, size_t lea
 		    unsigned contexts);
 void shadow_map_free(struct shadow_map *map);
 
-/* Read side. 0: none is left (but there may be after shadow_map_reclaim). */
+/* Read side. 0: none is left, but there may be some that were returned (shadow_map_reclaim). */
 uint32_t shadow_map_take(struct shadow_map *map);
 void shadow_map_return(struct shadow_map *map, uint32_t index); /* was taken, is not linked */
 void shadow_map_link(struct shadow_map *map, uint32_t index);
@@ -60,6 +60,8 @@ uint32_t shadow_map_find(struct shadow_map *map, const struct shadow_node *like,
 
 /* Write side. */
 void shadow_map_remove(struct shadow_map *map, uint32_t index);
+/* Up to n nodes that were returned can be taken again. shadow_map_remove does it for a few. */
+void shadow_map_reclaim(struct shadow_map *map, unsigned n);
 
 /* Where a visit is. All zero at first. A guest may make as many leaves of one page as there are
  * nodes, all in one chain: a visit stops inside, too, and the map knows it then, so that a node

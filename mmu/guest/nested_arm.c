@@ -15,11 +15,11 @@ static enum s2_stage_fault check_arm(const struct geometry *g, uint64_t e, unsig
 	return arm_guest_reserved(g, e, level) ? S2_FAULT_TRANSLATION : S2_NO_FAULT;
 }
 
-/* by VTCR_EL2.TG0 */
+/* By VTCR_EL2.TG0. beyond_level: level 0, wherever the walk begins (Arm ARM, AArch64.S2Walk, IPAIsOutOfRange). */
 static const struct nested_format nested_arm[] = {
-	{.f = &arm4k_format, .a_faults = true, .check = check_arm},
-	{.f = &arm64k_format, .a_faults = true, .check = check_arm},
-	{.f = &arm16k_format, .a_faults = true, .check = check_arm},
+	{.f = &arm4k_format, .beyond_level = 4, .a_faults = true, .check = check_arm},
+	{.f = &arm64k_format, .beyond_level = 4, .a_faults = true, .check = check_arm},
+	{.f = &arm16k_format, .beyond_level = 4, .a_faults = true, .check = check_arm},
 };
 
 int nested_parse_arm(struct guest_stage2 *out, const struct nested_rules *rules,

@@ -139,15 +139,18 @@ int guest_stage2_walk(const struct guest_stage2 *s, const struct guest_stage2_re
 	}
 	if (ngpa > geometry_max(&s->geo)) {
 		out->fault = S2_FAULT_TRANSLATION;
+		if (s->n->beyond_level)
+			out->level = s->n->beyond_level;
 		return 0;
 	}
 	err = walk_down(s->n->f, &s->geo, s->root, ngpa, load_guest, &walk, &w);
 	out->level = w.level;
 	if (!err)
 		err = finish_leaf(&walk, &w, ngpa, access, out);
+	if (err)
+		out->gpa = walk.entry;
 	if (err == WALK_FAULT) {
 		out->fault = walk.fault;
-		out->gpa = walk.entry;
 		err = 0;
 	}
 	return err;

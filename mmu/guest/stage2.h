@@ -15,6 +15,7 @@ struct guest_stage2;
 struct nested_format {
 	const struct format *f;
 	bool table_perms;	 /* permissions of tables count, too */
+	uint8_t beyond_level;	 /* of a fault beyond the input width; 0: the root's */
 	bool a_faults, d_faults; /* a clear A (D, for a write) that hardware does not set faults */
 	enum s2_stage_fault (*check)(const struct geometry *g, uint64_t entry, unsigned level);
 };

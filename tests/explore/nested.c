@@ -375,7 +375,8 @@ static void visit(const struct s2_guest_root *which)
 	struct s2_context *ctx;
 	int err;
 
-	while ((err = s2_context_get(&ctx, me(), shadows, which, NULL)) == -EBUSY) {
+	while ((err = s2_context_get(&ctx, me(), shadows, which, NULL)) == -EBUSY ||
+	       err == -EAGAIN) {
 		acknowledge();
 		explore_yield();
 	}

@@ -230,6 +230,44 @@ static void bounds(void)
 	end();
 }
 
+/* What others hold goes when a bound is reached: tables that have no leaf any more, and what
+ * belongs to contexts that somebody runs in. */
+static void bounds_between_contexts(void)
+{
+	struct s2_shadow_config sc;
+	struct s2_context *other;
+
+	create("ept4", "ept4", &sc);
+	sc.contexts = 2;
+	sc.leaves = 8;
+	sc.tables = 3;
+	CHECK(s2_shadows_create(&n.shadows, t, &sc, NULL) == -EINVAL, "room for no leaf");
+	sc.tables = 12;
+	CHECK(!s2_shadows_create(&n.shadows, t, &sc, NULL), "create");
+	ept_tables();
+	enter(0x100000 | 0x1e, 0, 0);
+	for (uint64_t i = 1; i < 4; i++) {
+		put(0x100000, i, 0x101000 | 7);
+		CHECK(fault(i << 39, W) == S2_FIXED, "table %" PRIu64, i);
+	}
+	CHECK(fault(0, W) == S2_FIXED && stats().tables == 12, "%" PRIu64, stats().tables);
+	CHECK(!s2_unmap(t, 0, 0) && !stats().leaves && stats().tables == 12, "leaves only");
+	s2_context_put(ctx);
+	enter(0x100000 | 0x1e, 0, 1);
+	CHECK(fault(0, W) == S2_FIXED, "tables without leaves");
+	CHECK(stats().evictions == 1 && stats().tables == 3, "%" PRIu64, stats().tables);
+	/* this one holds all leaves, and is referenced */
+	for (uint64_t i = 0; i < 8; i++)
+		CHECK(fault(i * K4, W) == S2_FIXED || i == 0, "leaf %" PRIu64, i);
+	CHECK(stats().leaves == 8, "%" PRIu64, stats().leaves);
+	other = ctx;
+	enter(0x100000 | 0x1e, 0, 2);
+	CHECK(fault(0, W) == S2_FIXED && fault(K4, W) == S2_FIXED, "leaves of another");
+	CHECK(stats().leaves == 2 && THERE(0) && THERE(K4), "%" PRIu64, stats().leaves);
+	s2_context_put(other);
+	end();
+}
+
 /* Every allocation fails once: the call says so or does without; nothing is lost. */
 static bool nomem_once(long after)
 {
@@ -485,6 +523,7 @@ int main(void)
 	ages("ept4, 40 bits");
 	one_page();
 	bounds();
+	bounds_between_contexts();
 	for (long after = 0; !nomem_once(after);)
 		after += test_scale(30) == 30 ? 1 : 3;
 	refused();

@@ -251,7 +251,7 @@ static void enter(struct cpu *c, bool leave)
 	for (;;) {
 		int err = s2_context_get(&ctx, c->t, n.shadows, &root, NULL);
 
-		CHECK(!err || err == -EBUSY, "get: %d", err);
+		CHECK(!err || err == -EBUSY || err == -EAGAIN, "get: %d", err);
 		if (!err)
 			break;
 		race_serve(&c->client);

@@ -161,7 +161,8 @@ static void arm(void)
 	MAPS(GiB * 513 + 6 * K4, W, n.table_hpa + DATA_HPA, R | W);
 	FORWARDS(GiB * 513 + 7 * M2, R, S2_FAULT_TABLE, 1);
 	FORWARDS(GiB * 512, R, S2_FAULT_ACCESS_FLAG, 3);
-	FORWARDS(UINT64_C(1) << 40, R, S2_FAULT_TRANSLATION, 3);
+	/* beyond the input: Arm's level 0, wherever the walk begins */
+	FORWARDS(UINT64_C(1) << 40, R, S2_FAULT_TRANSLATION, 4);
 	/* the same root without CnP is the same context; another VMID is not */
 	bad = root;
 	bad.root &= ~UINT64_C(1);
@@ -281,10 +282,12 @@ static void missing(void)
 	CHECK(s2_missing_mark(t, GiB + 8 * M2, 512, NULL) == 512, "mark");
 	CHECK(!THERE(5 * K4), "what is marked is in no shadow");
 	CHECK(fault(5 * K4, R) == S2_MISSING && asked == GiB + 8 * M2 + 5 * K4, "%" PRIx64, asked);
+	CHECK(why.gpa == GiB + 8 * M2 + 5 * K4, "which page: %" PRIx64, why.gpa);
 	CHECK(s2_receive(t, GiB + 8 * M2 + 5 * K4, 1, fill, NULL) == 1, "receive");
 	MAPS(5 * K4, R, n.table_hpa + DATA_HPA + 8 * M2 + 5 * K4, R | W | X);
 	CHECK(s2_missing_mark(t, 0x103000, 1, NULL) == 1, "mark");
 	CHECK(fault(6 * K4, R) == S2_MISSING && asked == 0x103000, "%" PRIx64, asked);
+	CHECK(why.gpa == 0x103000 + 6 * 8, "which entry of a table: %" PRIx64, why.gpa);
 	CHECK(s2_receive(t, 0x103000, 1, fill, NULL) == 1, "receive");
 	CHECK(fault(6 * K4, R) == S2_MISSING && asked == GiB + 8 * M2 + 6 * K4, "%" PRIx64, asked);
 	CHECK(s2_receive(t, GiB + 8 * M2, 512, fill, NULL) == 511, "receive");
