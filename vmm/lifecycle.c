@@ -127,6 +127,12 @@ static void settle(void *arg)
 		hold_lines(vm, true);
 		prepare_devices(vm);
 	}
+	/* It was called off, and what a device still waits for may take for ever. */
+	if (vm->motion == VM_DRAINING && !vm->holds && !vm->still_waiters) {
+		go_on(vm);
+		loop_work_post(vm->loop, &vm->event_work);
+		return;
+	}
 	if (vm->motion == VM_DRAINING && devices_drained(vm)) {
 		vm->motion = VM_STILL;
 		/* A guest's reset that came in the middle. */
@@ -156,6 +162,20 @@ int vm_pause(struct vm *vm, enum vm_hold hold, void (*fn)(void *arg, int code), 
 	vm->holds |= hold;
 	loop_work_post(vm->loop, &vm->settle_work);
 	return 0;
+}
+
+void vm_pause_forget(struct vm *vm, void (*fn)(void *arg, int code), const void *arg)
+{
+	struct still_waiter **at = &vm->still_waiters, *waiter;
+
+	while ((waiter = *at)) {
+		if (waiter->fn == fn && waiter->arg == arg) {
+			*at = waiter->next;
+			free(waiter);
+		} else {
+			at = &waiter->next;
+		}
+	}
 }
 
 static void still(void *arg, int code)

@@ -23,6 +23,7 @@ struct outgoing {
 	struct tls *tls;
 	int wake_fd; /* calls it off */
 	bool cancelled;
+	bool stopping; /* the machine is asked to stand still, and does not yet; the loop's */
 	/* Of a file: who calls it off and who is about to name it decide it between them. */
 	_Atomic enum { SAVE_OPEN, SAVE_CALLED_OFF, SAVE_DONE } save;
 	bool ended; /* the machine has, before the guest was anywhere else */
@@ -46,6 +47,9 @@ struct outgoing {
 /* Fills in source, from the machine. */
 int outgoing_source_init(struct outgoing *o, struct error *err);
 void outgoing_source_exit(struct outgoing *o);
+/* The loop's thread: the guest is not to be stopped any more. It goes on at once, whatever its
+ * devices wait for. */
+void outgoing_stop_cancel(struct outgoing *o);
 /* A guest that has just come may still lack pages: waits until all are here. */
 int outgoing_wait_memory(struct outgoing *o, struct stream_error *err);
 

@@ -141,6 +141,7 @@ static int cancel_save(struct outgoing *o, struct error *err)
 		return error_set(err, -EBUSY, "it is too late: all of the guest is written to %s",
 				 o->path);
 	outgoing_wake(o);
+	outgoing_stop_cancel(o);
 	return 0;
 }
 
@@ -158,6 +159,7 @@ static int cancel(struct outgoing *o, struct error *err)
 				 o->path);
 	o->cancelled = true;
 	outgoing_wake(o);
+	outgoing_stop_cancel(o);
 	return 0;
 }
 

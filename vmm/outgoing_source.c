@@ -29,11 +29,24 @@ static void answer(struct outgoing *o, int result)
 
 /* ---- stop and go on --------------------------------------------------------------------- */
 
+static void goes_on(struct outgoing *o)
+{
+	const struct clock_source *clock = loop_clock(o->vm->loop);
+
+	/* Guest time has gone on meanwhile, as it does over a move; not that of a guest that is
+	 * paused, or has not been stopped yet. */
+	if (!(o->vm->holds & ~(unsigned)VM_HOLD_MOVE) && o->vm->motion != VM_MOVING)
+		loop_clock_set(o->vm->loop,
+			       clock->now(clock->opaque) + clock_now() - o->stopped_ns);
+	vm_resume(o->vm, VM_HOLD_MOVE);
+}
+
 static void still(void *arg, int code)
 {
 	struct outgoing *o = arg;
 	struct vm *vm = o->vm;
 
+	o->stopping = false;
 	/* What the guest has asked for and nobody has looked at yet (a reset, its end) happens
 	 * here, not there. */
 	if (!code && (atomic_load(&vm->events) || (vm->holds & VM_HOLD_RESET))) {
@@ -47,10 +60,27 @@ static void still(void *arg, int code)
 static void stop_now(void *arg)
 {
 	struct outgoing *o = arg;
-	if (vm_pause(o->vm, VM_HOLD_MOVE, still, o)) {
-		error_set(&o->err, -ENOMEM, "no memory");
-		answer(o, -ENOMEM);
-	}
+	struct pollfd wake = {.fd = o->wake_fd, .events = POLLIN};
+	const int ret = poll(&wake, 1, 0) > 0			  ? -EINTR
+			: vm_pause(o->vm, VM_HOLD_MOVE, still, o) ? -ENOMEM
+								  : 0;
+
+	o->stopping = !ret;
+	/* -ECANCELED is said of a machine that has ended. */
+	error_set(&o->err, ret, ret == -ENOMEM ? "no memory" : "called off");
+	if (ret)
+		answer(o, ret);
+}
+
+void outgoing_stop_cancel(struct outgoing *o)
+{
+	if (!o->stopping)
+		return;
+	o->stopping = false;
+	vm_pause_forget(o->vm, still, o);
+	goes_on(o);
+	error_set(&o->err, -EINTR, "called off");
+	answer(o, -EINTR);
 }
 
 static int source_stop(void *opaque, struct stream_error *err)
@@ -67,7 +97,7 @@ static int source_stop(void *opaque, struct stream_error *err)
 			usleep(AGAIN_US);
 	} while (ret == -EAGAIN);
 	o->stopped = !ret;
-	return ret;
+	return ret == -EINTR ? -ECANCELED : ret;
 }
 
 static void release_now(void *arg)
@@ -93,16 +123,8 @@ static void take_back_now(void *arg)
 	struct outgoing *o = arg;
 	int ret = o->released ? vm_acquire(o->vm, &o->err) : 0;
 
-	if (!ret) {
-		const struct clock_source *clock = loop_clock(o->vm->loop);
-
-		/* Guest time has gone on meanwhile, as it does over a move; not that of a guest
-		 * that is paused. */
-		if (!(o->vm->holds & ~(unsigned)VM_HOLD_MOVE))
-			loop_clock_set(o->vm->loop,
-				       clock->now(clock->opaque) + clock_now() - o->stopped_ns);
-		vm_resume(o->vm, VM_HOLD_MOVE);
-	}
+	if (!ret)
+		goes_on(o);
 	answer(o, ret);
 }
 

@@ -169,6 +169,8 @@ void vm_event(struct vm *vm, enum vm_event event, uint32_t code); /* any thread;
  * guest's moves any more, devices are quiet and the state can be saved; fn(arg, -ECANCELED) when
  * the machine ends before. Never from within. 0 or -ENOMEM. */
 int vm_pause(struct vm *vm, enum vm_hold hold, void (*fn)(void *arg, int code), void *arg);
+/* Who waits for that waits no more: fn is not called. The hold stays. */
+void vm_pause_forget(struct vm *vm, void (*fn)(void *arg, int code), const void *arg);
 /* Ends that hold; the machine goes on when it was the last. Also before fn was called: it still is.
  */
 void vm_resume(struct vm *vm, enum vm_hold hold);

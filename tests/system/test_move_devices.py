@@ -4,12 +4,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import threading
 import time
 
 from bare_guest import Session
-from ferrytest import SCALE, Process, Skip, check, each, limit, needs_ferry
+from ferrytest import FERRY, SCALE, Process, Skip, check, each, limit, needs_ferry
 
 MIB = 1 << 20
 MODES = {"pre-copy": ["--downtime", "30s", "--bandwidth", "32M"],
@@ -102,6 +103,48 @@ def test_written_late():
                 before = counts(s.owner, (96, 96, 0))
                 s.move("--downtime", "1ms", "--postcopy-after", "6", "--bandwidth", "64M")
                 counts(s.owner, [before[0] + 96, 0, 0])
+
+
+@needs_ferry
+@limit(200)
+@each(how=["save", "migrate"])
+def test_disk_that_hangs(how):
+    """What the guest waits for does not come, so it does not come to a stand: called off, it goes on."""
+    if not shutil.which("qemu-nbd"):
+        raise Skip("no qemu-nbd (qemu-utils)")
+    with Session(1) as s:
+        disk(s.path("disk"))
+        with Process(["qemu-nbd", "--format=raw", "--persistent", "--shared=4", "-k", s.path("nbd"), s.path("disk")],
+                     terminal=False) as server:
+            end = time.monotonic() + 30 * SCALE
+            while not os.path.exists(s.path("nbd")):
+                check(time.monotonic() < end, "no qemu-nbd")
+                time.sleep(0.02)
+            s.extra = ["--disk", f"nbd+unix:///?socket={s.path('nbd')}", "--net", "user"]
+            s.append = "devices=1"
+            s.start()
+            before = counts(s.owner, (96, 96, 0))
+            name = s.owner.name
+            if how == "migrate":
+                mover = s.mover(s.receiver().address, "--bandwidth", "8M", "--downtime", "10s")
+                mover.expect('"phase":"copy"')
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                time.sleep(0.5)  # a request is on its way
+                if how == "save":
+                    mover = Process([FERRY, "save", name, s.path("saved")], terminal=False, env=s.env)
+                    s.machines.append(mover)
+                state = lambda: json.loads(s.control("info", "--json", name))["state"]
+                while state() != "moving":
+                    check(time.monotonic() < end, f"it is {state()}, not on its way{mover.stderr()}")
+                    time.sleep(0.05)
+                check(mover.child.poll() is None, f"it stood still with a request on its way: {mover.stderr()}")
+                s.control("migrate-control", name, "cancel")
+                check(mover.wait(20) and "called off" in mover.stderr(), mover.stderr() + s.owner.tail())
+                check(state() == "running", state())
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            counts(s.owner, [before[0] + 96, 0, 0])
 
 
 # ---- a balloon --------------------------------------------------------------------------------------
