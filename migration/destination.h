@@ -29,6 +29,9 @@ struct destination {
 	const char *ferry, *arch;
 	/* How long READY waits for a source that does not come back; ns. */
 	uint64_t patience;
+	/* How long the end of a guest that runs here waits for a source that has not heard of it;
+	 * ns. */
+	uint64_t farewell;
 	void (*changed)(void *opaque, enum migration_state state); /* may be NULL */
 	void *opaque;
 

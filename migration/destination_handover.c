@@ -214,6 +214,25 @@ static int turn(struct destination *d, struct stream_error *err)
 	return 0;
 }
 
+/* The guest has ended here, and its source stands still until it knows that it was here. */
+static void tell_source(struct destination *d)
+{
+	const uint64_t until = clock_now() + d->farewell;
+	struct stream_error err;
+
+	/* Nobody needs what is missing. */
+	if (d->state == DEST_NEEDS)
+		destination_step(d, EVENT_WHOLE);
+	d->wake_fd = -1; /* it has called */
+	if (d->link && !link_may_speak(d->link))
+		destination_lose(d);
+	if (d->link)
+		d->link->wake_fd = -1;
+	destination_lane_end(d);
+	while (d->state == DEST_RUNS && clock_now() < until && !turn(d, &err))
+		;
+}
+
 /* From READY on: until both sides know. */
 int destination_hand_over(struct destination *d, struct stream_error *err)
 {
@@ -234,14 +253,16 @@ int destination_hand_over(struct destination *d, struct stream_error *err)
 	 * that word. */
 	if (d->state == DEST_NEEDS && d->link && link_may_speak(d->link)) {
 		say_complete(d);
-		if (d->link)
-			link_goodbye(d->link);
 	}
+	if (d->state == DEST_NEEDS || d->state == DEST_RUNS)
+		tell_source(d);
 	/* The source stays for this, though it knows all. */
 	if (d->state == DEST_DONE && d->link)
 		link_finish(d->link);
 	if (migration_owns(d->state))
 		return 0;
+	if (d->state == DEST_REFUSED && d->link && link_may_speak(d->link))
+		link_goodbye(d->link); /* that it could not be started was its last word */
 	if (d->state == DEST_READY || d->state == DEST_WAITING) {
 		/* Its user ends it: the source is told that it will not run here, if it can be. */
 		destination_fail(d, STREAM_FAILED, "called off at the destination");

@@ -16,6 +16,7 @@
 #include "vmm/message.h"
 
 static const uint64_t patience = 300000000000; /* for a source that may have said RUN; ns */
+static const uint64_t farewell = 5000000000;   /* for one that does not know that it ran here; ns */
 
 struct incoming *incoming_of(struct vm_arrival *arrival)
 {
@@ -289,8 +290,10 @@ int vm_receive(const struct incoming_config *how, const struct vm_observer *obse
 	in->arrival.complete = incoming_complete_from;
 	in->arrival.presence = &in->presence;
 	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	in->from = (struct destination){
-		.ferry = FERRY_VERSION, .arch = "x86_64", .patience = patience};
+	in->from = (struct destination){.ferry = FERRY_VERSION,
+					.arch = "x86_64",
+					.patience = patience,
+					.farewell = farewell};
 	ending_signals(&ends);
 	pthread_sigmask(SIG_BLOCK, &ends, &old);
 	/* Seen from now on, under its name or one that it has for so long. */

@@ -345,6 +345,7 @@ struct fake_there {
 	struct fake_sink sink;
 	const struct migration_sink_ops *ops; /* NULL: fake_sink_ops */
 	uint64_t building;		      /* nanoseconds for its machine, if not 0 */
+	uint64_t farewell;		      /* the destination's */
 	struct stream_error err;
 	int code;
 };
@@ -374,8 +375,11 @@ static inline int fake_there_begin(struct fake_there *t, const char *address,
 
 	t->sink.memory = calloc(FAKE_PAGES, STREAM_PAGE);
 	t->sink.other = other;
-	t->d = (struct destination){
-		.wake_fd = wake_fd, .arch = "x86_64", .ferry = "test", .patience = patience};
+	t->d = (struct destination){.wake_fd = wake_fd,
+				    .arch = "x86_64",
+				    .ferry = "test",
+				    .patience = patience,
+				    .farewell = t->farewell};
 	ret = door_open(&t->d.door, address, false, NULL, &t->err);
 	return ret ? ret : -pthread_create(&t->thread, NULL, fake_there_main, t);
 }
