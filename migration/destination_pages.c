@@ -102,6 +102,7 @@ int destination_say_received(struct destination *d)
 		return ret;
 	a->sink->want_again(a->opaque);
 	d->asking = true;
+	destination_bell_add(d, a->sink->wanted_fd(a->opaque));
 	return 0;
 }
 

@@ -134,8 +134,12 @@ static void answer_bell(struct door *d)
 	int fd = accept4(d->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct caller *c = &d->caller[d->callers];
 
-	if (fd < 0)
+	if (fd < 0) {
+		/* Without descriptors it rings on. */
+		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+			usleep(TURN_MS * 1000);
 		return;
+	}
 	/* The one that has been silent the longest makes room. */
 	if (d->callers == CALLERS) {
 		link_close(d->caller[0].link);
