@@ -8,7 +8,10 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { FIRST_WAIT = 100000000 /* ns, until what is not to be had is asked for again */ };
+enum {
+	FIRST_WAIT = 100000000, /* ns, until what is not to be had is asked for again */
+	CANCEL_TRIES = 5,
+};
 
 uint64_t source_words(const struct source *s)
 {
@@ -87,6 +90,10 @@ static int give_away(struct source *s, struct stream_error *err)
 		ret = source_wait_ready(s, err);
 	if (!ret)
 		ret = source_busy(s, s->m->ops->release, err);
+	/* That may have taken long, and until RUN is said a destination that has gone costs
+	 * nothing. */
+	if (!ret)
+		ret = source_listen(s, err);
 	stream_batch_free(s->batch);
 	s->batch = NULL;
 	if (ret)
@@ -144,20 +151,21 @@ static int keep(struct source *s, int code, const struct stream_error *why,
 {
 	struct stream_error trouble;
 	uint64_t delay = FIRST_WAIT;
+	unsigned said = 0, tries = 0;
 	int ret = s->m->ops->take_back(s->m->opaque, &trouble);
 
-	if (!ret)
-		say_stays(s, code, why);
-	source_say_cancel(s, why->text);
-	if (!ret)
-		return 0;
+	/* Who waits for the guest may be who has what it needs: it hears between the attempts. */
 	while (ret && !source_abandoned(s)) {
+		if (!said && tries++ < CANCEL_TRIES)
+			said = source_say_cancel(s, why->text, 1);
 		source_paused(s, trouble.text);
 		source_wait_retry(s, &delay);
 		ret = s->m->ops->take_back(s->m->opaque, &trouble);
 	}
 	if (!ret)
 		say_stays(s, code, why);
+	if (!said)
+		source_say_cancel(s, why->text, CANCEL_TRIES - tries);
 	return ret ? stream_fail(err, NULL, -EOWNERDEAD, "%s", trouble.text) : 0;
 }
 

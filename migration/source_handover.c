@@ -9,7 +9,9 @@
 
 static const uint64_t second = 1000000000;
 static const uint64_t last_word = 3000000000; /* ns for it, at the end of our process */
-enum { FIRST_WAIT = 200000000 /* ns */, CANCEL_TRIES = 5, TURN_MS = 200, GOODBYE_MS = 2000 };
+static const uint64_t goodbye = 3000000000;   /* ns, until who goes on speaking is left alone */
+static const uint64_t room = 10000000000;     /* ns, until there is some for CANCEL */
+enum { FIRST_WAIT = 200000000 /* ns */, TURN_MS = 200, GOODBYE_MS = 2000 };
 
 /* The link's deadline ends it. */
 int source_wait_ready(struct source *s, struct stream_error *err)
@@ -129,6 +131,9 @@ void source_resolve(struct source *s)
 		if (s->state == SOURCE_DOUBT && s->asked)
 			source_step(s, EVENT_ACK_PART);
 	}
+	/* In the last moment, perhaps. */
+	if (s->state == SOURCE_DOUBT && s->asked)
+		source_step(s, EVENT_ACK_PART);
 	if (s->state == SOURCE_DOUBT && source_forced(s))
 		source_step(s, EVENT_FORCE);
 }
@@ -141,7 +146,10 @@ void source_say_end(struct source *s)
 	struct stream_frame frame;
 	int ret;
 
-	if (!s->link || stream_end_write(&s->link->w, &end))
+	if (!s->link)
+		return;
+	s->link->deadline = clock_now() + goodbye;
+	if (stream_end_write(&s->link->w, &end))
 		return;
 	link_finish(s->link);
 	do
@@ -149,9 +157,8 @@ void source_say_end(struct source *s)
 	while (ret > 0);
 }
 
-/* The guest is ours: the destination need not wait for it. If the connection is gone, a new one is
- * tried for a moment, for a destination that waits in READY, whether READY has come or not. */
-void source_say_cancel(struct source *s, const char *why)
+/* A new connection is for a destination that waits in READY, whether READY has come or not. */
+bool source_say_cancel(struct source *s, const char *why, unsigned tries)
 {
 	struct stream_resume resume = {.stage = STREAM_STAGE_COPY, .ticket = s->ticket};
 	struct stream_cancel cancel = {0};
@@ -162,21 +169,21 @@ void source_say_cancel(struct source *s, const char *why)
 	/* It was called off here, or what came was damaged: they hear of that, too. */
 	if (s->link && !link_may_speak(s->link))
 		source_drop_link(s);
-	for (int i = 0; !s->link && s->stopped && i < CANCEL_TRIES && !source_abandoned(s); i++) {
+	for (unsigned i = 0; !s->link && s->stopped && i < tries && !source_abandoned(s); i++) {
 		if (i)
 			source_wait_retry(s, &delay);
 		if (!source_connect(s, true, s->abandon_fd, &err))
 			(void)stream_control_write(&s->link->w, STREAM_RESUME, 0, &resume);
 	}
 	if (!s->link)
-		return;
+		return false;
 	/* Who is abandoned, too, says why it ends, if the other side takes that. */
 	s->link->wake_fd = source_abandoned(s) ? -1 : s->abandon_fd;
-	if (source_abandoned(s)) {
-		/* Also if it lives, but does not read. */
-		s->link->deadline = clock_now() + last_word;
-		s->link->late = "there was no time left to say it";
-	}
-	if (!stream_control_write(&s->link->w, STREAM_CANCEL, 0, &cancel))
-		link_finish(s->link);
+	/* Also if it lives, but does not read. */
+	s->link->deadline = clock_now() + (source_abandoned(s) ? last_word : room);
+	s->link->late = "there was no time left to say it";
+	if (stream_control_write(&s->link->w, STREAM_CANCEL, 0, &cancel))
+		return false;
+	link_finish(s->link);
+	return true;
 }

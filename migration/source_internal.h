@@ -54,8 +54,9 @@ int source_say_run(struct source *s);
 void source_resolve(struct source *s);
 /* The guest is theirs and we know it. */
 void source_say_end(struct source *s);
-/* The guest is ours: the destination need not wait for it. */
-void source_say_cancel(struct source *s, const char *why);
+/* The guest is ours: the destination need not wait for it. If the connection is gone, so many new
+ * ones are tried. Whether it was said. */
+bool source_say_cancel(struct source *s, const char *why, unsigned tries);
 
 /* ---- source_policy.c ---- */
 /* Bytes per second of late, at least 1; of the connection that there is. */
@@ -67,7 +68,9 @@ void source_show(struct source *s, uint64_t remaining, uint64_t pages, uint64_t 
 void source_show_sent(struct source *s);
 /* The guest goes now, whatever is left. */
 bool source_switch_now(struct source *s);
-/* In a round: the time-out, if nothing is gained by waiting for the round's end. */
+/* The time-out, for whoever waits for the link while pages are copied. */
+void source_limit_copy(struct source *s);
+/* In a round: the same, if nothing is gained by waiting for the round's end. */
 int source_look_at_time(struct source *s, struct stream_error *err);
 /* After each round that has left too much: goes on (0), with processors throttled perhaps;
  * *postcopy: goes at once; -ETIME. */

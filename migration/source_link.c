@@ -9,6 +9,7 @@
 #include "migration/source_internal.h"
 
 static const uint64_t second = 1000000000;
+static const uint64_t greeting = 10000000000; /* ns, until HELLO is there, byte by byte */
 
 void source_drop_link(struct source *s)
 {
@@ -86,9 +87,12 @@ int source_greet(struct link *link, const struct stream_hello *hello,
 	struct stream_hello theirs;
 	int ret;
 
+	link->deadline = clock_now() + greeting;
+	link->late = "its HELLO takes too long";
 	/* Who hangs up at once may have said why. */
 	(void)stream_hello_write(&link->w, hello);
 	ret = link_receive(link, -1, other, err);
+	link->deadline = 0;
 	if (ret < 0)
 		return ret;
 	if (other->type != STREAM_HELLO)

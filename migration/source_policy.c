@@ -9,6 +9,8 @@
 static const uint64_t second = 1000000000;
 /* Stopping, loading and starting again cost time beside the bytes. */
 static const uint64_t overhead = 30000000;
+/* Who looks at the time by himself has more to say about it. */
+static const uint64_t grace = 1000000000;
 /* What counts for the rate is younger than two of these, if there is enough of it. */
 static const uint64_t window = 1000000000, enough = 100000000;
 /* Rounds without less to send; and the least that is left to throttled processors. */
@@ -154,6 +156,16 @@ static void squeeze(struct source *s)
 	uint64_t rate = s->throttled ? s->throttled / 2 : source_rate(s) / 2;
 
 	throttle(s, rate > CRAWL ? rate : CRAWL);
+}
+
+/* Where the other side neither takes anything nor hangs up nobody comes to look at the time. */
+void source_limit_copy(struct source *s)
+{
+	const struct migration_params *p = &s->params;
+
+	s->link->deadline =
+		p->timeout && p->on_timeout == MIGRATION_CANCEL ? s->begun + p->timeout + grace : 0;
+	s->link->late = "the time was too short: the link, or the destination, takes nothing more";
 }
 
 int source_look_at_time(struct source *s, struct stream_error *err)

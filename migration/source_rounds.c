@@ -188,14 +188,17 @@ static int send_round(struct source *s, bool live, struct stream_error *err)
 
 static int stop(struct source *s, struct stream_error *err)
 {
-	int ret = source_busy(s, s->m->ops->stop, err);
+	int ret;
 
+	/* Its processors stand still from the beginning of this on. */
+	s->link->deadline = clock_now() + s->params.downtime + slack;
+	s->link->late = "the guest would stand still for longer than it may: the link, or the "
+			"destination, is slower than it was";
+	ret = source_busy(s, s->m->ops->stop, err);
 	if (ret)
 		return ret;
 	s->stopped = clock_now();
 	s->link->deadline = s->stopped + s->params.downtime + slack;
-	s->link->late = "the guest would stand still for longer than it may: the link, or the "
-			"destination, is slower than it was";
 	source_step(s, EVENT_STOP);
 	return harvest(s, true, err);
 }
@@ -208,7 +211,8 @@ static int go_on(struct source *s, struct stream_error *err)
 	if (ret)
 		return ret;
 	source_step(s, EVENT_GO_ON);
-	s->stopped = s->link->deadline = 0;
+	s->stopped = 0;
+	source_limit_copy(s);
 	source_phase(s, "copy");
 	return 0;
 }
@@ -389,8 +393,10 @@ int source_copy(struct source *s, struct stream_error *err)
 {
 	bool done = false, postcopy = false;
 	uint64_t before = 0;
-	int ret = describe(s, err);
+	int ret;
 
+	source_limit_copy(s);
+	ret = describe(s, err);
 	if (!ret)
 		ret = s->m->ops->track(s->m->opaque, true, err);
 	s->harvested = clock_now();

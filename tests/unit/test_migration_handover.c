@@ -7,6 +7,7 @@
 static char address[100], elsewhere[128];
 static struct migration_source_ops ops;
 static struct migration_sink_ops sink_ops;
+static uint64_t farewell;
 
 struct world {
 	struct fake_source fake; /* the first member */
@@ -19,7 +20,7 @@ struct world {
 	struct relay relay;  /* if its harm is done: */
 	uint64_t lasted;     /* ns, from being abandoned to the end */
 	const char *trouble; /* is looked for in what people are shown, until it is */
-	bool seen;
+	bool seen, back;     /* the relay's harm is done once, and it is `address` again */
 	atomic_bool over;
 	int ret;
 };
@@ -31,7 +32,8 @@ static int dial(void *opaque, int wake_fd, struct stream_error *err)
 	w->dials++;
 	if (w->relay.spoil && !w->relay.spoiled)
 		return relay_dial(&w->relay, wake_fd, err);
-	return address_connect(w->relay.spoil ? elsewhere : address, 1000, wake_fd, err);
+	return address_connect(w->relay.spoil && !w->back ? elsewhere : address, 1000, wake_fd,
+			       err);
 }
 
 static void begin(struct world *w)
@@ -41,6 +43,7 @@ static void begin(struct world *w)
 	ops = fake_source_ops;
 	sink_ops = fake_sink_ops;
 	w->there.ops = &sink_ops;
+	w->there.farewell = farewell;
 	fake_source_init(&w->fake);
 	w->fake.m.ops = &ops;
 	if (fake_there_begin(&w->there, address, &w->fake, 2000000000, w->wake))
@@ -144,6 +147,29 @@ static int destination_ends(void)
 	return end(&w);
 }
 
+/* ---- the link breaks then ---- */
+
+static int dying_release(void *opaque, struct stream_error *err)
+{
+	struct world *w = opaque;
+
+	shutdown(w->s.link->fd, SHUT_RDWR);
+	return fake_source_ops.release(opaque, err);
+}
+
+static int link_dies_before_run(void)
+{
+	struct world w;
+	bool over;
+
+	begin(&w);
+	ops.release = dying_release;
+	over = run(&w, 5000);
+	if (!over || !w.ret || w.s.state != SOURCE_KEPT || !w.fake.running || w.there.sink.running)
+		return bad("RUN is said on a link that is known to be dead", &w);
+	return end(&w);
+}
+
 /* ---- what was given up is somebody else's now ---- */
 
 static int take_back(void *opaque, struct stream_error *err)
@@ -240,6 +266,36 @@ static int abandoned(bool postcopy)
 	if (w.lasted > 5000000000)
 		return bad("it took long to end", &w);
 	address_unlisten(elsewhere, silent);
+	return end(&w);
+}
+
+/* ---- the guest ends there, and nobody here has heard that it was there ---- */
+
+static struct world *ending;
+
+static int start_and_end(void *opaque, const struct stream_run *run, struct stream_error *err)
+{
+	const int ret = fake_sink_ops.start(opaque, run, err);
+
+	ring(ending->wake);
+	return ret;
+}
+
+static int ends_unheard(bool postcopy)
+{
+	struct world w;
+	bool over;
+
+	farewell = 5000000000;
+	begin(&w);
+	farewell = 0;
+	ending = &w;
+	sink_ops.start = start_and_end;
+	break_link(&w, postcopy);
+	w.back = true;
+	over = run(&w, 10000);
+	if (!over || w.ret || w.s.state != SOURCE_MOVED || w.fake.running)
+		return bad("a guest that has ended there unheard", &w);
 	return end(&w);
 }
 
@@ -395,7 +451,8 @@ int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
 	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
-	return destination_ends() || disk_taken(false) || disk_taken(true) || runs_again() ||
+	return destination_ends() || link_dies_before_run() || ends_unheard(false) ||
+	       ends_unheard(true) || disk_taken(false) || disk_taken(true) || runs_again() ||
 	       abandoned(false) || abandoned(true) || refused(false) || refused(true) ||
 	       state_is_another() || no_kernel(false, false) || no_kernel(true, false) ||
 	       no_kernel(true, true) || called_off(false) || called_off_somewhen();
