@@ -15,7 +15,8 @@ static enum s2_stage_fault check_arm(const struct geometry *g, uint64_t e, unsig
 	return arm_guest_reserved(g, e, level) ? S2_FAULT_TRANSLATION : S2_NO_FAULT;
 }
 
-/* By VTCR_EL2.TG0. beyond_level: level 0, wherever the walk begins (Arm ARM, AArch64.S2Walk, IPAIsOutOfRange). */
+/* By VTCR_EL2.TG0. beyond_level: level 0, wherever the walk begins (Arm ARM, AArch64.S2Walk,
+ * IPAIsOutOfRange). */
 static const struct nested_format nested_arm[] = {
 	{.f = &arm4k_format, .beyond_level = 4, .a_faults = true, .check = check_arm},
 	{.f = &arm64k_format, .beyond_level = 4, .a_faults = true, .check = check_arm},
