@@ -7,7 +7,7 @@
 static char address[100], elsewhere[128];
 static struct migration_source_ops ops;
 static struct migration_sink_ops sink_ops;
-static uint64_t farewell;
+static uint64_t farewell, building;
 
 struct world {
 	struct fake_source fake; /* the first member */
@@ -44,6 +44,7 @@ static void begin(struct world *w)
 	sink_ops = fake_sink_ops;
 	w->there.ops = &sink_ops;
 	w->there.farewell = farewell;
+	w->there.building = building;
 	fake_source_init(&w->fake);
 	w->fake.m.ops = &ops;
 	if (fake_there_begin(&w->there, address, &w->fake, 2000000000, w->wake))
@@ -167,6 +168,26 @@ static int link_dies_before_run(void)
 	over = run(&w, 5000);
 	if (!over || !w.ret || w.s.state != SOURCE_KEPT || !w.fake.running || w.there.sink.running)
 		return bad("RUN is said on a link that is known to be dead", &w);
+	return end(&w);
+}
+
+/* ---- the time is over while the other side only says that it lives ---- */
+
+static int late_accept(void)
+{
+	const uint64_t began = clock_now();
+	struct world w;
+	uint64_t lasted;
+	bool over;
+
+	building = 6000000000;
+	begin(&w);
+	building = 0;
+	w.s.params.timeout = 300000000;
+	over = run(&w, 10000);
+	lasted = clock_now() - began;
+	if (!over || w.ret != -ETIME || !w.fake.running || lasted > 5000000000)
+		return bad("a time-out that nobody looks at", &w);
 	return end(&w);
 }
 
@@ -451,9 +472,10 @@ int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
 	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
-	return destination_ends() || link_dies_before_run() || ends_unheard(false) ||
-	       ends_unheard(true) || disk_taken(false) || disk_taken(true) || runs_again() ||
-	       abandoned(false) || abandoned(true) || refused(false) || refused(true) ||
-	       state_is_another() || no_kernel(false, false) || no_kernel(true, false) ||
-	       no_kernel(true, true) || called_off(false) || called_off_somewhen();
+	return destination_ends() || link_dies_before_run() || late_accept() ||
+	       ends_unheard(false) || ends_unheard(true) || disk_taken(false) || disk_taken(true) ||
+	       runs_again() || abandoned(false) || abandoned(true) || refused(false) ||
+	       refused(true) || state_is_another() || no_kernel(false, false) ||
+	       no_kernel(true, false) || no_kernel(true, true) || called_off(false) ||
+	       called_off_somewhen();
 }
