@@ -115,8 +115,11 @@ COMMAND(ferry_stats)
 
 static void paused(void *arg, int code)
 {
-	const struct error err = {"the machine has ended"};
+	struct error err;
 
+	error_set(&err, code,
+		  code == -EINTR ? "it goes on: it was resumed before it stood still"
+				 : "the machine has ended");
 	control_answer(arg, code, NULL, &err);
 }
 

@@ -127,10 +127,13 @@ static void settle(void *arg)
 		hold_lines(vm, true);
 		prepare_devices(vm);
 	}
-	/* It was called off, and what a device still waits for may take for ever. */
-	if (vm->motion == VM_DRAINING && !vm->holds && !vm->still_waiters) {
-		go_on(vm);
-		loop_work_post(vm->loop, &vm->event_work);
+	/* Nobody wants it to stand still any more; what a device waits for may take for ever. */
+	if (!vm->holds && vm->motion != VM_STILL) {
+		tell_waiters(vm, -EINTR);
+		if (vm->motion == VM_DRAINING) {
+			go_on(vm);
+			loop_work_post(vm->loop, &vm->event_work);
+		}
 		return;
 	}
 	if (vm->motion == VM_DRAINING && devices_drained(vm)) {

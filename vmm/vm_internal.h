@@ -167,7 +167,8 @@ uint64_t vm_balloon_actual(struct vm *vm);
 void vm_event(struct vm *vm, enum vm_event event, uint32_t code); /* any thread; never blocks */
 /* Holds the machine: vCPUs and guest time stop at once; fn(arg, 0) is called when nothing of the
  * guest's moves any more, devices are quiet and the state can be saved; fn(arg, -ECANCELED) when
- * the machine ends before. Never from within. 0 or -ENOMEM. */
+ * the machine ends before, fn(arg, -EINTR) when nobody holds it any more before. Never from within.
+ * 0 or -ENOMEM. */
 int vm_pause(struct vm *vm, enum vm_hold hold, void (*fn)(void *arg, int code), void *arg);
 /* Who waits for that waits no more: fn is not called. The hold stays. */
 void vm_pause_forget(struct vm *vm, void (*fn)(void *arg, int code), const void *arg);

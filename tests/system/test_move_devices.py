@@ -107,9 +107,9 @@ def test_written_late():
 
 @needs_ferry
 @limit(200)
-@each(how=["save", "migrate"])
+@each(how=["save", "migrate", "pause"])
 def test_disk_that_hangs(how):
-    """What the guest waits for does not come, so it does not come to a stand: called off, it goes on."""
+    """What the guest waits for does not come, so it does not come to a stand: called off (resumed), it goes on."""
     if not shutil.which("qemu-nbd"):
         raise Skip("no qemu-nbd (qemu-utils)")
     with Session(1) as s:
@@ -131,16 +131,17 @@ def test_disk_that_hangs(how):
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 time.sleep(0.5)  # a request is on its way
-                if how == "save":
-                    mover = Process([FERRY, "save", name, s.path("saved")], terminal=False, env=s.env)
+                if how != "migrate":
+                    mover = Process([FERRY, how, name, *[s.path("saved")][:how == "save"]], terminal=False, env=s.env)
                     s.machines.append(mover)
                 state = lambda: json.loads(s.control("info", "--json", name))["state"]
-                while state() != "moving":
+                while state() != ("pausing" if how == "pause" else "moving"):
                     check(time.monotonic() < end, f"it is {state()}, not on its way{mover.stderr()}")
                     time.sleep(0.05)
                 check(mover.child.poll() is None, f"it stood still with a request on its way: {mover.stderr()}")
-                s.control("migrate-control", name, "cancel")
-                check(mover.wait(20) and "called off" in mover.stderr(), mover.stderr() + s.owner.tail())
+                s.control(*(["resume", name] if how == "pause" else ["migrate-control", name, "cancel"]))
+                word = "it goes on" if how == "pause" else "called off"
+                check(mover.wait(20) and word in mover.stderr(), mover.stderr() + s.owner.tail())
                 check(state() == "running", state())
             finally:
                 os.kill(server.pid, signal.SIGCONT)
