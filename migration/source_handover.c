@@ -138,23 +138,35 @@ void source_resolve(struct source *s)
 		source_step(s, EVENT_FORCE);
 }
 
-/* The destination listens until it knows that we know. */
-void source_say_end(struct source *s)
+/* True: the other side has hung up, as it does when it has read that, and has not complained. */
+static bool say_end(struct source *s)
 {
 	struct stream_end end = {0};
 	struct stream_error err;
 	struct stream_frame frame;
-	int ret;
 
-	if (!s->link)
-		return;
 	s->link->deadline = clock_now() + goodbye;
+	s->link->late = "it goes on speaking";
 	if (stream_end_write(&s->link->w, &end))
-		return;
+		return false;
 	link_finish(s->link);
-	do
-		ret = link_receive(s->link, GOODBYE_MS, &frame, &err);
-	while (ret > 0);
+	while (link_receive(s->link, GOODBYE_MS, &frame, &err) > 0)
+		if (frame.type == STREAM_FAILURE)
+			return false; /* it was damaged */
+	return s->link->broken == -ENODATA;
+}
+
+/* The destination listens until it knows that we know, for as long as the guest lives. If the
+ * connection is gone one new one is tried. */
+void source_say_end(struct source *s)
+{
+	struct stream_error err;
+
+	if (s->link && say_end(s))
+		return;
+	source_drop_link(s);
+	if (!source_abandoned(s) && !source_ask_again(s, STREAM_STAGE_RUN, &err))
+		(void)say_end(s);
 }
 
 /* A new connection is for a destination that waits in READY, whether READY has come or not. */

@@ -320,6 +320,32 @@ static int ends_unheard(bool postcopy)
 	return end(&w);
 }
 
+/* ---- the last word is damaged: nobody listens there for ever ---- */
+
+static int end_is_lost(void)
+{
+	struct timespec until;
+	struct world w;
+	bool over;
+
+	begin(&w);
+	w.relay.spoil = SPOIL_BYTE;
+	w.relay.type = STREAM_END;
+	w.back = true;
+	over = run(&w, 10000);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 3;
+	if (!over || w.ret || w.dials != 2 || pthread_timedjoin_np(w.there.thread, NULL, &until) ||
+	    w.there.d.state != DEST_DONE)
+		return bad("END that does not arrive", &w);
+	source_exit(&w.s);
+	relay_end(&w.relay);
+	free(w.there.sink.memory);
+	free(w.fake.memory);
+	close(w.wake);
+	return 0;
+}
+
 /* ---- another destination answers at that address now ---- */
 
 static int refused(bool postcopy)
@@ -473,9 +499,9 @@ int main(void)
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
 	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
 	return destination_ends() || link_dies_before_run() || late_accept() ||
-	       ends_unheard(false) || ends_unheard(true) || disk_taken(false) || disk_taken(true) ||
-	       runs_again() || abandoned(false) || abandoned(true) || refused(false) ||
-	       refused(true) || state_is_another() || no_kernel(false, false) ||
+	       ends_unheard(false) || ends_unheard(true) || end_is_lost() || disk_taken(false) ||
+	       disk_taken(true) || runs_again() || abandoned(false) || abandoned(true) ||
+	       refused(false) || refused(true) || state_is_another() || no_kernel(false, false) ||
 	       no_kernel(true, false) || no_kernel(true, true) || called_off(false) ||
 	       called_off_somewhen();
 }
