@@ -178,8 +178,10 @@ bool source_say_cancel(struct source *s, const char *why, unsigned tries)
 	uint64_t delay = s->retry_max && s->retry_max < FIRST_WAIT ? s->retry_max : FIRST_WAIT;
 
 	snprintf(cancel.text, sizeof(cancel.text), "%.199s", why);
-	/* It was called off here, or what came was damaged: they hear of that, too. */
-	if (s->link && !link_may_speak(s->link))
+	/* It was called off here, or what came was damaged: they hear of that, too. One that has
+	 * complained of what came to it hears nothing more on this connection, and waits for
+	 * another if it has said READY. */
+	if (s->link && ((s->refused && s->ticket) || !link_may_speak(s->link)))
 		source_drop_link(s);
 	for (unsigned i = 0; !s->link && s->stopped && i < tries && !source_abandoned(s); i++) {
 		if (i)

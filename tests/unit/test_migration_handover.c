@@ -66,19 +66,22 @@ static void ring(int fd)
 	(void)!write(fd, &one, sizeof(one));
 }
 
-/* Both sides are over; 1: both have run at once. */
-static int end(struct world *w)
+/* Both sides are over, and the destination's thread has ended; 1: both have run at once. */
+static int gone(struct world *w)
 {
-	const bool both = w->there.sink.both;
-
 	source_exit(&w->s);
-	ring(w->wake);
-	pthread_join(w->there.thread, NULL);
 	relay_end(&w->relay);
 	free(w->there.sink.memory);
 	free(w->fake.memory);
 	close(w->wake);
-	return both;
+	return w->there.sink.both;
+}
+
+static int end(struct world *w)
+{
+	ring(w->wake);
+	pthread_join(w->there.thread, NULL);
+	return gone(w);
 }
 
 static int bad(const char *what, const struct world *w)
@@ -169,6 +172,35 @@ static int link_dies_before_run(void)
 	if (!over || !w.ret || w.s.state != SOURCE_KEPT || !w.fake.running || w.there.sink.running)
 		return bad("RUN is said on a link that is known to be dead", &w);
 	return end(&w);
+}
+
+/* ---- or what is said then is damaged: the destination hears of the end all the same ---- */
+
+static int wrong_release(void *opaque, struct stream_error *err)
+{
+	struct stream_ready ready = {0};
+	struct world *w = opaque;
+
+	(void)stream_control_write(&w->s.link->w, STREAM_READY, 0, &ready);
+	usleep(200000);
+	return fake_source_ops.release(opaque, err);
+}
+
+static int complains_before_run(void)
+{
+	struct timespec until;
+	struct world w;
+	bool over;
+
+	begin(&w);
+	ops.release = wrong_release;
+	over = run(&w, 5000);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec++; /* it would wait for two seconds */
+	if (!over || !w.ret || w.s.state != SOURCE_KEPT || !w.fake.running ||
+	    pthread_timedjoin_np(w.there.thread, NULL, &until) || w.there.d.state != DEST_FAILED)
+		return bad("a destination that waits though it is over", &w);
+	return gone(&w);
 }
 
 /* ---- the time is over while the other side only says that it lives ---- */
@@ -338,12 +370,7 @@ static int end_is_lost(void)
 	if (!over || w.ret || w.dials != 2 || pthread_timedjoin_np(w.there.thread, NULL, &until) ||
 	    w.there.d.state != DEST_DONE)
 		return bad("END that does not arrive", &w);
-	source_exit(&w.s);
-	relay_end(&w.relay);
-	free(w.there.sink.memory);
-	free(w.fake.memory);
-	close(w.wake);
-	return 0;
+	return gone(&w);
 }
 
 /* ---- another destination answers at that address now ---- */
@@ -498,10 +525,10 @@ int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
 	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
-	return destination_ends() || link_dies_before_run() || late_accept() ||
-	       ends_unheard(false) || ends_unheard(true) || end_is_lost() || disk_taken(false) ||
-	       disk_taken(true) || runs_again() || abandoned(false) || abandoned(true) ||
-	       refused(false) || refused(true) || state_is_another() || no_kernel(false, false) ||
-	       no_kernel(true, false) || no_kernel(true, true) || called_off(false) ||
-	       called_off_somewhen();
+	return destination_ends() || link_dies_before_run() || complains_before_run() ||
+	       late_accept() || ends_unheard(false) || ends_unheard(true) || end_is_lost() ||
+	       disk_taken(false) || disk_taken(true) || runs_again() || abandoned(false) ||
+	       abandoned(true) || refused(false) || refused(true) || state_is_another() ||
+	       no_kernel(false, false) || no_kernel(true, false) || no_kernel(true, true) ||
+	       called_off(false) || called_off_somewhen();
 }
