@@ -24,10 +24,7 @@ void destination_lose(struct destination *d)
 	link_close(d->link);
 	d->link = NULL;
 	arrival_cut(&d->arrival, 0);
-	/* Who waits need not ring before somebody can be asked. */
-	if (d->asking && d->arrival.missed)
-		destination_bell_remove(d, d->arrival.sink->wanted_fd(d->arrival.opaque));
-	d->asking = false;
+	destination_may_ask(d, false);
 	destination_step(d, EVENT_LOST);
 }
 

@@ -49,7 +49,6 @@ static int start(struct destination *d, const struct stream_run *run, struct str
 
 static void on_run(struct destination *d, const struct stream_run *run)
 {
-	const struct migration_sink_ops *sink = d->arrival.sink;
 	struct stream_error why = {0};
 
 	if (run->ticket != d->ticket)
@@ -63,9 +62,7 @@ static void on_run(struct destination *d, const struct stream_run *run)
 			d->arrival.live = true;
 			destination_step(d, d->arrival.missed ? EVENT_STARTED_PART : EVENT_STARTED);
 			/* From here on the source may be asked for pages. */
-			d->asking = true;
-			if (d->arrival.missed)
-				destination_bell_add(d, sink->wanted_fd(d->arrival.opaque));
+			destination_may_ask(d, true);
 		}
 	}
 	if (d->state == DEST_RUNS || d->state == DEST_NEEDS)
@@ -220,15 +217,18 @@ static void tell_source(struct destination *d)
 	const uint64_t until = clock_now() + d->farewell;
 	struct stream_error err;
 
-	/* Nobody needs what is missing. */
-	if (d->state == DEST_NEEDS)
-		destination_step(d, EVENT_WHOLE);
 	d->wake_fd = -1; /* it has called */
 	if (d->link && !link_may_speak(d->link))
 		destination_lose(d);
 	if (d->link)
 		d->link->wake_fd = -1;
 	destination_lane_end(d);
+	/* Nobody needs what is missing. What of it is on its way must not undo that word. */
+	if (d->state == DEST_NEEDS) {
+		destination_step(d, EVENT_WHOLE);
+		if (d->link)
+			say_complete(d);
+	}
 	while (d->state == DEST_RUNS && clock_now() < until && !turn(d, &err))
 		;
 }
@@ -249,11 +249,6 @@ int destination_hand_over(struct destination *d, struct stream_error *err)
 			destination_step(d, EVENT_GIVE_UP);
 	}
 	destination_close_file(d);
-	/* The guest has ended: nobody needs what is missing. What of it is on its way must not undo
-	 * that word. */
-	if (d->state == DEST_NEEDS && d->link && link_may_speak(d->link)) {
-		say_complete(d);
-	}
 	if (d->state == DEST_NEEDS || d->state == DEST_RUNS)
 		tell_source(d);
 	/* The source stays for this, though it knows all. */

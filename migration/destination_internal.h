@@ -42,6 +42,8 @@ int destination_lane_listen(struct destination *d, struct stream_error *err);
 void destination_lane_end(struct destination *d);
 
 /* ---- destination_pages.c: the guest runs, pages are missing ---- */
+/* Whether this connection knows what is here. Until then who waits does not ring. */
+void destination_may_ask(struct destination *d, bool may);
 /* Asks for those that somebody waits for. 0 or -errno: the connection is over. */
 int destination_ask(struct destination *d);
 /* Numbers for people: STATISTICS. */

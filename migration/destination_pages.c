@@ -54,6 +54,19 @@ int destination_say_numbers(struct destination *d)
 	return ret;
 }
 
+void destination_may_ask(struct destination *d, bool may)
+{
+	const struct arrival *a = &d->arrival;
+
+	d->asking = may;
+	if (!a->missed)
+		return;
+	if (may)
+		destination_bell_add(d, a->sink->wanted_fd(a->opaque));
+	else
+		destination_bell_remove(d, a->sink->wanted_fd(a->opaque));
+}
+
 int destination_ask(struct destination *d)
 {
 	const struct migration_sink_ops *sink = d->arrival.sink;
@@ -101,8 +114,7 @@ int destination_say_received(struct destination *d)
 	if (ret)
 		return ret;
 	a->sink->want_again(a->opaque);
-	d->asking = true;
-	destination_bell_add(d, a->sink->wanted_fd(a->opaque));
+	destination_may_ask(d, true);
 	return 0;
 }
 

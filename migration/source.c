@@ -151,7 +151,8 @@ static int keep(struct source *s, int code, const struct stream_error *why,
 {
 	struct stream_error trouble;
 	uint64_t delay = FIRST_WAIT;
-	unsigned said = 0, tries = 0;
+	unsigned tries = 0;
+	bool said = false;
 	int ret = s->m->ops->take_back(s->m->opaque, &trouble);
 
 	/* Who waits for the guest may be who has what it needs: it hears between the attempts. */

@@ -8,10 +8,9 @@
 #include "migration/stream_index.h"
 
 static const uint64_t second = 1000000000;
-static const uint64_t last_word = 3000000000; /* ns for it, at the end of our process */
-static const uint64_t goodbye = 3000000000;   /* ns, until who goes on speaking is left alone */
+static const uint64_t last_word = 3000000000; /* ns for it, and until it is read */
 static const uint64_t room = 10000000000;     /* ns, until there is some for CANCEL */
-enum { FIRST_WAIT = 200000000 /* ns */, TURN_MS = 200, GOODBYE_MS = 2000 };
+enum { FIRST_WAIT = 200000000 /* ns */, TURN_MS = 200 };
 
 /* The link's deadline ends it. */
 int source_wait_ready(struct source *s, struct stream_error *err)
@@ -109,7 +108,8 @@ void source_resolve(struct source *s)
 
 	if (s->link)
 		s->link->wake_fd = s->abandon_fd;
-	while (s->state == SOURCE_DOUBT && !source_forced(s) && !source_abandoned(s)) {
+	/* Nobody asks before the guest runs there: as good as an ACK that is lost. */
+	while (s->state == SOURCE_DOUBT && !s->asked && !source_forced(s) && !source_abandoned(s)) {
 		struct stream_frame frame;
 		int ret;
 
@@ -127,14 +127,10 @@ void source_resolve(struct source *s)
 			source_drop_link(s);
 			source_step(s, EVENT_LOST);
 		}
-		/* Nobody asks before the guest runs there: as good as an ACK that is lost. */
-		if (s->state == SOURCE_DOUBT && s->asked)
-			source_step(s, EVENT_ACK_PART);
 	}
-	/* In the last moment, perhaps. */
 	if (s->state == SOURCE_DOUBT && s->asked)
 		source_step(s, EVENT_ACK_PART);
-	if (s->state == SOURCE_DOUBT && source_forced(s))
+	else if (s->state == SOURCE_DOUBT && source_forced(s))
 		source_step(s, EVENT_FORCE);
 }
 
@@ -145,12 +141,12 @@ static bool say_end(struct source *s)
 	struct stream_error err;
 	struct stream_frame frame;
 
-	s->link->deadline = clock_now() + goodbye;
+	s->link->deadline = clock_now() + last_word;
 	s->link->late = "it goes on speaking";
 	if (stream_end_write(&s->link->w, &end))
 		return false;
 	link_finish(s->link);
-	while (link_receive(s->link, GOODBYE_MS, &frame, &err) > 0)
+	while (link_receive(s->link, -1, &frame, &err) > 0)
 		if (frame.type == STREAM_FAILURE)
 			return false; /* it was damaged */
 	return s->link->broken == -ENODATA;

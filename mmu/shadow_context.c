@@ -277,7 +277,7 @@ int s2_context_get(struct s2_context **out, struct s2_thread *t, struct s2_shado
 	pthread_mutex_lock(&set->mutex);
 	found = find(set, &key, &guest);
 	mine = found ? NULL : take(set);
-	for (unsigned i = 0; i < set->config.contexts; i++)
+	for (unsigned i = 0; !found && !mine && i < set->config.contexts; i++)
 		changing |= set->context[i].busy;
 	pthread_mutex_unlock(&set->mutex);
 	if (mine) {

@@ -138,8 +138,7 @@ static enum build build_new(struct s2_thread *t, struct s2_context *ctx,
 		return BUILD_LOST; /* cannot be: s2_shadows_create has compared the formats */
 	leaf = format_set_ad(f, leaf, FORMAT_A | FORMAT_D);
 	leaf = field_put(f, &set->level_field, leaf, m->guest_level);
-	shadow_tables(ctx, tables);
-	if (atomic_load(&set->tables) > set->max_tables) {
+	if (shadow_tables(ctx, tables) > set->max_tables) {
 		shadow_tables(ctx, -(uint64_t)tables);
 		return BUILD_FULL;
 	}

@@ -75,11 +75,12 @@ void shadow_empty(struct s2_thread *t, struct s2_context *ctx);
 void shadow_forget(struct s2_thread *t, struct s2_context *ctx, uint64_t start, uint64_t last);
 /* A bound is reached: empties a context that holds something, one that nobody uses if there is. */
 void shadow_evict(struct s2_thread *t, struct s2_context *own);
-/* Counts tables of a context (not its root). */
-static inline void shadow_tables(struct s2_context *ctx, uint64_t n)
+
+/* Counts tables of a context (not its root): how many all have now. */
+static inline uint64_t shadow_tables(struct s2_context *ctx, uint64_t n)
 {
 	atomic_fetch_add(&ctx->tables, n);
-	atomic_fetch_add(&ctx->set->tables, n);
+	return atomic_fetch_add(&ctx->set->tables, n) + n;
 }
 
 /* What a shadow may grant of what a leaf of the instance does. */

@@ -172,8 +172,8 @@ void vm_event(struct vm *vm, enum vm_event event, uint32_t code); /* any thread;
 int vm_pause(struct vm *vm, enum vm_hold hold, void (*fn)(void *arg, int code), void *arg);
 /* Who waits for that waits no more: fn is not called. The hold stays. */
 void vm_pause_forget(struct vm *vm, void (*fn)(void *arg, int code), const void *arg);
-/* Ends that hold; the machine goes on when it was the last. Also before fn was called: it still is.
- */
+/* Ends that hold; the machine goes on when it was the last. Also before fn was called: it is,
+ * with -EINTR. */
 void vm_resume(struct vm *vm, enum vm_hold hold);
 /* A disk's requests wait for space on the host (struct virtio_blk_config): the machine is held as
  * if its user had paused it, and the requests start again when he lets it go on. */

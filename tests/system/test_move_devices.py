@@ -1,5 +1,6 @@
 """The bare guest with devices that write into its memory, and with a balloon, through moves and files."""
 import array
+import contextlib
 import json
 import os
 import re
@@ -81,35 +82,9 @@ class Slow:
             pass
 
 
-@needs_ferry
-@limit(200)
-def test_written_late():
-    """A disk whose answers come long after the requests: rounds begin in between."""
-    if not shutil.which("qemu-nbd"):
-        raise Skip("no qemu-nbd (qemu-utils)")
-    with Session(1) as s:
-        disk(s.path("disk"))
-        with Process(["qemu-nbd", "--format=raw", "--persistent", "--shared=4", "-k", s.path("nbd"), s.path("disk")],
-                     terminal=False):
-            end = time.monotonic() + 30 * SCALE
-            while not os.path.exists(s.path("nbd")):
-                check(time.monotonic() < end, "no qemu-nbd")
-                time.sleep(0.02)
-            Slow(s.path("slow"), s.path("nbd"), 0.03)
-            s.extra = ["--disk", f"nbd+unix:///?socket={s.path('slow')}", "--net", "user"]
-            s.append = "devices=1"
-            s.start()
-            for _ in range(2):
-                before = counts(s.owner, (96, 96, 0))
-                s.move("--downtime", "1ms", "--postcopy-after", "6", "--bandwidth", "64M")
-                counts(s.owner, [before[0] + 96, 0, 0])
-
-
-@needs_ferry
-@limit(200)
-@each(how=["save", "migrate", "pause"])
-def test_disk_that_hangs(how):
-    """What the guest waits for does not come, so it does not come to a stand: called off (resumed), it goes on."""
+@contextlib.contextmanager
+def served_disk():
+    """A session whose disk a server has, at "nbd" in its folder; and that server."""
     if not shutil.which("qemu-nbd"):
         raise Skip("no qemu-nbd (qemu-utils)")
     with Session(1) as s:
@@ -120,32 +95,57 @@ def test_disk_that_hangs(how):
             while not os.path.exists(s.path("nbd")):
                 check(time.monotonic() < end, "no qemu-nbd")
                 time.sleep(0.02)
-            s.extra = ["--disk", f"nbd+unix:///?socket={s.path('nbd')}", "--net", "user"]
-            s.append = "devices=1"
-            s.start()
+            yield s, server
+
+
+@needs_ferry
+@limit(200)
+def test_written_late():
+    """A disk whose answers come long after the requests: rounds begin in between."""
+    with served_disk() as (s, _):
+        Slow(s.path("slow"), s.path("nbd"), 0.03)
+        s.extra = ["--disk", f"nbd+unix:///?socket={s.path('slow')}", "--net", "user"]
+        s.append = "devices=1"
+        s.start()
+        for _ in range(2):
             before = counts(s.owner, (96, 96, 0))
-            name = s.owner.name
-            if how == "migrate":
-                mover = s.mover(s.receiver().address, "--bandwidth", "8M", "--downtime", "10s")
-                mover.expect('"phase":"copy"')
-            os.kill(server.pid, signal.SIGSTOP)
-            try:
-                time.sleep(0.5)  # a request is on its way
-                if how != "migrate":
-                    mover = Process([FERRY, how, name, *[s.path("saved")][:how == "save"]], terminal=False, env=s.env)
-                    s.machines.append(mover)
-                state = lambda: json.loads(s.control("info", "--json", name))["state"]
-                while state() != ("pausing" if how == "pause" else "moving"):
-                    check(time.monotonic() < end, f"it is {state()}, not on its way{mover.stderr()}")
-                    time.sleep(0.05)
-                check(mover.child.poll() is None, f"it stood still with a request on its way: {mover.stderr()}")
-                s.control(*(["resume", name] if how == "pause" else ["migrate-control", name, "cancel"]))
-                word = "it goes on" if how == "pause" else "called off"
-                check(mover.wait(20) and word in mover.stderr(), mover.stderr() + s.owner.tail())
-                check(state() == "running", state())
-            finally:
-                os.kill(server.pid, signal.SIGCONT)
+            s.move("--downtime", "1ms", "--postcopy-after", "6", "--bandwidth", "64M")
             counts(s.owner, [before[0] + 96, 0, 0])
+
+
+@needs_ferry
+@limit(200)
+@each(how=["save", "migrate", "pause"])
+def test_disk_that_hangs(how):
+    """What the guest waits for does not come, so it does not come to a stand: called off (resumed), it goes on."""
+    with served_disk() as (s, server):
+        end = time.monotonic() + 30 * SCALE
+        s.extra = ["--disk", f"nbd+unix:///?socket={s.path('nbd')}", "--net", "user"]
+        s.append = "devices=1"
+        s.start()
+        before = counts(s.owner, (96, 96, 0))
+        name = s.owner.name
+        if how == "migrate":
+            mover = s.mover(s.receiver().address, "--bandwidth", "8M", "--downtime", "10s")
+            mover.expect('"phase":"copy"')
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            time.sleep(0.5)  # a request is on its way
+            if how != "migrate":
+                mover = Process([FERRY, how, name, *[s.path("saved")][:how == "save"]], terminal=False, env=s.env)
+                s.machines.append(mover)
+            state = lambda: json.loads(s.control("info", "--json", name))["state"]
+            while state() != ("pausing" if how == "pause" else "moving"):
+                check(time.monotonic() < end, f"it is {state()}, not on its way{mover.stderr()}")
+                time.sleep(0.05)
+            check(mover.child.poll() is None, f"it stood still with a request on its way: {mover.stderr()}")
+            s.control(*(["resume", name] if how == "pause" else ["migrate-control", name, "cancel"]))
+            word = "it goes on" if how == "pause" else "called off"
+            check(mover.wait(20) and word in mover.stderr(), mover.stderr() + s.owner.tail())
+            check(state() == "running", state())
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        counts(s.owner, [before[0] + 96, 0, 0])
 
 
 # ---- a balloon --------------------------------------------------------------------------------------
