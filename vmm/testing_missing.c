@@ -30,6 +30,7 @@ struct testing_missing {
 	uint64_t *demand; /* gpas, `pages` of them: each is asked for once */
 	uint64_t demands, served;
 	bool stop;
+	bool told; /* the loop's thread's */
 };
 
 static uint64_t gpa_of(const struct guest_memory *mem, uint64_t hpa)
@@ -64,7 +65,7 @@ static void bring(struct testing_missing *m, uint64_t gpa)
 	memory_bring(mem, m->s2, gpa, m->aside + hpa_of(mem, gpa), PAGE);
 }
 
-/* A tick, or a demand: which is served. */
+/* A tick, or a demand: which is served. There are no ticks any more when the guest has ended. */
 static bool wait_tick(struct testing_missing *m, uint64_t until, uint64_t *gpa)
 {
 	const struct timespec time = clock_timespec(until);
@@ -88,14 +89,13 @@ static void *feed(void *arg)
 	/* Every page once: a step that has no divisor in common with a power of two. */
 	uint64_t mask = 1, next, step = (uint64_t)random() << 1 | 1, sent = 0, gpa = 0;
 	uint64_t until;
-	bool stop = false;
 
 	while (mask < m->pages)
 		mask *= 2;
 	mask--;
 	next = (uint64_t)random() & mask;
 	until = clock_now();
-	while (!stop && sent <= mask) {
+	while (sent <= mask) {
 		until += TICK_MS * 1000000;
 		while (wait_tick(m, until, &gpa))
 			bring(m, gpa);
@@ -106,12 +106,8 @@ static void *feed(void *arg)
 			bring(m, gpa_of(&m->vm->memory, next * PAGE));
 			i++;
 		}
-		pthread_mutex_lock(&m->mutex);
-		stop = m->stop;
-		pthread_mutex_unlock(&m->mutex);
 	}
-	if (!stop)
-		loop_work_post(m->vm->loop, &m->work);
+	loop_work_post(m->vm->loop, &m->work);
 	return NULL;
 }
 
@@ -121,6 +117,7 @@ static void all_here(void *arg)
 	struct s2_missing_stats stats;
 	int ret;
 
+	m->told = true;
 	s2_missing_stats(m->vm->memory.vmm, &stats);
 	ret = memory_missing_stop(&m->vm->memory);
 	if (ret)
@@ -212,6 +209,8 @@ void testing_missing_end(struct vm *vm)
 	if (running)
 		pthread_join(m->thread, NULL);
 	loop_work_cancel(vm->loop, &m->work);
+	if (running && !m->told)
+		all_here(m);
 	if (m->s2)
 		s2_thread_exit(m->s2);
 	if (m->aside != MAP_FAILED)
