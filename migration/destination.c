@@ -60,7 +60,8 @@ int destination_greet(struct destination *d, struct link *link, const struct str
 
 	stream_hello_init(&mine);
 	mine.role = STREAM_DESTINATION;
-	mine.offers = STREAM_CAN_RECONNECT | STREAM_CAN_VERIFY | STREAM_CAN_IMAGES;
+	mine.offers =
+		STREAM_CAN_ZSTD | STREAM_CAN_RECONNECT | STREAM_CAN_VERIFY | STREAM_CAN_IMAGES;
 	if (d->arrival.sink->miss)
 		mine.offers |= STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
 	mine.again = theirs->again;

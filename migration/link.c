@@ -129,6 +129,19 @@ void link_bound(struct link *l, uint64_t rate)
 		(void)setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
 }
 
+static bool spare(void *opaque, size_t len)
+{
+	const struct link *l = opaque;
+
+	return link_wait(l) || link_unsent(l) >= len;
+}
+
+void link_compress(struct link *l)
+{
+	l->w.level = 1;
+	l->w.spare = spare;
+}
+
 void link_finish(struct link *l)
 {
 	if (l->tls && l->secured) {

@@ -63,6 +63,9 @@ uint64_t link_unsent(const struct link *l);
  * said again when the rate is another; if the system does not let a user queue that much, the
  * kernel decides. */
 void link_bound(struct link *l, uint64_t rate);
+/* Bulk is compressed from now on where that costs no time: while there is more of it on its way
+ * than what is to be compressed, or the limit makes it wait. */
+void link_compress(struct link *l);
 /* Everything was said: the other side reads an end. */
 void link_finish(struct link *l);
 /* The same, and what still comes is taken and thrown away, until the other side hangs up too or for

@@ -40,8 +40,8 @@ int source_init(struct source *s)
 	pthread_mutex_init(&s->pages_lock, NULL);
 	stream_hello_init(&s->hello);
 	s->hello.role = STREAM_SOURCE;
-	s->hello.offers =
-		STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY | STREAM_CAN_LANES | STREAM_CAN_IMAGES;
+	s->hello.offers = STREAM_CAN_ZSTD | STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY |
+			  STREAM_CAN_LANES | STREAM_CAN_IMAGES;
 	/* What was asked for is not left out silently. */
 	s->hello.needs = s->params.verify ? STREAM_CAN_VERIFY : 0;
 	if (s->params.postcopy_rounds || s->params.postcopy_time ||

@@ -146,10 +146,13 @@ struct stream_writer {
 	stream_put put;
 	void *opaque;
 	uint16_t channel;
-	uint64_t sequence;   /* frames so far; the header has the low half */
-	uint64_t offset;     /* bytes so far */
-	int level;	     /* of zstd for bulk, 0: never */
-	void *zstd, *packed; /* made when they are needed */
+	uint64_t sequence; /* frames so far; the header has the low half */
+	uint64_t offset;   /* bytes so far */
+	int level;	   /* of zstd for bulk, 0: never */
+	/* Whether there is time for so many bytes, asked before each frame; NULL: always. */
+	bool (*spare)(void *opaque, size_t len);
+	unsigned in_vain, passed; /* frames that did not become smaller, and that were not tried */
+	void *zstd, *packed;	  /* made when they are needed */
 };
 
 void stream_writer_init(struct stream_writer *w, uint16_t channel, stream_put put, void *opaque);

@@ -7,8 +7,9 @@
 #include "migration/crc32c.h"
 #include "migration/stream.h"
 
-/* Below this a frame is not worth compressing; and it must become a sixteenth smaller. */
-enum { WORTH = 1024 };
+/* Below this a frame is not worth compressing, and it must become a sixteenth smaller. Behind those
+ * that have not, in vain, only every so many-th is tried. */
+enum { WORTH = 1024, PASS_MAX = 7 };
 
 void stream_writer_init(struct stream_writer *w, uint16_t channel, stream_put put, void *opaque)
 {
@@ -52,6 +53,18 @@ static int64_t pack(struct stream_writer *w, const struct iovec *iov, unsigned c
 	return (int64_t)out.pos;
 }
 
+static bool worth_trying(struct stream_writer *w, const struct stream_type_info *info, size_t len)
+{
+	if (!w->level || !info->bulk || len < WORTH || (w->spare && !w->spare(w->opaque, len)))
+		return false;
+	if (w->passed < w->in_vain) {
+		w->passed++;
+		return false;
+	}
+	w->passed = 0;
+	return true;
+}
+
 static void make_header(const struct stream_writer *w, uint8_t *h, enum stream_type type,
 			uint8_t flags, uint32_t round)
 {
@@ -80,10 +93,12 @@ int stream_write(struct stream_writer *w, enum stream_type type, uint32_t round,
 	}
 	if (count > STREAM_IOV_MAX || len > info->max)
 		return -EMSGSIZE;
-	if (w->level && info->bulk && len >= WORTH)
+	if (worth_trying(w, info, len)) {
 		packed = pack(w, iov, count, len);
-	if (packed < 0)
-		return (int)packed;
+		if (packed < 0)
+			return (int)packed;
+		w->in_vain = packed ? 0 : w->in_vain < PASS_MAX ? w->in_vain * 2 + 1 : PASS_MAX;
+	}
 	sent = packed ? (size_t)packed : len;
 	if (packed) {
 		flags |= STREAM_ZSTD;

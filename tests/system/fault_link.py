@@ -1,11 +1,12 @@
 """A link between two ferries that does harm: it passes whole frames on (docs/migration-stream.md), knows which one it
 has in its hands, and does one thing to one of them."""
+import ctypes
 import os
 import socket
 import threading
 import time
 
-HEADER, MAGIC = 32, b"FRY1"[::-1]
+HEADER, MAGIC, ZSTD = 32, b"FRY1"[::-1], 2
 TYPES = {1: "HELLO", 2: "DESCRIPTION", 3: "IMAGE", 4: "MEMORY", 5: "ACCEPT", 6: "ROUND", 7: "PAGES", 8: "DIGESTS",
          9: "DEVICE", 10: "READY", 11: "RUN", 12: "ACK", 13: "REQUEST", 14: "RESUME", 15: "RECEIVED", 16: "STATISTICS",
          17: "ALIVE", 18: "CANCEL", 19: "FAILURE", 20: "INDEX", 21: "DIRECTORY", 22: "END"}
@@ -30,6 +31,18 @@ def fields(data, at=0):
     return found
 
 
+def unpacked(data):
+    """What is in the zstd frame that a payload is."""
+    zstd = ctypes.CDLL("libzstd.so.1")
+    zstd.ZSTD_decompress.restype = ctypes.c_size_t
+    out = ctypes.create_string_buffer(number(data, 8, 4))
+    payload = bytes(data[HEADER:])
+    size = zstd.ZSTD_decompress(out, ctypes.c_size_t(len(out)), payload, ctypes.c_size_t(len(payload)))
+    if size != len(out):
+        raise ValueError("a frame that was passed on is damaged")
+    return out.raw
+
+
 class Frame:
     """One frame of a direction ("there": from the source, or "back"). place: what it is among its like."""
 
@@ -42,8 +55,8 @@ class Frame:
 
     def pages(self):
         """How many pages it brings."""
-        runs = number(self.data, HEADER, 4)
-        return sum(number(self.data, HEADER + 8 + 16 * i + 8, 4) for i in range(runs))
+        data = unpacked(self.data) if self.data[5] & ZSTD else self.data[HEADER:]
+        return sum(number(data, 8 + 16 * i + 8, 4) for i in range(number(data, 0, 4)))
 
 
 class Counter:

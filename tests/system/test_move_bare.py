@@ -209,7 +209,7 @@ def test_downtime_is_a_limit(kind):
     with Session(2) as s:
         s.start()
         there = s.receiver()
-        link = SlowLater(s.path("link"), there.address[5:], kind, 1000000 if kind == "ROUND" else 1000)
+        link = SlowLater(s.path("link"), there.address[5:], kind, 1000000 if kind == "ROUND" else 300)
         begun = time.monotonic()
         lines = s.migrate(link.address, code=0 if kind == "ROUND" else 22)
         took = time.monotonic() - begun

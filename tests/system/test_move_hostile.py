@@ -50,6 +50,15 @@ def leave_out(data):
     return sealed(data)
 
 
+class Plain(Link):
+    """The source does not offer to compress anything."""
+
+    def _frame(self, pair, way, data, to):
+        if way == "there" and TYPES[data[4]] == "HELLO":
+            data = sealed(data.replace(b"zstd", b"none"))
+        super()._frame(pair, way, data, to)
+
+
 @needs_ferry
 @limit(200)
 def test_negative_control():
@@ -65,7 +74,7 @@ def test_negative_control():
                 send(spoiled)
                 return True
 
-            link = Link(s.path("l"), there.address[5:], "there", "PAGES 2 middle", harm)
+            link = Plain(s.path("l"), there.address[5:], "there", "PAGES 2 middle", harm)
             s.migrate(link.address, "--downtime", "30s")
             there.expect(r"move: WRONG cpu 0 own page .*", 30)
             link.close()

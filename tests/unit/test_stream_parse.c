@@ -222,6 +222,55 @@ static int put_fails(void *opaque, const struct iovec *iov, unsigned count)
 	return -EPIPE;
 }
 
+static bool busy;
+
+static bool spare(void *opaque, size_t len)
+{
+	(void)opaque;
+	CHECK(len >= 4096);
+	return !busy;
+}
+
+static unsigned compressed(struct stream_writer *w, const void *data, unsigned frames)
+{
+	struct field_buf *out = w->opaque;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < frames; i++) {
+		const size_t at = out->len;
+
+		CHECK_EQ(stream_blob_write(w, STREAM_DEVICE, 0, "x", data, 4096), 0);
+		count += out->len - at < 4096;
+	}
+	return count;
+}
+
+/* What cannot be compressed is hardly tried, and what can be is found again soon; nothing is where
+ * there is no time. */
+static void test_zstd_in_vain(void)
+{
+	struct field_buf out = {0};
+	struct stream_writer w;
+	uint8_t noise[4096], zero[4096] = {0};
+	uint64_t seed = 7;
+
+	for (unsigned i = 0; i < sizeof(noise); i++)
+		noise[i] = (uint8_t)dev_random(&seed);
+	stream_writer_init(&w, 0, stream_put_buf, &out);
+	w.level = 1;
+	w.spare = spare;
+	CHECK_EQ(compressed(&w, zero, 10), 10);
+	CHECK_EQ(compressed(&w, noise, 100), 0);
+	CHECK(compressed(&w, zero, 20) >= 20 - 7);
+	CHECK_EQ(compressed(&w, zero, 20), 20);
+	busy = true;
+	CHECK_EQ(compressed(&w, zero, 5), 0);
+	busy = false;
+	CHECK_EQ(compressed(&w, zero, 5), 5);
+	stream_writer_free(&w);
+	field_buf_free(&out);
+}
+
 static void test_zstd(void)
 {
 	struct stream_parser *p = stream_parser_new();
@@ -287,6 +336,7 @@ int main(void)
 	test_writer_bounds();
 	test_wrap();
 	test_zstd();
+	test_zstd_in_vain();
 	field_buf_free(&file);
 	return dev_result("stream parse");
 }
