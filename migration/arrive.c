@@ -213,6 +213,8 @@ static int on_round(struct arrival *a, const struct stream_frame *f, struct stre
 				   "round %" PRIu32 " ends with %" PRIu64 " pages, %" PRIu64
 				   " have come",
 				   f->round, round.pages, sent);
+	if (round.ends && !f->channel)
+		a->rounds_taken = f->round;
 	return 0;
 }
 

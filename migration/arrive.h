@@ -21,12 +21,13 @@ struct arrival {
 	struct stream_blob image, state; /* state.whole: all of it is here */
 	/* By place in memory: the round of the newest contents + 1; 0: never came. */
 	uint32_t *rounds;
-	uint64_t received; /* pages that are here */
-	bool late_images;  /* they follow MEMORY, or nothing does: agreed with the source */
-	bool postcopy;	   /* the guest may run before all are: agreed with the source */
-	bool split;	   /* RECEIVED has said which ones it will lack */
-	bool missed;	   /* some: the sink knows of them */
-	bool live;	   /* it runs: what comes is brought, and only what is missing */
+	uint32_t rounds_taken; /* whose end has come on channel 0 */
+	uint64_t received;     /* pages that are here */
+	bool late_images;      /* they follow MEMORY, or nothing does: agreed with the source */
+	bool postcopy;	       /* the guest may run before all are: agreed with the source */
+	bool split;	       /* RECEIVED has said which ones it will lack */
+	bool missed;	       /* some: the sink knows of them */
+	bool live;	       /* it runs: what comes is brought, and only what is missing */
 	/* Pages and state must be what DIGESTS say of them: agreed with the source. */
 	bool verify;
 	struct arrival_digests {

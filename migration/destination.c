@@ -169,6 +169,8 @@ static int take_frames(struct destination *d, bool head, struct stream_error *er
 			ret = check(a, false, err);
 			if (ret)
 				return ret;
+			/* What cannot be said is found out below. */
+			(void)destination_say_rounds(d);
 		}
 		if (link_alive(d->link))
 			return stream_fail(err, NULL, -ECONNRESET, "the connection is lost");

@@ -48,6 +48,8 @@ void destination_may_ask(struct destination *d, bool may);
 int destination_ask(struct destination *d);
 /* Numbers for people: STATISTICS. */
 int destination_say_numbers(struct destination *d);
+/* A round begins or has ended here: STATISTICS. 0 or -errno: the connection is over. */
+int destination_say_rounds(struct destination *d);
 /* Says what is here, to a source that has come back. */
 int destination_say_received(struct destination *d);
 /* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno with a text: the

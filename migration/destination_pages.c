@@ -38,6 +38,14 @@ static void time_answers(struct destination *d)
 	d->demands = kept;
 }
 
+static int say_items(struct destination *d, int ret, struct field_buf *buf)
+{
+	if (!ret)
+		ret = stream_write_bytes(&d->link->w, STREAM_STATISTICS, 0, buf->data, buf->len);
+	field_buf_free(buf);
+	return ret;
+}
+
 int destination_say_numbers(struct destination *d)
 {
 	struct field_buf buf = {0};
@@ -48,10 +56,15 @@ int destination_say_numbers(struct destination *d)
 	ret = stream_item_put_number(&buf, false, "demand.mean-ns", d->answered_sum / d->answered);
 	if (!ret)
 		ret = stream_item_put_number(&buf, false, "demand.max-ns", d->answered_max);
-	if (!ret)
-		ret = stream_write_bytes(&d->link->w, STREAM_STATISTICS, 0, buf.data, buf.len);
-	field_buf_free(&buf);
-	return ret;
+	return say_items(d, ret, &buf);
+}
+
+int destination_say_rounds(struct destination *d)
+{
+	struct field_buf buf = {0};
+
+	return say_items(d, stream_item_put_number(&buf, false, "rounds", d->arrival.rounds_taken),
+			 &buf);
 }
 
 void destination_may_ask(struct destination *d, bool may)

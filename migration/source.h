@@ -122,6 +122,10 @@ struct source {
 	uint64_t stopped;   /* since when the guest stands still; 0: it runs */
 	uint32_t state_crc; /* of the device state that was sent last */
 	uint64_t wire;	    /* bytes of connections that are gone */
+	/* Rounds that the destination has taken in whole, if it says so: what has been sent is not
+	 * there yet when it is with its kernel. */
+	bool counts;
+	uint64_t taken;
 	uint64_t spent, since,
 		paced; /* ns of rounds; of this one: its begin, and what the limit took */
 	struct source_sample {

@@ -38,6 +38,8 @@ int source_busy(struct source *s, int (*op)(void *opaque, struct stream_error *e
 int source_listen(struct source *s, struct stream_error *err);
 /* Sending came to ret, which is not 0: who has hung up may have said why. -errno with a text. */
 int source_unsent(struct source *s, int ret, struct stream_error *err);
+/* STATISTICS; 0, or -errno with a text: it is damaged. */
+int source_numbers(struct source *s, const struct stream_frame *frame, struct stream_error *err);
 /* FAILURE: what it says, as -ECONNREFUSED with a text; other errors: it is damaged. Nothing is
  * decided by that. */
 int source_read_failure(const struct stream_frame *frame, struct stream_failure *failure,

@@ -7,6 +7,7 @@
 #include "migration/clock.h"
 #include "migration/pulse.h"
 #include "migration/source_internal.h"
+#include "migration/stream_items.h"
 
 static const uint64_t second = 1000000000;
 static const uint64_t greeting = 10000000000; /* ns, until HELLO is there, byte by byte */
@@ -36,13 +37,44 @@ int source_read_failure(const struct stream_frame *frame, struct stream_failure 
 				 STREAM_TEXT, failure->text);
 }
 
+static void on_number(struct source *s, const struct stream_item *item, uint64_t value)
+{
+	pthread_mutex_lock(&s->lock);
+	if (!strcmp(item->name, "demand.mean-ns"))
+		s->progress.fault_mean = value;
+	else if (!strcmp(item->name, "demand.max-ns"))
+		s->progress.fault_max = value;
+	pthread_mutex_unlock(&s->lock);
+	if (strcmp(item->name, "rounds") != 0)
+		return;
+	s->counts = true;
+	s->taken = value;
+}
+
+int source_numbers(struct source *s, const struct stream_frame *frame, struct stream_error *err)
+{
+	struct stream_item item;
+	struct stream_error why;
+	uint32_t at = 0;
+	int ret;
+
+	/* What is not a number is something else. */
+	while ((ret = stream_item_next(frame, &at, &item, err)) > 0) {
+		uint64_t value;
+
+		if (!stream_item_number(frame, &item, INT64_MAX, &value, &why))
+			on_number(s, &item, value);
+	}
+	return ret;
+}
+
 int source_said(struct source *s, const struct stream_frame *frame, struct stream_error *err)
 {
 	struct stream_failure failure;
 	int ret;
 
 	if (frame->type == STREAM_STATISTICS)
-		return 0;
+		return source_numbers(s, frame, err);
 	if (frame->type != STREAM_FAILURE)
 		return stream_fail(err, frame, -EPROTO, "it may not come here");
 	ret = source_read_failure(frame, &failure, err);
@@ -63,8 +95,15 @@ int source_listen(struct source *s, struct stream_error *err)
 
 int source_unsent(struct source *s, int ret, struct stream_error *err)
 {
-	const int said = source_listen(s, err);
+	struct stream_frame frame;
+	int said;
 
+	/* Behind what does not matter. */
+	while ((said = link_receive(s->link, 0, &frame, err)) > 0) {
+		said = source_said(s, &frame, err);
+		if (said)
+			return said;
+	}
 	return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
 }
 

@@ -5,7 +5,6 @@
 
 #include "migration/clock.h"
 #include "migration/source_internal.h"
-#include "migration/stream_items.h"
 
 /* Pages that are sent unasked between two looks at what is asked for; waits for what may explain a
  * lost lane. */
@@ -190,28 +189,6 @@ static int on_received(struct source *s, const struct stream_frame *frame, struc
 	return 0;
 }
 
-static int on_numbers(struct source *s, const struct stream_frame *frame, struct stream_error *err)
-{
-	struct stream_item item;
-	uint32_t at = 0;
-	int ret;
-
-	while ((ret = stream_item_next(frame, &at, &item, err)) > 0) {
-		uint64_t value;
-
-		if (strncmp(item.name, "demand.", 7) != 0 ||
-		    stream_item_number(frame, &item, INT64_MAX, &value, err))
-			continue;
-		pthread_mutex_lock(&s->lock);
-		if (!strcmp(item.name, "demand.mean-ns"))
-			s->progress.fault_mean = value;
-		else if (!strcmp(item.name, "demand.max-ns"))
-			s->progress.fault_max = value;
-		pthread_mutex_unlock(&s->lock);
-	}
-	return ret;
-}
-
 /* Nothing that is wrong changes who has the guest. */
 static int on_frame(struct source *s, const struct stream_frame *frame, struct stream_error *err)
 {
@@ -229,7 +206,7 @@ static int on_frame(struct source *s, const struct stream_frame *frame, struct s
 		if (!ret && resume.ticket == s->ticket && resume.stage == STREAM_STAGE_COMPLETE)
 			source_step(s, EVENT_COMPLETE);
 		return ret;
-	case STREAM_STATISTICS: return on_numbers(s, frame, err);
+	case STREAM_STATISTICS: return source_numbers(s, frame, err);
 	case STREAM_ACK: return 0;
 	case STREAM_FAILURE: return source_read_failure(frame, &failure, err);
 	default: return stream_fail(err, frame, -EPROTO, "it may not come here");

@@ -18,6 +18,8 @@ enum {
 };
 /* For so long the guest may well stand still: it is not worth another round. */
 static const uint64_t short_stop = 4000000;
+/* For what lies at the destination and has not been taken in. */
+static const uint64_t settle = 250000000;
 /* Beyond --downtime, for a frame on its way and for the destination to be ready: what has come so
  * far is worth it. */
 static const uint64_t slack = 5000000000;
@@ -361,25 +363,33 @@ static uint64_t time_to_send(struct source *s)
 			  (double)source_rate(s));
 }
 
-/* The guest may be stopped. As long as each round halves what is left it is cheap to go on: what
- * is sent now, and what lies in the socket, the guest need not stand still for. before: pages of
- * the last round. */
-static bool pays(struct source *s, uint64_t before)
+/* What was sent is not there yet. */
+static bool behind(const struct source *s)
 {
-	return s->dirty < before && s->dirty <= before / 2 && time_to_send(s) > short_stop;
+	return s->counts && s->taken < s->round;
 }
 
-/* A round, and then until the socket is nearly empty, or it is clear that it will not be. */
+/* The guest may be stopped. As long as each round halves what is left it is cheap to go on: what
+ * is sent now, and what lies in the socket or before the destination, the guest need not stand
+ * still for. before: pages of the last round. */
+static bool pays(struct source *s, uint64_t before)
+{
+	return s->dirty < before && s->dirty <= before / 2 &&
+	       (time_to_send(s) > short_stop || behind(s));
+}
+
+/* A round, and then until the socket is nearly empty and all is there, or it is clear that it will
+ * not be. */
 static int shrink(struct source *s, struct stream_error *err)
 {
-	const uint64_t end = clock_now() + 2 * time_to_send(s);
+	const uint64_t end = clock_now() + 2 * time_to_send(s) + (s->counts ? settle : 0);
 	struct stream_frame frame;
 	int ret = send_round(s, true, err);
 
 	s->since = clock_now();
 	s->paced = 0;
 	s->dirty = 0;
-	while (!ret && time_to_send(s) > short_stop / 8 && clock_now() < end) {
+	while (!ret && (time_to_send(s) > short_stop / 8 || behind(s)) && clock_now() < end) {
 		ret = link_receive(s->link, 1, &frame, err);
 		if (ret > 0)
 			ret = source_said(s, &frame, err);

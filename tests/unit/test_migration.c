@@ -174,7 +174,7 @@ static int refused_again(bool postcopy, unsigned *moves)
 
 	wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
 	last[0] = postcopy ? EACH : relay.frames[0];
-	last[1] = 6;
+	last[1] = relay.frames[1];
 	for (int direction = 0; direction < 2 && !wrong; direction++) {
 		for (unsigned back = 1; back <= 6 && !wrong; back++) {
 			relay = (struct relay){.spoil = SPOIL_CUT,

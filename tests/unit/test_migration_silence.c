@@ -55,9 +55,9 @@ static const char *migrate(struct relay *relay, bool slowly, bool *moved)
 	if (source_init(&s))
 		return "no memory";
 	ret = source_run(&s, &err);
-	printf("%s frame %u %s: %s %s, %u ms\n", slowly ? "slow" : "silent from", relay->frame,
-	       relay->direction ? "back" : "there", ret ? "kept" : "moved", err.text,
-	       (unsigned)((clock_now() - began) / 1000000));
+	printf("%s frame (or type) %u %s: %s %s, %u ms\n", slowly ? "slow" : "silent from",
+	       relay->type ? relay->type : relay->frame, relay->direction ? "back" : "there",
+	       ret ? "kept" : "moved", err.text, (unsigned)((clock_now() - began) / 1000000));
 	fflush(stdout);
 	*moved = !ret;
 	source_exit(&s);
@@ -75,7 +75,9 @@ static const char *migrate(struct relay *relay, bool slowly, bool *moved)
 
 int main(void)
 {
-	static const unsigned frames[2][5] = {{1, 4, 6, 8, 14}, {0, 1, 2, 3, 5}};
+	static const unsigned frames[] = {1, 4, 6, 8, 14};
+	static const enum stream_type types[] = {STREAM_HELLO, STREAM_ACCEPT, STREAM_STATISTICS,
+						 STREAM_READY, STREAM_ACK};
 	struct relay relay = {0};
 	const char *wrong;
 	unsigned moves = 0;
@@ -95,7 +97,8 @@ int main(void)
 		for (unsigned i = 0; i < 5 && !wrong; i++) {
 			relay = (struct relay){.spoil = SPOIL_SILENCE,
 					       .direction = direction,
-					       .frame = frames[direction][i]};
+					       .frame = direction ? 0 : frames[i],
+					       .type = direction ? types[i] : 0};
 			wrong = migrate(&relay, false, &moved);
 			moves += moved;
 		}
