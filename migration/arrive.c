@@ -69,7 +69,8 @@ static int make_rounds(struct arrival *a, const struct stream_frame *f, struct s
 	return a->rounds ? 0 : stream_fail(err, f, -ENOMEM, "no memory");
 }
 
-/* The guest runs: what is here is newer than whatever comes. */
+/* RECEIVED has said what is missing, and nothing else is taken any more: what the guest has here is
+ * newer than whatever comes. */
 static int bring_run(struct arrival *a, const struct stream_frame *f,
 		     const struct stream_pages_run *run, uint64_t place, struct stream_error *err)
 {
@@ -77,6 +78,7 @@ static int bring_run(struct arrival *a, const struct stream_frame *f,
 		return stream_fail(err, f, -ENOMEM, "the pages cannot be put into memory");
 	for (uint32_t i = 0; i < run->count; i++) {
 		a->received += !a->rounds[place + i];
+		a->early += !a->rounds[place + i] && !a->live;
 		a->rounds[place + i] = f->round + 1;
 	}
 	return 0;
@@ -156,11 +158,18 @@ static int check_digests(struct arrival *a, const struct stream_frame *f, struct
 	return 0;
 }
 
+/* All of the state is here, and some page is missing: the sink knows of those. */
+static bool may_come_ahead(const struct arrival *a)
+{
+	return a->ahead && a->missed && a->state.whole;
+}
+
 static int on_pages(struct arrival *a, const struct stream_frame *f, struct stream_error *err)
 {
 	struct stream_pages pages;
 	struct stream_pages_run run;
 	struct arrival_channel *c = &a->channel[f->channel];
+	const bool bring = a->live || a->split;
 	int ret = make_rounds(a, f, err);
 
 	if (!ret)
@@ -171,12 +180,12 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 		ret = check_digests(a, f, pages, err);
 	if (ret)
 		return ret;
-	if (a->split && !a->live)
+	if (a->split && !a->live && !may_come_ahead(a))
 		return stream_fail(err, f, -EPROTO, "pages between RECEIVED and RUN");
 	if (f->round < c->round || f->round == UINT32_MAX)
 		return stream_fail(err, f, -EPROTO, "round %" PRIu32 " after round %" PRIu32,
 				   f->round, c->round);
-	if (a->live && f->round <= a->split_round)
+	if (bring && f->round <= a->split_round)
 		return stream_fail(err, f, -EPROTO, "pages from before the guest was stopped");
 	c->in_round = f->round == c->round ? c->in_round + pages.total : pages.total;
 	c->round = f->round;
@@ -185,11 +194,11 @@ static int on_pages(struct arrival *a, const struct stream_frame *f, struct stre
 	while (stream_pages_next(&pages, &run)) {
 		uint64_t place = stream_memory_index(&a->memory, run.first);
 
-		if (a->live && (ret = bring_run(a, f, &run, place, err)))
+		if (bring && (ret = bring_run(a, f, &run, place, err)))
 			return ret;
-		if (!a->live && !run.data)
+		if (!bring && !run.data)
 			take_zeroes(a, run.first, place, run.count, f->round);
-		for (uint32_t i = 0; i < run.count && !a->live && run.data; i++)
+		for (uint32_t i = 0; i < run.count && !bring && run.data; i++)
 			take_page(a, run.first + i, place + i, run.data + (size_t)i * STREAM_PAGE,
 				  f->round);
 	}
@@ -315,6 +324,9 @@ static int on_device(struct arrival *a, const struct stream_frame *f, struct str
 {
 	int ret;
 
+	/* In post-copy the first one is being loaded. */
+	if (a->state.whole && a->split)
+		return stream_fail(err, f, -EPROTO, "the state has come already");
 	/* A second attempt to stop the guest brings the state again. */
 	if (a->state.whole)
 		stream_blob_free(&a->state);

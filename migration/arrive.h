@@ -23,8 +23,10 @@ struct arrival {
 	uint32_t *rounds;
 	uint32_t rounds_taken; /* whose end has come on channel 0 */
 	uint64_t received;     /* pages that are here */
+	uint64_t early;	       /* of them, those that have come ahead */
 	bool late_images;      /* they follow MEMORY, or nothing does: agreed with the source */
 	bool postcopy;	       /* the guest may run before all are: agreed with the source */
+	bool ahead;	       /* some of them come before it does: agreed with the source */
 	bool split;	       /* RECEIVED has said which ones it will lack */
 	bool missed;	       /* some: the sink knows of them */
 	bool live;	       /* it runs: what comes is brought, and only what is missing */

@@ -1,9 +1,13 @@
 #include "migration/destination_internal.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "migration/thread.h"
 
 enum { TURN_MS = 1000 };
 
@@ -63,7 +67,7 @@ int destination_greet(struct destination *d, struct link *link, const struct str
 	mine.offers =
 		STREAM_CAN_ZSTD | STREAM_CAN_RECONNECT | STREAM_CAN_VERIFY | STREAM_CAN_IMAGES;
 	if (d->arrival.sink->miss)
-		mine.offers |= STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
+		mine.offers |= STREAM_CAN_POSTCOPY | STREAM_CAN_LANES | STREAM_CAN_AHEAD;
 	mine.again = theirs->again;
 	mine.lane = theirs->lane;
 	link->w.channel = mine.channel = theirs->channel;
@@ -138,42 +142,51 @@ static int check(const struct arrival *a, bool last, struct stream_error *err)
 	return a->sink->check ? a->sink->check(a->opaque, last && !a->missed, err) : 0;
 }
 
-/* Frames up to MEMORY (head) or READY. */
+/* The next frame that has come; *type 0: none for now. 1: it was MEMORY; 0; -errno with a text. */
+static int take_frame(struct destination *d, uint8_t *type, struct stream_error *err)
+{
+	struct stream_frame frame;
+	int ret = link_receive(d->link, TURN_MS, &frame, err);
+
+	*type = 0;
+	if (!ret)
+		look_aside(d);
+	if (ret <= 0)
+		return ret;
+	if (frame.channel != d->hello.channel)
+		return stream_fail(err, &frame, -EPROTO, "it is of another channel");
+	*type = frame.type;
+	ret = arrival_take(&d->arrival, &frame, err);
+	if (ret == -EAGAIN)
+		ret = other_frame(d, &frame, err);
+	if (ret >= 0 && link_alive(d->link))
+		return stream_fail(err, NULL, -ECONNRESET, "the connection is lost");
+	return ret;
+}
+
+/* Frames up to MEMORY (head) or the whole state. */
 static int take_frames(struct destination *d, bool head, struct stream_error *err)
 {
 	const struct arrival *a = &d->arrival;
 
 	for (;;) {
-		struct stream_frame frame;
-		int ret = link_receive(d->link, TURN_MS, &frame, err);
+		uint8_t type;
+		int ret = take_frame(d, &type, err);
 
-		if (ret < 0)
-			return ret;
-		if (!ret) {
-			look_aside(d);
-			continue;
-		}
-		if (frame.channel != d->hello.channel)
-			return stream_fail(err, &frame, -EPROTO, "it is of another channel");
-		ret = arrival_take(&d->arrival, &frame, err);
-		if (ret == -EAGAIN)
-			ret = other_frame(d, &frame, err);
 		if (ret < 0)
 			return ret;
 		if (head && ret)
 			return 0;
 		/* The last thing before the hand-over. */
-		if (!head && frame.type == STREAM_DEVICE && a->state.whole)
+		if (!head && type == STREAM_DEVICE && a->state.whole)
 			return check(a, true, err) ?: arrival_complete(a, err);
-		if (!head && frame.type == STREAM_ROUND) {
+		if (!head && type == STREAM_ROUND) {
 			ret = check(a, false, err);
 			if (ret)
 				return ret;
-			/* What cannot be said is found out below. */
+			/* What cannot be said is found out with the next frame. */
 			(void)destination_say_rounds(d);
 		}
-		if (link_alive(d->link))
-			return stream_fail(err, NULL, -ECONNRESET, "the connection is lost");
 	}
 }
 
@@ -205,6 +218,7 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 	d->link->bell_fd = d->bells;
 	d->arrival.late_images = !ret && (d->agreement.can & STREAM_CAN_IMAGES);
 	d->arrival.postcopy = !ret && (d->agreement.can & STREAM_CAN_POSTCOPY);
+	d->arrival.ahead = d->arrival.postcopy && (d->agreement.can & STREAM_CAN_AHEAD);
 	d->arrival.verify = !ret && (d->hello.needs & STREAM_CAN_VERIFY);
 	d->takes_lanes = d->arrival.postcopy && (d->agreement.can & STREAM_CAN_LANES);
 	if (!ret)
@@ -236,13 +250,66 @@ void destination_refuse(struct destination *d, const char *text)
 	say_failure(d);
 }
 
+static int load_state(const struct arrival *a, struct stream_error *err)
+{
+	return a->sink->load(a->opaque, a->state.bytes.data, a->state.bytes.len, err);
+}
+
+struct loading {
+	const struct arrival *arrival;
+	int fd; /* eventfd: it is done */
+	atomic_bool done;
+	int code;
+	struct stream_error err;
+};
+
+static void *load_main(void *arg)
+{
+	const uint64_t one = 1;
+	struct loading *l = arg;
+
+	pthread_setname_np(pthread_self(), "loading");
+	l->code = load_state(l->arrival, &l->err);
+	atomic_store(&l->done, true);
+	(void)!write(l->fd, &one, sizeof(one));
+	return NULL;
+}
+
+/* Pages that are missing come meanwhile. */
+static int load_ahead(struct destination *d, struct stream_error *err)
+{
+	struct loading l = {.arrival = &d->arrival, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	pthread_t thread;
+	uint8_t type;
+	int ret = l.fd < 0 ? -errno : thread_start(&thread, load_main, &l);
+
+	if (ret) {
+		if (l.fd >= 0)
+			close(l.fd);
+		return stream_fail(err, NULL, ret, "cannot start a thread: %s", strerror(-ret));
+	}
+	destination_bell_add(d, l.fd);
+	while (ret >= 0 && !atomic_load(&l.done))
+		ret = take_frame(d, &type, err);
+	/* Whatever has come, it ends by itself. */
+	pthread_join(thread, NULL);
+	destination_bell_remove(d, l.fd);
+	close(l.fd);
+	if (ret < 0)
+		return ret;
+	if (l.code)
+		*err = l.err;
+	return l.code;
+}
+
 static int load(struct destination *d, struct stream_error *err)
 {
-	const struct stream_blob *state = &d->arrival.state;
 	int ret;
 
+	if (d->arrival.ahead && d->arrival.missed)
+		return load_ahead(d, err);
 	pulse_start(&d->pulse, d->link);
-	ret = d->arrival.sink->load(d->arrival.opaque, state->bytes.data, state->bytes.len, err);
+	ret = load_state(&d->arrival, err);
 	pulse_stop(&d->pulse);
 	return ret;
 }

@@ -13,7 +13,7 @@ enum { ALONE_MS = 250 };
 int destination_say_ready(struct destination *d, struct stream_error *err)
 {
 	const struct stream_blob *state = &d->arrival.state;
-	struct stream_ready ready = {.received = d->arrival.received,
+	struct stream_ready ready = {.received = d->arrival.received - d->arrival.early,
 				     .state_crc = crc32c(0, state->bytes.data, state->bytes.len)};
 	int ret;
 
@@ -47,6 +47,35 @@ static int start(struct destination *d, const struct stream_run *run, struct str
 	return ret;
 }
 
+/* The source may go: all is here, or nobody needs the rest. */
+static void say_complete(struct destination *d)
+{
+	struct stream_resume resume = {.stage = STREAM_STAGE_COMPLETE,
+				       .ticket = d->ticket,
+				       .received = d->arrival.received};
+
+	if (destination_say_numbers(d) || destination_say(d, STREAM_RESUME, &resume))
+		destination_lose(d);
+}
+
+/* The last page is here. */
+static void be_whole(struct destination *d)
+{
+	struct arrival *a = &d->arrival;
+	struct stream_error err;
+	int ret = a->sink->complete(a->opaque, &err);
+
+	/* -ECANCELED: it is our own end that has come between, and the link is good for its word.
+	 */
+	if (ret && ret != -ECANCELED)
+		destination_complain(d, &err);
+	if (ret)
+		return;
+	destination_step(d, EVENT_WHOLE);
+	destination_bell_remove(d, a->sink->wanted_fd(a->opaque));
+	say_complete(d);
+}
+
 static void on_run(struct destination *d, const struct stream_run *run)
 {
 	struct stream_error why = {0};
@@ -67,6 +96,9 @@ static void on_run(struct destination *d, const struct stream_run *run)
 	}
 	if (d->state == DEST_RUNS || d->state == DEST_NEEDS)
 		say_ack(d);
+	/* All may have come before it. */
+	if (d->state == DEST_NEEDS && d->arrival.received == d->arrival.memory.pages)
+		be_whole(d);
 	else if (d->state == DEST_REFUSED && destination_say(d, STREAM_FAILURE, &d->failure))
 		destination_lose(d);
 }
@@ -98,17 +130,6 @@ static void on_resume(struct destination *d, const struct stream_resume *resume)
 		destination_lose(d);
 }
 
-/* The source may go: all is here, or nobody needs the rest. */
-static void say_complete(struct destination *d)
-{
-	struct stream_resume resume = {.stage = STREAM_STAGE_COMPLETE,
-				       .ticket = d->ticket,
-				       .received = d->arrival.received};
-
-	if (destination_say_numbers(d) || destination_say(d, STREAM_RESUME, &resume))
-		destination_lose(d);
-}
-
 void destination_on_page(struct destination *d, const struct stream_frame *frame)
 {
 	struct stream_error err;
@@ -116,17 +137,16 @@ void destination_on_page(struct destination *d, const struct stream_frame *frame
 
 	if (d->state == DEST_RUNS)
 		return; /* somebody has asked for it twice */
-	ret = d->state == DEST_NEEDS ? destination_take_page(d, frame, &err)
-				     : stream_fail(&err, frame, -EPROTO, "it may not come here");
-	/* -ECANCELED: it is our own end that has come between, and the link is good for its word.
-	 */
-	if (ret < 0 && ret != -ECANCELED)
+	if (d->state == DEST_NEEDS)
+		ret = destination_take_page(d, frame, &err);
+	else if (d->state == DEST_READY && d->arrival.ahead && d->arrival.missed)
+		ret = arrival_take(&d->arrival, frame, &err);
+	else
+		ret = stream_fail(&err, frame, -EPROTO, "it may not come here");
+	if (ret < 0)
 		destination_complain(d, &err);
-	if (ret <= 0)
-		return;
-	destination_step(d, EVENT_WHOLE);
-	destination_bell_remove(d, d->arrival.sink->wanted_fd(d->arrival.opaque));
-	say_complete(d);
+	else if (d->state == DEST_NEEDS && d->arrival.received == d->arrival.memory.pages)
+		be_whole(d);
 }
 
 static void on_frame(struct destination *d, const struct stream_frame *frame)

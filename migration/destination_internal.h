@@ -52,8 +52,7 @@ int destination_say_numbers(struct destination *d);
 int destination_say_rounds(struct destination *d);
 /* Says what is here, to a source that has come back. */
 int destination_say_received(struct destination *d);
-/* PAGES and what belongs to them. 1: nothing is missing any more; 0; -errno with a text: the
- * connection is over. */
+/* PAGES and what belongs to them. 0; -errno with a text: the connection is over. */
 int destination_take_page(struct destination *d, const struct stream_frame *frame,
 			  struct stream_error *err);
 

@@ -137,11 +137,7 @@ int destination_take_page(struct destination *d, const struct stream_frame *fram
 	struct arrival *a = &d->arrival;
 	int ret = arrival_take(a, frame, err);
 
-	if (ret)
-		return ret;
-	time_answers(d);
-	if (a->received != a->memory.pages)
-		return 0;
-	ret = a->sink->complete(a->opaque, err);
-	return ret ? ret : 1;
+	if (!ret)
+		time_answers(d);
+	return ret;
 }

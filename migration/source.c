@@ -41,7 +41,7 @@ int source_init(struct source *s)
 	stream_hello_init(&s->hello);
 	s->hello.role = STREAM_SOURCE;
 	s->hello.offers = STREAM_CAN_ZSTD | STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY |
-			  STREAM_CAN_LANES | STREAM_CAN_IMAGES;
+			  STREAM_CAN_LANES | STREAM_CAN_IMAGES | STREAM_CAN_AHEAD;
 	/* What was asked for is not left out silently. */
 	s->hello.needs = s->params.verify ? STREAM_CAN_VERIFY : 0;
 	if (s->params.postcopy_rounds || s->params.postcopy_time ||
@@ -94,8 +94,10 @@ static int give_away(struct source *s, struct stream_error *err)
 	 * nothing. */
 	if (!ret)
 		ret = source_listen(s, err);
-	stream_batch_free(s->batch);
-	s->batch = NULL;
+	if (ret || !s->ahead) {
+		stream_batch_free(s->batch);
+		s->batch = NULL;
+	}
 	if (ret)
 		return ret;
 	if (source_say_run(s) == -ECANCELED && s->state == SOURCE_READY)

@@ -15,12 +15,17 @@ enum { FIRST_WAIT = 200000000 /* ns */, TURN_MS = 200 };
 /* The link's deadline ends it. */
 int source_wait_ready(struct source *s, struct stream_error *err)
 {
+	const bool ahead = s->missing && s->agreement.can & STREAM_CAN_AHEAD;
 	struct stream_ready ready;
 	struct stream_frame frame;
-	int ret;
+	int ret, sent = 0;
 
 	for (;;) {
-		ret = link_receive(s->link, TURN_MS, &frame, err);
+		if (ahead)
+			sent = source_send_ahead(s, err);
+		if (sent < 0)
+			return sent;
+		ret = link_receive(s->link, sent ? 0 : ahead ? 1 : TURN_MS, &frame, err);
 		if (ret < 0)
 			return ret;
 		if (!ret)
@@ -80,12 +85,14 @@ static int take_answer(struct source *s, const struct stream_frame *frame, struc
 			return ret;
 		/* Which pages are there follows. */
 		s->asking = s->missing && resume.stage == STREAM_STAGE_RUNNING;
-		if (resume.stage == STREAM_STAGE_COMPLETE)
+		if (resume.stage == STREAM_STAGE_COMPLETE) {
 			source_step(s, EVENT_COMPLETE);
-		else if (resume.stage == STREAM_STAGE_RUNNING)
+		} else if (resume.stage == STREAM_STAGE_RUNNING) {
 			source_step(s, s->missing ? EVENT_ACK_PART : EVENT_ACK);
-		else if (resume.stage == STREAM_STAGE_READY && !source_step(s, EVENT_READY))
+		} else if (resume.stage == STREAM_STAGE_READY && !source_step(s, EVENT_READY)) {
+			source_forget_ahead(s);
 			(void)source_say_run(s);
+		}
 		return 0;
 	case STREAM_FAILURE:
 		/* Who refuses knows nothing of this migration: a destination that has another one

@@ -87,6 +87,11 @@ int source_copy(struct source *s, struct stream_error *err);
 /* ---- source_pages.c: post-copy ---- */
 /* Says which pages the destination has; the others come after the guest. */
 int source_say_received(struct source *s, struct stream_error *err);
+/* The guest stands still, and the destination loads its state: some of the pages that will be
+ * missing there, if RUN need not wait for them. 1; 0: none, for now; -errno with a text. */
+int source_send_ahead(struct source *s, struct stream_error *err);
+/* The connection was lost, and the guest runs nowhere: some of these may be lost, too. */
+void source_forget_ahead(struct source *s);
 /* A frame from the other side, or some pages to it; -errno with a text: this connection is of no
  * use any more. */
 int source_turn(struct source *s, struct stream_error *err);

@@ -15,6 +15,9 @@ static const uint64_t greeting = 10000000000; /* ns, until HELLO is there, byte 
 void source_drop_link(struct source *s)
 {
 	source_lane_end(s);
+	stream_batch_free(s->batch);
+	s->batch = NULL;
+	s->ahead = false;
 	if (s->link)
 		s->wire += s->link->sent;
 	link_close(s->link);

@@ -11,6 +11,8 @@
 enum { SLICE = 16, TURN_MS = 200, GRACE_MS = 500 };
 /* How often the main connection's queue is fitted to the rate; ns. */
 static const uint64_t bound_every = 100000000;
+/* With it a slice takes a millisecond; bytes per second. */
+static const uint64_t ahead_rate = SLICE * STREAM_PAGE * UINT64_C(1000);
 
 /* ---- the bitmap: a place is a page's number in all regions side by side ---- */
 
@@ -248,11 +250,22 @@ static bool all_sent(struct source *s)
 
 /* ---- the whole ---- */
 
-static int begin(struct source *s)
+static int begin_round(struct source *s)
 {
 	struct stream_round round = {.phase = STREAM_POSTCOPY, .pages = s->dirty};
 
-	s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
+	return stream_batch_round(s->batch, s->serve_round)
+		       ?: stream_control_write(&s->link->w, STREAM_ROUND, s->serve_round, &round);
+}
+
+/* On this connection. */
+static int begin(struct source *s)
+{
+	const bool ahead = s->ahead;
+
+	s->ahead = false;
+	if (!s->batch)
+		s->batch = stream_batch_new(&s->link->w, source_batch_limit(s));
 	if (!s->batch)
 		return -ENOMEM;
 	stream_batch_verify(s->batch, s->params.verify);
@@ -260,8 +273,7 @@ static int begin(struct source *s)
 	s->bounded = clock_now();
 	source_lane_begin(s);
 	s->link->bell_fd = s->lane.started ? s->lane.bell_fd : -1;
-	return stream_batch_round(s->batch, s->round)
-		       ?: stream_control_write(&s->link->w, STREAM_ROUND, s->round, &round);
+	return ahead ? 0 : begin_round(s);
 }
 
 /* Pages that nobody has asked for are in the way of demanded ones, and must not run out while
@@ -319,13 +331,39 @@ static int hung_up(struct source *s, int code, struct stream_error *err)
 	return ret < 0 ? ret : unsent(code, err);
 }
 
+int source_send_ahead(struct source *s, struct stream_error *err)
+{
+	int ret = 0;
+
+	/* The guest stands still for what lies in the way of RUN. */
+	if (all_sent(s) || link_wait(s->link) || link_unsent(s->link) ||
+	    source_rate(s) < ahead_rate)
+		return 0;
+	if (!s->ahead)
+		ret = begin_round(s);
+	s->ahead = true;
+	if (!ret)
+		ret = send_slice(s);
+	return ret ? source_unsent(s, ret, err) : 1;
+}
+
+void source_forget_ahead(struct source *s)
+{
+	if (!s->missing)
+		return;
+	pthread_mutex_lock(&s->pages_lock);
+	memcpy(s->bitmap, s->unsure, source_words(s) * sizeof(*s->bitmap));
+	s->dirty = s->missing;
+	pthread_mutex_unlock(&s->pages_lock);
+}
+
 int source_turn(struct source *s, struct stream_error *err)
 {
 	struct stream_frame frame;
 	bool idle;
 	int ret, wait;
 
-	if (!s->batch && !s->asking && (ret = begin(s)))
+	if ((!s->batch || s->ahead) && !s->asking && (ret = begin(s)))
 		return unsent(ret, err);
 	if (source_lane_lost(s))
 		return lane_is_lost(s, err);

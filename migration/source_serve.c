@@ -8,8 +8,6 @@ static const uint64_t settled = 5000000000;
 
 static void lose(struct source *s)
 {
-	stream_batch_free(s->batch);
-	s->batch = NULL;
 	source_drop_link(s);
 	source_step(s, EVENT_LOST);
 }

@@ -6,8 +6,8 @@
 
 #include "migration/stream_items.h"
 
-static const char *const capability_names[] = {"zstd",	 "lanes", "postcopy", "reconnect",
-					       "verify", "index", "images",   NULL};
+static const char *const capability_names[] = {"zstd",	"lanes",  "postcopy", "reconnect", "verify",
+					       "index", "images", "ahead",    NULL};
 static const char *const role_names[] = {"source", "destination", "file", NULL};
 static const char *const lane_names[] = {"main", "pages", "demand", NULL};
 

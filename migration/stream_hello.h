@@ -20,6 +20,7 @@ enum stream_capability {
 	STREAM_CAN_VERIFY = 16,	  /* DIGESTS */
 	STREAM_CAN_INDEX = 32,	  /* INDEX and DIRECTORY, in a file */
 	STREAM_CAN_IMAGES = 64,	  /* boot images only if the destination has others, or none */
+	STREAM_CAN_AHEAD = 128,	  /* post-copy: PAGES while the device state is loaded */
 };
 
 struct stream_hello {

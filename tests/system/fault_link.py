@@ -108,7 +108,7 @@ class Link:
         self.lock = threading.Lock()
         self.counters = {"there": Counter(), "back": Counter()}
         self.names, self.said = [], bytearray()
-        self.done = self.closed = False
+        self.done = self.closed = self.before_run = False
         self.dead_until = 0
         self.piece = self.slow_until = self.rate = 0
         self.lines = []
@@ -169,9 +169,10 @@ class Link:
                 self.names += [(way, name) for name in names]
                 if way == "there" and frame.type != "ALIVE":
                     self.said += data
-                self.ran |= frame.type == "RUN"
                 mine = self.harm is not None and not self.done and way == self.way and self.name in names
-                self.done |= mine
+                if mine:
+                    self.done, self.before_run = True, not self.ran
+                self.ran |= frame.type == "RUN"
         if not (mine and self.harm(self, frame, lambda piece: self._send(pair, to, piece))):
             self._send(pair, to, data)
 

@@ -204,6 +204,9 @@ struct fake_sink {
 	bool missing[FAKE_PAGES], asked[FAKE_PAGES];
 	bool whole, wrong;
 	unsigned brought, dropped, count;
+	unsigned early;	    /* of those brought: before it ran */
+	unsigned slow_load; /* us */
+	bool fail_load;
 };
 
 static inline int sink_description(void *opaque, const struct stream_frame *frame,
@@ -238,6 +241,9 @@ static inline int sink_load(void *opaque, const void *state, size_t len, struct 
 {
 	struct fake_sink *f = opaque;
 
+	usleep(f->slow_load);
+	if (f->fail_load)
+		return stream_fail(err, NULL, -EINVAL, "no such device");
 	f->loaded = len == 16 && !memcmp(state, "the device state", len);
 	return f->loaded ? 0 : stream_fail(err, NULL, -EPROTO, "another state");
 }
@@ -274,7 +280,8 @@ static inline int64_t sink_bring(void *opaque, uint64_t first, uint32_t count, c
 	struct fake_sink *f = opaque;
 	int64_t n = 0;
 
-	f->wrong |= !f->running;
+	/* Before it runs: behind what says which are missing. */
+	f->wrong |= !f->running && !f->count;
 	for (uint32_t i = 0; i < count; i++) {
 		const uint8_t *from = (const uint8_t *)data + (size_t)i * STREAM_PAGE;
 
@@ -288,6 +295,7 @@ static inline int64_t sink_bring(void *opaque, uint64_t first, uint32_t count, c
 		else
 			memset(f->memory[first + i], 0, STREAM_PAGE);
 		f->brought++;
+		f->early += !f->running;
 		n++;
 	}
 	return n;

@@ -9,6 +9,9 @@
 
 static char address[128];
 static bool verify;
+static unsigned slow_load; /* us */
+static bool fail_load;
+static unsigned early, missing;
 static uint64_t bandwidth; /* of what nobody waits for; 0: any */
 static char said[256];	   /* by the destination, of its end */
 
@@ -31,7 +34,8 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 			   char *text, size_t text_len)
 {
 	struct fake_source fake;
-	struct fake_there there = {.sink = {.fail_start = fail_start}};
+	struct fake_there there = {
+		.sink = {.fail_start = fail_start, .slow_load = slow_load, .fail_load = fail_load}};
 	struct fake_sink *sink = &there.sink;
 	struct stream_error err = {0};
 	struct source source;
@@ -62,6 +66,8 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 	relay_end(relay);
 	snprintf(said, sizeof(said), "%s", there.code ? there.err.text : "");
 	*moved = !ret;
+	early = sink->early;
+	missing = sink->count;
 	if (sink->both)
 		wrong = "it was started there before it was given away";
 	else if (!ret && (!sink->running || fake.running))
@@ -82,6 +88,38 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 	free(fake.memory);
 	close(wake[0]);
 	close(wake[1]);
+	return wrong;
+}
+
+/* Pages that are missing come while the device state is loaded; all of them, if that takes long. */
+static const char *ahead(void)
+{
+	struct relay relay = {0};
+	const char *wrong;
+	char text[300];
+	bool moved;
+
+	slow_load = 300000;
+	wrong = migrate(&relay, true, false, &moved, text, sizeof(text));
+	printf("ahead: %u of %u pages came before the guest ran %s\n", early, missing, text);
+	if (!wrong && (!moved || early != missing))
+		wrong = "not all that was missing has come ahead";
+	for (unsigned frame = 0; frame < 8 && !wrong; frame++) {
+		/* Of them: what was lost is missing at the source, too, and it begins anew. */
+		relay = (struct relay){
+			.spoil = SPOIL_CUT_INSIDE, .type = STREAM_PAGES, .frame = frame};
+		wrong = migrate(&relay, true, false, &moved, text, sizeof(text));
+		printf("ahead, PAGES %u cut: %s, %u early\n", frame, moved ? "moved" : text, early);
+	}
+	fail_load = true;
+	relay = (struct relay){0};
+	if (!wrong)
+		wrong = migrate(&relay, true, false, &moved, text, sizeof(text));
+	printf("ahead, load fails: %s, %u early\n", text, early);
+	if (!wrong && (moved || !early || !strstr(text, "no such device")))
+		wrong = "pages came, the state could not be loaded, and it does not say so";
+	fail_load = false;
+	slow_load = 0;
 	return wrong;
 }
 
@@ -265,6 +303,7 @@ static int cut_between(void)
 int main(void)
 {
 	unsigned cases = 0, moves = 0;
+	const char *wrong;
 
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-migration-%d", (int)getpid());
 	if (verified(false) || verified(true) || cut_between())
@@ -283,5 +322,10 @@ int main(void)
 		if (all(postcopy, &cases, &moves))
 			return 1;
 	printf("%u ways to break the link: %u moved, %u kept\n", cases, moves, cases - moves);
+	wrong = ahead();
+	if (wrong) {
+		printf("ahead: %s\n", wrong);
+		return 1;
+	}
 	return !moves || moves == cases;
 }
