@@ -116,7 +116,7 @@ static void dial(struct input *in)
 	hello.channel = hello.lane ? 1 : 0;
 	hello.offers = STREAM_CAN_RECONNECT | STREAM_CAN_POSTCOPY | STREAM_CAN_LANES;
 	if (how & 128)
-		hello.offers |= STREAM_CAN_IMAGES;
+		hello.offers |= STREAM_CAN_IMAGES | STREAM_CAN_AHEAD;
 	strcpy(hello.arch, how & 16 ? "other" : "x86_64");
 	strcpy(hello.ferry, "fuzz");
 	memset(hello.session, how & 32 ? 1 : 2, sizeof(hello.session));
@@ -317,13 +317,15 @@ size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
 			     late[] = {HELLO, 128, DESCRIBE, 0, 0, MEMORY, 0, 0, IMAGE, 0, 0},
 			     whole[] = {ROUND, 0, 1, ALL, 1, 0, STATE, 0, 0, RUN, 0, 0},
 			     part[] = {ALL, 1, 0, LACKS, 0x5a, 0, STATE, 0, 0, RUN, 1, 0},
+			     ahead[] = {ALL, 1, 0, LACKS, 0x5a, 0, STATE, 0, 0,
+					ALL, 2, 0, SOME,  8,	9, RUN,	  1, 0},
 			     lane[] = {HELLO, 8 + 4 + 1, SOME, 8, 9},
 			     again[] = {CLOSE, 0, 0, HELLO, 4, RESUME, 3, 0},
 			     rest[] = {ALL, 2, 0, END, 0, 0};
 	static const struct {
 		const uint8_t *step;
 		size_t len;
-	} parts[7][6] = {
+	} parts[8][6] = {
 #define PART(p) {p, sizeof(p)}
 		{PART(head), PART(whole), PART(rest)},
 		{PART(head), PART(part), PART(rest)},
@@ -332,11 +334,12 @@ size_t fuzz_seed(unsigned n, uint8_t *buf, size_t max)
 		{PART(head), PART(whole), PART(again), PART(rest)},
 		{PART(lane), PART(head), PART(again), PART(whole)},
 		{PART(late), PART(whole), PART(rest)},
+		{PART(late), PART(ahead), PART(rest)},
 #undef PART
 	};
 	size_t len = 0;
 
-	for (unsigned i = 0; n < 7 && i < 6 && parts[n][i].step; i++) {
+	for (unsigned i = 0; n < 8 && i < 6 && parts[n][i].step; i++) {
 		must(len + parts[n][i].len <= max);
 		memcpy(buf + len, parts[n][i].step, parts[n][i].len);
 		len += parts[n][i].len;

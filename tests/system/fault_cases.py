@@ -16,7 +16,7 @@ MODES = {**bare_guest.MODES,
          # Pages are asked for on the main connection.
          "one connection": ["--postcopy", "--bandwidth", "100M"],
          # The connections have time to say that they live.
-         "slow": ["--postcopy-after", "100ms", "--bandwidth", "8M"]}
+         "slow": ["--postcopy-after", "100ms", "--bandwidth", "2M"]}
 # Memory that comes last, because nobody looks at it.
 GUESTS = {"slow": {"mib": 64, "last": 16, "append": "balloon=48 probes=0"}}
 

@@ -1,6 +1,6 @@
 /*
  * What a machine boots from goes with it, unless the destination has the same already; and in which
- * order it may come.
+ * order that, and all the rest, may come.
  */
 #include "migration/arrive.h"
 #include "migration_util.h"
@@ -103,7 +103,43 @@ static bool refused(bool knows)
 
 /* ---- the order, of hostile sources ---- */
 
-enum frame { GREETING, DESCRIPTION, WHOLE, CUT, MEMORY, ROUND, DEVICE, LAST };
+/* ALL: every page; LACKS, HAS: RECEIVED, with none or all of them; AHEAD, OLD: pages of the next
+ * round, and of the first one. */
+enum frame {
+	GREETING,
+	DESCRIPTION,
+	WHOLE,
+	CUT,
+	MEMORY,
+	ROUND,
+	ALL,
+	LACKS,
+	HAS,
+	DEVICE,
+	AHEAD,
+	OLD,
+	LAST
+};
+
+static void write_pages(struct stream_writer *w, uint32_t round)
+{
+	struct stream_batch *batch = stream_batch_new(w, 0);
+
+	if (batch && !stream_batch_round(batch, round) &&
+	    !stream_batch_add_zero(batch, 0, FAKE_PAGES))
+		(void)stream_batch_flush(batch);
+	stream_batch_free(batch);
+}
+
+static void write_received(struct stream_writer *w, bool all)
+{
+	uint8_t bits[(FAKE_PAGES + 7) / 8];
+	struct stream_received r = {.count = FAKE_PAGES, .last = 1, .bits = bits};
+
+	memset(bits, all ? 255 : 0, sizeof(bits));
+	bits[FAKE_PAGES / 8] &= (1 << FAKE_PAGES % 8) - 1;
+	(void)stream_received_write(w, &r);
+}
 
 static void write_frame(struct stream_writer *w, enum frame frame)
 {
@@ -133,15 +169,21 @@ static void write_frame(struct stream_writer *w, enum frame frame)
 		break;
 	case ROUND: (void)stream_control_write(w, STREAM_ROUND, 1, &round); break;
 	case DEVICE: (void)stream_blob_write(w, STREAM_DEVICE, 1, "machine", bytes, 16); break;
+	case ALL:
+	case OLD: write_pages(w, 1); break;
+	case AHEAD: write_pages(w, 2); break;
+	case LACKS:
+	case HAS: write_received(w, frame == HAS); break;
 	case LAST: break;
 	}
 }
 
 /* What becomes of the last of these frames. */
-static int takes(bool late, const enum frame *frames, struct stream_error *err)
+static int takes(uint32_t can, const enum frame *frames, struct stream_error *err)
 {
 	struct stream_parser *parser = stream_parser_new();
-	struct fake_sink sink = {0};
+	struct fake_source other = {0};
+	struct fake_sink sink = {.memory = calloc(FAKE_PAGES, STREAM_PAGE), .other = &other};
 	struct field_buf buf = {0};
 	struct stream_writer w;
 	struct stream_frame frame;
@@ -151,7 +193,9 @@ static int takes(bool late, const enum frame *frames, struct stream_error *err)
 
 	*err = (struct stream_error){0};
 	arrival_init(&a, &ops, &sink);
-	a.late_images = late;
+	a.late_images = can & STREAM_CAN_IMAGES;
+	a.postcopy = can & STREAM_CAN_POSTCOPY;
+	a.ahead = can & STREAM_CAN_AHEAD;
 	stream_writer_init(&w, 0, stream_put_buf, &buf);
 	write_frame(&w, GREETING);
 	for (; *frames != LAST; frames++)
@@ -164,6 +208,7 @@ static int takes(bool late, const enum frame *frames, struct stream_error *err)
 	if (at < buf.len)
 		ret = 1; /* not the last */
 	arrival_free(&a);
+	free(sink.memory);
 	stream_writer_free(&w);
 	stream_parser_free(parser);
 	field_buf_free(&buf);
@@ -172,27 +217,36 @@ static int takes(bool late, const enum frame *frames, struct stream_error *err)
 
 static bool order(void)
 {
+	enum { POST = STREAM_CAN_POSTCOPY, EARLY = POST | STREAM_CAN_AHEAD };
 	static const struct {
-		enum frame frames[8];
-		bool late;
+		enum frame frames[9];
+		uint32_t can;	  /* enum stream_capability */
 		const char *says; /* NULL: it is taken */
 	} cases[] = {
-		{{DESCRIPTION, WHOLE, MEMORY, ROUND, LAST}, false, NULL},
-		{{DESCRIPTION, MEMORY, ROUND, LAST}, false, NULL}, /* the machine's affair */
-		{{DESCRIPTION, CUT, MEMORY, LAST}, false, "not whole"},
-		{{DESCRIPTION, MEMORY, WHOLE, LAST}, false, "may not come here"},
-		{{DESCRIPTION, MEMORY, WHOLE, ROUND, LAST}, true, NULL},
-		{{DESCRIPTION, MEMORY, ROUND, LAST}, true, NULL},
-		{{DESCRIPTION, WHOLE, LAST}, true, "may not come here"},
-		{{DESCRIPTION, MEMORY, CUT, ROUND, LAST}, true, "not whole"},
-		{{DESCRIPTION, MEMORY, ROUND, WHOLE, LAST}, true, "may not come here"},
-		{{DESCRIPTION, MEMORY, DEVICE, LAST}, true, "may not come here"},
+		{{DESCRIPTION, WHOLE, MEMORY, ROUND, LAST}, 0, NULL},
+		{{DESCRIPTION, MEMORY, ROUND, LAST}, 0, NULL}, /* the machine's affair */
+		{{DESCRIPTION, CUT, MEMORY, LAST}, 0, "not whole"},
+		{{DESCRIPTION, MEMORY, WHOLE, LAST}, 0, "may not come here"},
+		{{DESCRIPTION, MEMORY, WHOLE, ROUND, LAST}, STREAM_CAN_IMAGES, NULL},
+		{{DESCRIPTION, MEMORY, ROUND, LAST}, STREAM_CAN_IMAGES, NULL},
+		{{DESCRIPTION, WHOLE, LAST}, STREAM_CAN_IMAGES, "may not come here"},
+		{{DESCRIPTION, MEMORY, CUT, ROUND, LAST}, STREAM_CAN_IMAGES, "not whole"},
+		{{DESCRIPTION, MEMORY, ROUND, WHOLE, LAST}, STREAM_CAN_IMAGES, "may not come here"},
+		{{DESCRIPTION, MEMORY, DEVICE, LAST}, STREAM_CAN_IMAGES, "may not come here"},
+		{{DESCRIPTION, MEMORY, LACKS, DEVICE, AHEAD, LAST}, EARLY, NULL},
+		{{DESCRIPTION, MEMORY, LACKS, DEVICE, AHEAD, LAST}, POST, "between"},
+		{{DESCRIPTION, MEMORY, LACKS, AHEAD, LAST}, EARLY, "between"},
+		{{DESCRIPTION, MEMORY, ALL, HAS, DEVICE, AHEAD, LAST}, EARLY, "between"},
+		{{DESCRIPTION, MEMORY, ALL, LACKS, DEVICE, OLD, LAST}, EARLY, "before"},
+		{{DESCRIPTION, MEMORY, LACKS, DEVICE, DEVICE, LAST}, EARLY, "already"},
+		{{DESCRIPTION, MEMORY, LACKS, DEVICE, LACKS, LAST}, EARLY, "here"},
+		{{DESCRIPTION, MEMORY, LACKS, LAST}, STREAM_CAN_AHEAD, "here"},
 	};
 	bool good = true;
 
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct stream_error err;
-		const int ret = takes(cases[i].late, cases[i].frames, &err);
+		const int ret = takes(cases[i].can, cases[i].frames, &err);
 
 		if (cases[i].says ? ret == -EPROTO && strstr(err.text, cases[i].says) : !ret)
 			continue;
