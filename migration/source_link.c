@@ -10,6 +10,7 @@
 #include "migration/stream_items.h"
 
 static const uint64_t second = 1000000000;
+enum { LAST_WORDS = 64 };
 static const uint64_t greeting = 10000000000; /* ns, until HELLO is there, byte by byte */
 
 void source_drop_link(struct source *s)
@@ -98,15 +99,11 @@ int source_listen(struct source *s, struct stream_error *err)
 
 int source_unsent(struct source *s, int ret, struct stream_error *err)
 {
-	struct stream_frame frame;
-	int said;
+	int said = 0;
 
-	/* Behind what does not matter. */
-	while ((said = link_receive(s->link, 0, &frame, err)) > 0) {
-		said = source_said(s, &frame, err);
-		if (said)
-			return said;
-	}
+	/* Behind what does not matter, which a hostile one may go on saying. */
+	for (unsigned i = 0; i < LAST_WORDS && !said; i++)
+		said = source_listen(s, err);
 	return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
 }
 

@@ -55,7 +55,7 @@ static void begin(struct world *w)
 			       .opaque = w,
 			       .wake_fd = -1,
 			       .retry_max = 20000000};
-	if (source_init(&w->s))
+	if (fake_source_begin(&w->s))
 		exit(1);
 }
 

@@ -120,7 +120,7 @@ static void begin_with(struct world *w, bool verify, const struct relay *relay)
 				    .spool = spool,
 				    .wake_fd = -1,
 				    .retry_max = 20000000};
-	if (source_init(&w->source) || source_run(&w->source, &err) ||
+	if (fake_source_begin(&w->source) || source_run(&w->source, &err) ||
 	    w->source.state != SOURCE_SPOOLED) {
 		printf("no file was written: %s, %s\n", migration_state_name(w->source.state),
 		       err.text);
@@ -350,7 +350,7 @@ static bool answered_at_end(void)
 				 .dial = relay_dial,
 				 .opaque = &relay,
 				 .wake_fd = -1};
-	if (door_open(&there.d.door, address, false, NULL, &err) || source_init(&source) ||
+	if (door_open(&there.d.door, address, false, NULL, &err) || fake_source_begin(&source) ||
 	    pthread_create(&thread, NULL, run_source, &source))
 		return false;
 	code = destination_begin(&there.d, &ops, &there.sink, &err)
