@@ -149,8 +149,6 @@ static int take_frame(struct destination *d, uint8_t *type, struct stream_error 
 	int ret = link_receive(d->link, TURN_MS, &frame, err);
 
 	*type = 0;
-	if (!ret)
-		look_aside(d);
 	if (ret <= 0)
 		return ret;
 	if (frame.channel != d->hello.channel)
@@ -175,6 +173,8 @@ static int take_frames(struct destination *d, bool head, struct stream_error *er
 
 		if (ret < 0)
 			return ret;
+		if (!type)
+			look_aside(d);
 		if (head && ret)
 			return 0;
 		/* The last thing before the hand-over. */
@@ -288,12 +288,14 @@ static int load_ahead(struct destination *d, struct stream_error *err)
 			close(l.fd);
 		return stream_fail(err, NULL, ret, "cannot start a thread: %s", strerror(-ret));
 	}
-	destination_bell_add(d, l.fd);
+	/* Who is at the door waits: it may be the source, which has given up and is to be heard as
+	 * one that comes back. */
+	d->link->bell_fd = l.fd;
 	while (ret >= 0 && !atomic_load(&l.done))
 		ret = take_frame(d, &type, err);
 	/* Whatever has come, it ends by itself. */
 	pthread_join(thread, NULL);
-	destination_bell_remove(d, l.fd);
+	d->link->bell_fd = d->bells;
 	close(l.fd);
 	if (ret < 0)
 		return ret;
