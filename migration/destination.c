@@ -279,7 +279,7 @@ static void *load_main(void *arg)
 static int load_ahead(struct destination *d, struct stream_error *err)
 {
 	struct loading l = {.arrival = &d->arrival, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-	pthread_t thread;
+	pthread_t thread = 0;
 	uint8_t type;
 	int ret = l.fd < 0 ? -errno : thread_start(&thread, load_main, &l);
 
