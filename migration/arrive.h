@@ -27,9 +27,10 @@ struct arrival {
 	bool late_images;      /* they follow MEMORY, or nothing does: agreed with the source */
 	bool postcopy;	       /* the guest may run before all are: agreed with the source */
 	bool ahead;	       /* some of them come before it does: agreed with the source */
-	bool split;	       /* RECEIVED has said which ones it will lack */
-	bool missed;	       /* some: the sink knows of them */
-	bool live;	       /* it runs: what comes is brought, and only what is missing */
+	bool split;  /* RECEIVED has said which ones it will lack: only those are taken, and brought
+		      */
+	bool missed; /* some: the sink knows of them */
+	bool live;   /* it runs */
 	/* Pages and state must be what DIGESTS say of them: agreed with the source. */
 	bool verify;
 	struct arrival_digests {

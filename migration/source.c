@@ -94,6 +94,7 @@ static int give_away(struct source *s, struct stream_error *err)
 	 * nothing. */
 	if (!ret)
 		ret = source_listen(s, err);
+	/* Where its round has begun already post-copy goes on with it. */
 	if (ret || !s->ahead) {
 		stream_batch_free(s->batch);
 		s->batch = NULL;

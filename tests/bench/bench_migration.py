@@ -352,10 +352,9 @@ initramfs, {cpus} vCPU, no devices but the serial line) over the same link, in t
 {plain:.1f} MiB/s on it. {runs} moves each way of pre-copy and post-copy; medians where nothing else is said. The guest has
 {memory} MiB, {filled} of them filled with what cannot be compressed; it reads its pages in random order for ever and writes
 to 64 of them ("lightly": QEMU's TCG loses dirty pages of guests that write much), and writes a byte to its serial line each
-millisecond. Both may stop the guest for {downtime} ms at most. ferry compresses what the link
-cannot take at once; QEMU has that, too, switched off by default, and it is off here. Post-copy begins at once in both; QEMU with
-postcopy-preempt. What the guest boots from is on the destination's disk, too: QEMU's is told where, ferry's looks where the
-source has it, and gets what is missing.
+millisecond. Both may stop the guest for {downtime} ms at most. ferry compresses what the link cannot take at once; QEMU has that,
+too, off by default, and it is off here. Post-copy begins at once in both; QEMU with postcopy-preempt. What the guest boots
+from is on the destination's disk, too: QEMU's is told where, ferry's looks where the source has it, and gets what is missing.
 
 * **Downtime** is the longest time in which no such tick of the guest came out at either side, from before the move until
   after its end: waits for pages in post-copy count. (QEMU's clock stands still meanwhile, so that the guest itself cannot

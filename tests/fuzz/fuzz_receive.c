@@ -303,6 +303,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	pthread_join(thread, NULL);
 	must(!r.sink.running || session.run_said);
 	must(!r.sink.both && !r.sink.wrong);
+	must(!r.sink.early || r.d.arrival.ahead);
 	door_close(r.d.door);
 	close(r.d.wake_fd);
 	free(r.sink.memory);

@@ -105,7 +105,7 @@ static const char *ahead(void)
 	if (!wrong && (!moved || early != missing))
 		wrong = "not all that was missing has come ahead";
 	for (unsigned frame = 0; frame < 8 && !wrong; frame++) {
-		/* Of them: what was lost is missing at the source, too, and it begins anew. */
+		/* Before RUN the guest is kept; behind it what was lost is sent again. */
 		relay = (struct relay){
 			.spoil = SPOIL_CUT_INSIDE, .type = STREAM_PAGES, .frame = frame};
 		wrong = migrate(&relay, true, false, &moved, text, sizeof(text));
@@ -212,7 +212,8 @@ static int refused_again(bool postcopy, unsigned *moves)
 
 	wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
 	last[0] = postcopy ? EACH : relay.frames[0];
-	last[1] = relay.frames[1];
+	/* Around READY and ACK. */
+	last[1] = postcopy ? 7 : relay.frames[1];
 	for (int direction = 0; direction < 2 && !wrong; direction++) {
 		for (unsigned back = 1; back <= 6 && !wrong; back++) {
 			relay = (struct relay){.spoil = SPOIL_CUT,

@@ -66,7 +66,8 @@ static void ring(int fd)
 	(void)!write(fd, &one, sizeof(one));
 }
 
-/* Both sides are over, and the destination's thread has ended; 1: both have run at once. */
+/* Both sides are over, and the destination's thread has ended; 1: both have run at once, or a page
+ * came before RUN. */
 static int gone(struct world *w)
 {
 	source_exit(&w->s);
@@ -74,7 +75,7 @@ static int gone(struct world *w)
 	free(w->there.sink.memory);
 	free(w->fake.memory);
 	close(w->wake);
-	return w->there.sink.both;
+	return w->there.sink.both || w->there.sink.early;
 }
 
 static int end(struct world *w)

@@ -149,7 +149,7 @@ static int end(struct world *w)
 {
 	leave(w);
 	if (w->there.code || w->there.d.state != DEST_DONE || !w->there.sink.whole ||
-	    w->there.sink.wrong || w->fake.running ||
+	    w->there.sink.wrong || w->there.sink.early || w->fake.running ||
 	    memcmp(w->there.sink.memory, w->fake.memory, FAKE_PAGES * STREAM_PAGE) != 0) {
 		printf("not whole: %d %s\n", w->there.code, migration_state_name(w->there.d.state));
 		return 1;
