@@ -135,6 +135,7 @@ class Process:
         self.started = time.monotonic()
         if terminal:
             self.master, slave = pty.openpty()
+            self.modes = termios.tcgetattr(slave)  # now: whoever starts may change them at once
             self.child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE,
                                           env=environment, cwd=cwd, preexec_fn=self._session)
             os.close(slave)

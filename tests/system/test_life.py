@@ -132,7 +132,6 @@ def test_terminal_restored():
     import termios
     for way in ("poweroff", "SIGTERM", "SIGINT"):
         with Guest(kernel(), initramfs("shell"), reset_limit=0) as guest:
-            before = termios.tcgetattr(guest.master)
             guest.shell()
             raw = termios.tcgetattr(guest.master)
             check(not raw[3] & termios.ICANON, "the terminal is not raw while the guest runs")
@@ -141,7 +140,8 @@ def test_terminal_restored():
             else:
                 os.kill(guest.pid, getattr(signal, way))
             guest.wait(30)
-            check(termios.tcgetattr(guest.master) == before, f"the terminal was not restored after {way}")
+            after = termios.tcgetattr(guest.master)
+            check(after == guest.modes, f"the terminal was not restored after {way}: {after}, not {guest.modes}")
 
 
 @needs_ferry
