@@ -246,6 +246,7 @@ static int run_migrate(void *opaque)
 static const struct option options[] = {
 	OPTION("downtime", 0, "TIME", "downtime", .group = "Options"),
 	OPTION("bandwidth", 0, "SIZE", "bandwidth"),
+	OPTION("uncompressed", 0, NULL, "uncompressed"),
 	OPTION("timeout", 0, "TIME", "timeout"),
 	OPTION("on-timeout", 0, "cancel|postcopy|throttle", "on-timeout"),
 	OPTION("postcopy", 0, NULL, "postcopy"),

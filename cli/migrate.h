@@ -11,7 +11,7 @@ struct migrate_config {
 	char *name, *to;
 	char *downtime, *timeout, *postcopy_after, *recover, *spool;
 	uint64_t bandwidth;
-	bool json, postcopy, insecure, verify;
+	bool json, postcopy, insecure, verify, uncompressed;
 	struct tls_config tls;
 	uint32_t on_timeout;
 };

@@ -71,6 +71,8 @@ static void add_numbers(const struct migrate_config *config, json_t *args)
 		json_object_set_new(args, "bandwidth", json_integer((json_int_t)config->bandwidth));
 	if (config->verify)
 		json_object_set_new(args, "verify", json_true());
+	if (config->uncompressed)
+		json_object_set_new(args, "uncompressed", json_true());
 	if (config->tls.name)
 		json_object_set_new(args, "tls-name", json_text(config->tls.name));
 	if (config->spool)
@@ -168,6 +170,9 @@ const struct config_field migrate_fields[] = {
 	      .help = "file for the pages that the guest lacks there when its link stays dead"),
 	FIELD("bandwidth", CONFIG_SIZE, bandwidth, .min = 4096, .max = 1ull << 46,
 	      .help = "bytes per second that may be sent; a plain number is MiB"),
+	FIELD("uncompressed", CONFIG_BOOL, uncompressed,
+	      .help = "pages go as they are, also where the link is waited for: for a host whose "
+		      "processors have enough to do"),
 	FIELD("verify", CONFIG_BOOL, verify,
 	      .help = "the destination checks every page and the devices' state against digests "
 		      "made here"),

@@ -28,6 +28,7 @@ struct migration_params {
 	uint32_t postcopy_rounds;
 	uint64_t postcopy_time;
 	bool verify; /* every page and the state are checked there against what they were here */
+	bool uncompressed; /* nothing is */
 	/* Pages are here that the guest there lacks, and the link is dead for so long (ns, 0: for
 	 * ever): source.spool is called. */
 	uint64_t recover;

@@ -197,7 +197,7 @@ int source_connect(struct source *s, bool again, int wake_fd, struct stream_erro
 		ret = no_hello(s, again, &frame, err);
 	else if (!ret)
 		ret = learn_postcopy(s, err);
-	if (!ret && s->agreement.can & STREAM_CAN_ZSTD)
+	if (!ret && s->agreement.can & STREAM_CAN_ZSTD && !s->params.uncompressed)
 		link_compress(s->link);
 	if (ret) {
 		say_why(s, err->text);

@@ -35,6 +35,7 @@ const struct control_arg control_migrate_args[] = {
 	{.name = "recover-ms", .type = CONTROL_INT, .optional = true, .min = 1, .max = INT32_MAX},
 	{.name = "spool", .type = CONTROL_STRING, .optional = true},
 	{.name = "verify", .type = CONTROL_BOOL, .optional = true},
+	{.name = "uncompressed", .type = CONTROL_BOOL, .optional = true},
 	{.name = "tls-certs", .type = CONTROL_STRING, .optional = true},
 	{.name = "tls-psk", .type = CONTROL_STRING, .optional = true},
 	{.name = "tls-name", .type = CONTROL_STRING, .optional = true},
@@ -90,6 +91,7 @@ COMMAND(control_migrate)
 		.recover_ms = number(args, "recover-ms", 0),
 		.spool = text(args, "spool"),
 		.verify = json_is_true(json_object_get(args, "verify")),
+		.uncompressed = json_is_true(json_object_get(args, "uncompressed")),
 		.tls = {.certs = tls_word(args, "tls-certs"),
 			.psk = tls_word(args, "tls-psk"),
 			.name = tls_word(args, "tls-name")}};

@@ -32,7 +32,8 @@ struct outgoing_params {
 	uint64_t recover_ms;
 	const char *spool;
 	struct tls_config tls;
-	bool verify; /* each page is checked there */
+	bool verify;	   /* each page is checked there */
+	bool uncompressed; /* they go as they are */
 };
 /* To another ferry, while the guest runs. The request is answered when it is known where the guest
  * is: how it went, and the machine ends if it has gone. 0 or -errno as above. */
