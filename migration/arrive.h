@@ -1,7 +1,8 @@
 /*
  * What comes in, whatever it comes through: description, boot images, memory, pages, device state.
  * Keeps for each page the round that it came in, so that no older one can replace it, and counts
- * what is still missing. Hostile input; one thread at a time.
+ * what is still missing. Hostile input; one thread at a time, but that `state` can be read beside
+ * pages that come ahead.
  */
 #ifndef MIGRATION_ARRIVE_H
 #define MIGRATION_ARRIVE_H
@@ -44,7 +45,8 @@ struct arrival {
 		uint32_t round;	   /* the newest seen */
 		uint64_t in_round; /* pages of it */
 	} channel[ARRIVE_CHANNELS];
-	uint32_t split_round; /* once it runs, pages of this round or an older one are stale */
+	uint32_t split_round; /* that of RECEIVED: behind it older pages, and those of it, are stale
+			       */
 };
 
 void arrival_init(struct arrival *a, const struct migration_sink_ops *sink, void *opaque);

@@ -257,6 +257,7 @@ static int load_state(const struct arrival *a, struct stream_error *err)
 
 struct loading {
 	const struct arrival *arrival;
+	pthread_t thread;
 	int fd; /* eventfd: it is done */
 	atomic_bool done;
 	int code;
@@ -275,41 +276,47 @@ static void *load_main(void *arg)
 	return NULL;
 }
 
-/* Pages that are missing come meanwhile. */
-static int load_ahead(struct destination *d, struct stream_error *err)
+static bool load_begin(struct loading *l)
 {
-	struct loading l = {.arrival = &d->arrival, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-	pthread_t thread = 0;
-	uint8_t type;
-	int ret = l.fd < 0 ? -errno : thread_start(&thread, load_main, &l);
+	l->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (l->fd < 0)
+		return false;
+	if (!thread_start(&l->thread, load_main, l))
+		return true;
+	close(l->fd);
+	return false;
+}
 
-	if (ret) {
-		if (l.fd >= 0)
-			close(l.fd);
-		return stream_fail(err, NULL, ret, "cannot start a thread: %s", strerror(-ret));
-	}
+/* Pages that are missing come meanwhile. */
+static int load_end(struct loading *l, struct destination *d, struct stream_error *err)
+{
+	uint8_t type;
+	int ret = 0;
+
 	/* Who is at the door waits: it may be the source, which has given up and is to be heard as
 	 * one that comes back. */
-	d->link->bell_fd = l.fd;
-	while (ret >= 0 && !atomic_load(&l.done))
+	d->link->bell_fd = l->fd;
+	while (ret >= 0 && !atomic_load(&l->done))
 		ret = take_frame(d, &type, err);
 	/* Whatever has come, it ends by itself. */
-	pthread_join(thread, NULL);
+	pthread_join(l->thread, NULL);
 	d->link->bell_fd = d->bells;
-	close(l.fd);
+	close(l->fd);
 	if (ret < 0)
 		return ret;
-	if (l.code)
-		*err = l.err;
-	return l.code;
+	if (l->code)
+		*err = l->err;
+	return l->code;
 }
 
 static int load(struct destination *d, struct stream_error *err)
 {
+	struct loading l = {.arrival = &d->arrival};
 	int ret;
 
-	if (d->arrival.ahead && d->arrival.missed)
-		return load_ahead(d, err);
+	/* Without a thread what comes meanwhile waits. */
+	if (d->arrival.ahead && d->arrival.missed && load_begin(&l))
+		return load_end(&l, d, err);
 	pulse_start(&d->pulse, d->link);
 	ret = load_state(&d->arrival, err);
 	pulse_stop(&d->pulse);

@@ -54,11 +54,14 @@ int link_alive(struct link *l)
 	return stream_write(&l->w, STREAM_ALIVE, 0, NULL, 0);
 }
 
-uint64_t link_wait(const struct link *l)
+uint64_t link_wait(struct link *l)
 {
 	const uint64_t now = clock_now();
 
-	return l->limit && l->next > now ? l->next - now : 0;
+	if (!l->limit || l->next <= now)
+		return 0;
+	l->held = true;
+	return l->next - now;
 }
 
 int link_pace(struct link *l)
@@ -67,7 +70,10 @@ int link_pace(struct link *l)
 
 	while (l->limit && now < l->next && !l->broken) {
 		uint64_t until = l->next - now < second ? l->next : now + second;
-		int got = link_poll(l, l->in_len < LINK_BUFFER ? POLLIN : 0, until, -1, NULL);
+		int got;
+
+		l->held = true;
+		got = link_poll(l, l->in_len < LINK_BUFFER ? POLLIN : 0, until, -1, NULL);
 
 		if (got < 0)
 			return got;
@@ -131,9 +137,11 @@ void link_bound(struct link *l, uint64_t rate)
 
 static bool spare(void *opaque, size_t len)
 {
-	const struct link *l = opaque;
+	struct link *l = opaque;
+	const bool held = l->held;
 
-	return link_wait(l) || link_unsent(l) >= len;
+	l->held = false;
+	return held || link_wait(l) || link_unsent(l) >= len;
 }
 
 void link_compress(struct link *l)
@@ -202,11 +210,11 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		 struct stream_error *err)
 {
 	const uint64_t end = clock_now() + (uint64_t)timeout_ms * 1000000;
+	bool over = false;
 
 	for (;;) {
 		int ret = parse(l, frame, err), got;
 		uint64_t now = clock_now(), until;
-		bool rings = false;
 
 		if (ret)
 			return ret;
@@ -221,13 +229,16 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 			continue;
 		if (ret < 0)
 			return explain(l, err);
-		/* Who only says that he lives does not move it. */
+		/* Who only says that he lives moves neither. */
 		if (l->deadline && link_check_time(l))
 			return explain(l, err);
+		if (over)
+			return 0;
 		until = timeout_ms >= 0 && end < now + second ? end : now + second;
-		got = link_poll(l, POLLIN, until, l->bell_fd, &rings);
+		got = link_poll(l, POLLIN, until, l->bell_fd, &over);
 		if (got < 0)
 			return explain(l, err);
+		over |= timeout_ms >= 0 && clock_now() >= end;
 		if (got) {
 			ret = link_take_in(l);
 			if (ret == -ENODATA)
@@ -238,8 +249,6 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		}
 		if (link_check_time(l) || link_alive(l))
 			return explain(l, err);
-		if (rings || (timeout_ms >= 0 && clock_now() >= end))
-			return 0;
 	}
 }
 

@@ -25,6 +25,7 @@ struct link {
 	uint64_t last_in, last_out; /* CLOCK_MONOTONIC, ns */
 	uint64_t limit;		    /* bytes per second, 0: none */
 	uint64_t next;		    /* when the limit allows the next frame */
+	bool held;		    /* it has made the next bulk wait */
 	uint64_t deadline;	    /* who waits until then finds it over, -ETIME; 0: none */
 	const char *late;	    /* why, for people */
 	uint64_t queue_max;	    /* what the system lets a user queue; 0: not known yet */
@@ -51,8 +52,8 @@ int link_receive(struct link *l, int timeout_ms, struct stream_frame *frame,
 		 struct stream_error *err);
 /* To be called between frames of bulk: waits as long as the limit wants it. 0 or -ECANCELED. */
 int link_pace(struct link *l);
-/* ns until the limit allows more bulk; 0: now. */
-uint64_t link_wait(const struct link *l);
+/* ns until the limit allows more bulk, which then waits; 0: now. */
+uint64_t link_wait(struct link *l);
 /* Says ALIVE if nothing else has been said for a while. */
 int link_alive(struct link *l);
 /* Bytes that have been sent and are not with the other side's kernel yet. */
@@ -64,7 +65,7 @@ uint64_t link_unsent(const struct link *l);
  * kernel decides. */
 void link_bound(struct link *l, uint64_t rate);
 /* Bulk is compressed from now on where that costs no time: while there is more of it on its way
- * than what is to be compressed, or the limit makes it wait. */
+ * than what is to be compressed, or the limit has made it wait since the last. */
 void link_compress(struct link *l);
 /* Everything was said: the other side reads an end. */
 void link_finish(struct link *l);

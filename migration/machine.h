@@ -4,8 +4,9 @@
  * fills the tables in.
  *
  * All functions are called on the migration's own thread, a source's page() also on that of the
- * lane (source_lane.c), and may block; 0 or -errno with a text, -ECANCELED when the machine ends
- * meanwhile. Pages are numbered by guest-physical address / 4096.
+ * lane (source_lane.c), a sink's load() on another one while bring() brings pages, and may block; 0
+ * or -errno with a text, -ECANCELED when the machine ends meanwhile. Pages are numbered by
+ * guest-physical address / 4096.
  */
 #ifndef MIGRATION_MACHINE_H
 #define MIGRATION_MACHINE_H

@@ -114,6 +114,7 @@ struct source {
 	uint32_t serve_round; /* of the pages that come after it */
 	atomic_bool asked;    /* for one of them, after RUN */
 	bool ahead;	      /* its round has begun, on this connection, before RUN */
+	uint64_t ahead_bytes; /* that this connection has carried by then */
 	bool asking;	      /* a new connection: RECEIVED is awaited before anything is sent */
 	uint64_t lacking;     /* pages there, as it has said last; at first `missing` */
 	uint64_t agreed;      /* since when a connection is good for pages; ns */

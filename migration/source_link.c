@@ -19,6 +19,7 @@ void source_drop_link(struct source *s)
 	stream_batch_free(s->batch);
 	s->batch = NULL;
 	s->ahead = false;
+	s->ahead_bytes = 0;
 	if (s->link)
 		s->wire += s->link->sent;
 	link_close(s->link);
@@ -99,11 +100,17 @@ int source_listen(struct source *s, struct stream_error *err)
 
 int source_unsent(struct source *s, int ret, struct stream_error *err)
 {
+	struct stream_frame frame;
 	int said = 0;
 
+	if (s->link->broken == -ECANCELED)
+		return stream_fail(err, NULL, -ECANCELED, "called off");
 	/* Behind what does not matter, which a hostile one may go on saying. */
-	for (unsigned i = 0; i < LAST_WORDS && !said; i++)
-		said = source_listen(s, err);
+	for (unsigned i = 0; i < LAST_WORDS && !said; i++) {
+		said = link_receive(s->link, 0, &frame, err);
+		if (said > 0)
+			said = frame.type == STREAM_READY ? 0 : source_said(s, &frame, err);
+	}
 	return said ? said : stream_fail(err, NULL, ret, "%s", strerror(-ret));
 }
 

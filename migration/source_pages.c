@@ -333,6 +333,7 @@ static int hung_up(struct source *s, int code, struct stream_error *err)
 
 int source_send_ahead(struct source *s, struct stream_error *err)
 {
+	const uint64_t before = s->link->sent;
 	int ret = 0;
 
 	/* The guest stands still for what lies in the way of RUN. */
@@ -344,6 +345,7 @@ int source_send_ahead(struct source *s, struct stream_error *err)
 	s->ahead = true;
 	if (!ret)
 		ret = send_slice(s);
+	s->ahead_bytes += s->link->sent - before;
 	return ret ? source_unsent(s, ret, err) : 1;
 }
 

@@ -19,10 +19,11 @@ enum { STALLED = 2, CRAWL = 64 * STREAM_PAGE };
 /* ---- estimates -------------------------------------------------------------------------- */
 
 /* Bytes that have arrived, and the time that this side read and that one took them: what a limit
- * made us wait is no fault of theirs. */
+ * made us wait is no fault of theirs. Without those that went now and then while READY was waited
+ * for. */
 static struct source_sample sample(const struct source *s)
 {
-	const uint64_t unsent = link_unsent(s->link), sent = s->link->sent;
+	const uint64_t unsent = link_unsent(s->link), sent = s->link->sent - s->ahead_bytes;
 	const uint64_t now = s->since ? clock_now() - s->since - s->paced : 0;
 
 	return (struct source_sample){.arrived = sent > unsent ? sent - unsent : 0,
@@ -114,6 +115,13 @@ static int too_late(struct source *s, struct stream_error *err)
 		return stream_fail(err, NULL, -ETIME,
 				   "the time was too short: not all of the guest's memory has been "
 				   "sent once");
+	if (source_expect_downtime(s, 0) > s->params.downtime)
+		return stream_fail(err, NULL, -ETIME,
+				   "the guest would stand still for %" PRIu64
+				   " ms even if nothing were left to send: more than the %" PRIu64
+				   " ms that it may",
+				   source_expect_downtime(s, 0) / 1000000,
+				   s->params.downtime / 1000000);
 	return stream_fail(err, NULL, -ETIME,
 			   "the guest writes faster than the link carries: what is left would stop "
 			   "it for %" PRIu64 " ms",

@@ -342,18 +342,29 @@ static bool rounds_over(const struct source *s)
 	       s->round >= s->params.postcopy_rounds;
 }
 
+static int left_ms(uint64_t end)
+{
+	const uint64_t now = clock_now();
+
+	return now < end ? (int)((end - now) / 1000000) + 1 : 0;
+}
+
 /* A round without pages counts, but nothing comes of hurrying: the guest writes nothing, and a
  * downtime that does not suffice for that will not suffice. */
 static int one_more(struct source *s, struct stream_error *err)
 {
 	const bool idle = !s->dirty;
+	const uint64_t end = clock_now() + IDLE_MS * second / 1000;
 	struct stream_frame frame;
 	int ret = send_round(s, true, err);
 
-	if (ret || !idle)
-		return ret;
-	ret = link_receive(s->link, IDLE_MS, &frame, err);
-	return ret > 0 ? source_said(s, &frame, err) : ret;
+	/* It hears of each round: that is no reason to begin the next one. */
+	while (!ret && idle && clock_now() < end) {
+		ret = link_receive(s->link, left_ms(end), &frame, err);
+		if (ret > 0)
+			ret = source_said(s, &frame, err);
+	}
+	return ret;
 }
 
 /* ns that what is dirty, and what the kernel has not sent yet, would take. */

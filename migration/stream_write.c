@@ -23,8 +23,8 @@ void stream_writer_free(struct stream_writer *w)
 	w->zstd = w->packed = NULL;
 }
 
-/* Compresses the pieces; the length, or 0 where it does not pay. -ENOMEM. */
-static int64_t pack(struct stream_writer *w, const struct iovec *iov, unsigned count, size_t len)
+/* Compresses the pieces; the length, or 0 where it does not pay, or there is no memory for it. */
+static size_t pack(struct stream_writer *w, const struct iovec *iov, unsigned count, size_t len)
 {
 	ZSTD_outBuffer out = {NULL, len - len / 16, 0};
 
@@ -32,8 +32,10 @@ static int64_t pack(struct stream_writer *w, const struct iovec *iov, unsigned c
 		w->zstd = ZSTD_createCCtx();
 	if (!w->packed)
 		w->packed = malloc(STREAM_PAYLOAD_MAX);
-	if (!w->zstd || !w->packed)
-		return -ENOMEM;
+	if (!w->zstd || !w->packed) {
+		w->level = 0;
+		return 0;
+	}
 	out.dst = w->packed;
 	ZSTD_CCtx_reset(w->zstd, ZSTD_reset_session_and_parameters);
 	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, w->level);
@@ -50,7 +52,7 @@ static int64_t pack(struct stream_writer *w, const struct iovec *iov, unsigned c
 				return 0;
 		} while (in.pos < in.size || (end == ZSTD_e_end && left));
 	}
-	return (int64_t)out.pos;
+	return out.pos;
 }
 
 static bool worth_trying(struct stream_writer *w, const struct stream_type_info *info, size_t len)
@@ -82,9 +84,8 @@ int stream_write(struct stream_writer *w, enum stream_type type, uint32_t round,
 	const struct stream_type_info *info = stream_type_info(type);
 	struct iovec all[STREAM_IOV_MAX + 1];
 	uint8_t head[STREAM_HEADER], flags = info->must ? STREAM_MUST : 0;
-	size_t len = 0, sent;
+	size_t len = 0, packed = 0, sent;
 	uint32_t crc = 0;
-	int64_t packed = 0;
 	int ret;
 
 	for (unsigned i = 0; i < count && i < STREAM_IOV_MAX; i++) {
@@ -95,11 +96,9 @@ int stream_write(struct stream_writer *w, enum stream_type type, uint32_t round,
 		return -EMSGSIZE;
 	if (worth_trying(w, info, len)) {
 		packed = pack(w, iov, count, len);
-		if (packed < 0)
-			return (int)packed;
 		w->in_vain = packed ? 0 : w->in_vain < PASS_MAX ? w->in_vain * 2 + 1 : PASS_MAX;
 	}
-	sent = packed ? (size_t)packed : len;
+	sent = packed ? packed : len;
 	if (packed) {
 		flags |= STREAM_ZSTD;
 		all[1] = (struct iovec){w->packed, sent};

@@ -12,13 +12,14 @@ static char address[128];
 static struct migration_source_ops ops;
 
 struct guest {
-	struct fake_source fake;    /* the first member */
-	atomic_uint_least64_t rate; /* bytes per second that are allowed */
-	uint64_t looked;	    /* when it was looked at */
+	struct fake_source fake; /* the first member */
+	uint64_t rate;		 /* bytes per second that are allowed */
+	uint64_t looked;	 /* when it was looked at */
 	unsigned squeezed, released;
 	uint64_t writes; /* if set: so many pages between two looks, and then... */
 	bool calms_down; /* ...half of them each time */
-	int wake;	 /* eventfd: calls it off */
+	int wake;	 /* eventfd: calls it off... */
+	bool cancel;	 /* ...when it is throttled */
 };
 
 static int64_t harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
@@ -48,21 +49,13 @@ static int64_t harvest(void *opaque, uint64_t first, uint64_t pages, uint64_t *b
 static void throttle(void *opaque, uint64_t rate)
 {
 	struct guest *g = opaque;
+	const uint64_t one = 1;
 
 	g->squeezed += rate != 0;
 	g->released += !rate;
 	g->rate = rate;
-}
-
-static void *cancel_main(void *arg)
-{
-	const uint64_t one = 1;
-	struct guest *g = arg;
-
-	while (!atomic_load(&g->rate))
-		usleep(1000);
-	(void)!write(g->wake, &one, sizeof(one));
-	return NULL;
+	if (rate && g->cancel)
+		(void)!write(g->wake, &one, sizeof(one));
 }
 
 /* It is stopped when the next round would not be much shorter: `most` pages are left then. */
@@ -89,15 +82,71 @@ static int calm(bool calms_down, uint64_t most)
 	return ret;
 }
 
+static int64_t harvest_nothing(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	(void)opaque, (void)first, (void)pages, (void)bitmap;
+	return 0;
+}
+
+/* A guest that writes nothing, and a downtime that no guest keeps to: rounds go on, not in a hurry.
+ */
+static int idle(void)
+{
+	const struct migration_params params = {.downtime = 1000000, .timeout = 500000000};
+	struct migration_source_ops quiet = fake_source_ops;
+	struct fake_there there = {0};
+	struct stream_error err = {0};
+	struct fake_source here;
+	const uint64_t begun = clock_now();
+	struct source s;
+	uint64_t most;
+	int ret;
+
+	fake_source_init(&here);
+	quiet.harvest = harvest_nothing;
+	here.m.ops = &quiet;
+	ret = fake_move(&s, &here, &there, address, &params, 0, &err);
+	most = (clock_now() - begun) / 50000000 + 2;
+	printf("idle: %d %s: %u rounds, at most %u\n", ret, err.text, s.round, (unsigned)most);
+	fflush(stdout);
+	ret = ret != -ETIME || s.round > most || !here.running;
+	free(there.sink.memory);
+	free(here.memory);
+	return ret;
+}
+
+/* What the limit makes wait is compressed, all but the first frame: it is not waited for. */
+static int packed(void)
+{
+	const struct migration_params params = {.downtime = 1000000000, .bandwidth = 2 << 20};
+	struct fake_there there = {0};
+	struct stream_error err = {0};
+	struct fake_source here;
+	struct source s;
+	int ret;
+
+	fake_source_init(&here);
+	for (unsigned i = 0; i < FAKE_PAGES; i++)
+		memset(here.memory[i], (int)(i % 255) + 1, STREAM_PAGE);
+	ret = fake_move(&s, &here, &there, address, &params, 0, &err);
+	printf("a limit, pages that can be compressed: %d %s: %u KiB for %u\n", ret, err.text,
+	       (unsigned)(s.progress.sent >> 10), FAKE_PAGES * STREAM_PAGE >> 10);
+	fflush(stdout);
+	ret = ret || s.progress.sent > FAKE_PAGES * STREAM_PAGE / 4 ||
+	      memcmp(there.sink.memory, here.memory, FAKE_PAGES * STREAM_PAGE) != 0;
+	free(there.sink.memory);
+	free(here.memory);
+	return ret;
+}
+
 static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, int want,
 		   bool squeezed, bool postcopy)
 {
-	struct guest here = {.wake = eventfd(0, EFD_NONBLOCK)}, *g = &here;
+	struct guest here = {.wake = eventfd(0, EFD_NONBLOCK), .cancel = cancel}, *g = &here;
 	struct relay relay = {.address = address};
 	struct fake_there there = {0};
 	struct stream_error err = {0};
 	struct source s;
-	pthread_t canceller;
 	int ret;
 
 	fake_source_init(&g->fake);
@@ -116,11 +165,7 @@ static int migrate(enum migration_policy policy, uint64_t timeout, bool cancel, 
 			    .retry_max = 20000000};
 	if (source_init(&s))
 		return 1;
-	if (cancel)
-		pthread_create(&canceller, NULL, cancel_main, &here);
 	ret = source_run(&s, &err);
-	if (cancel)
-		pthread_join(canceller, NULL);
 	printf("policy %d: %d %s: %u rounds, throttled %u times, downtime %u ms of 100 expected %u "
 	       "ms\n",
 	       policy, ret, err.text, s.round, g->squeezed,
@@ -242,7 +287,7 @@ int main(void)
 	       migrate(MIGRATION_THROTTLE, 0, false, 0, true, false) ||
 	       migrate(MIGRATION_THROTTLE, 100000000, false, 0, true, false) ||
 	       migrate(MIGRATION_THROTTLE, 0, true, -ECANCELED, true, false) || calm(true, 8) ||
-	       calm(false, 60) ||
+	       calm(false, 60) || idle() || packed() ||
 	       refused("rounds", (struct migration_params){.postcopy_rounds = 1}) ||
 	       refused("a time", (struct migration_params){.postcopy_time = 1000000000}) ||
 	       refused("on time-out",
