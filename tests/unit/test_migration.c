@@ -91,6 +91,8 @@ static const char *migrate(struct relay *relay, bool postcopy, bool fail_start, 
 	return wrong;
 }
 
+enum { TRIES = 20 };
+
 /* Pages that are missing come while the device state is loaded; all of them, if that takes long. */
 static const char *ahead(void)
 {
@@ -99,11 +101,20 @@ static const char *ahead(void)
 	char text[300];
 	bool moved;
 
-	slow_load = 300000;
-	wrong = migrate(&relay, true, false, &moved, text, sizeof(text));
-	printf("ahead: %u of %u pages came before the guest ran %s\n", early, missing, text);
+	/* None go on a link that was slow once, as any link is that loses its processor for some
+	 * milliseconds. */
+	slow_load = 1000000;
+	for (unsigned n = 0; n < TRIES; n++) {
+		relay = (struct relay){0};
+		wrong = migrate(&relay, true, false, &moved, text, sizeof(text));
+		printf("ahead: %u of %u pages came before the guest ran %s\n", early, missing,
+		       text);
+		if (wrong || !moved || early == missing)
+			break;
+	}
 	if (!wrong && (!moved || early != missing))
 		wrong = "not all that was missing has come ahead";
+	slow_load = 300000;
 	for (unsigned frame = 0; frame < 8 && !wrong; frame++) {
 		/* Before RUN the guest is kept; behind it what was lost is sent again. */
 		relay = (struct relay){
@@ -112,9 +123,11 @@ static const char *ahead(void)
 		printf("ahead, PAGES %u cut: %s, %u early\n", frame, moved ? "moved" : text, early);
 	}
 	fail_load = true;
-	relay = (struct relay){0};
-	if (!wrong)
+	early = 0;
+	for (unsigned n = 0; n < TRIES && !wrong && !early; n++) {
+		relay = (struct relay){0};
 		wrong = migrate(&relay, true, false, &moved, text, sizeof(text));
+	}
 	printf("ahead, load fails: %s, %u early\n", text, early);
 	if (!wrong && (moved || !early || !strstr(text, "no such device")))
 		wrong = "pages came, the state could not be loaded, and it does not say so";
@@ -150,7 +163,7 @@ static int all(bool postcopy, unsigned *cases, unsigned *moves)
 	/* Slow enough that somebody comes to wait, whoever gets the processor. */
 	if (postcopy) {
 		relay = (struct relay){0};
-		bandwidth = 16 << 20;
+		bandwidth = 4 << 20;
 		wrong = migrate(&relay, postcopy, false, &moved, text, sizeof(text));
 		bandwidth = 0;
 	}

@@ -2,6 +2,7 @@
  * Something on the way damages frames of every connection, after the guest has gone: the source
  * asks ever less often and says what is wrong; when it is cured all pages come, and are right.
  */
+#include "migration/clock.h"
 #include "migration_util.h"
 
 static char address[128];
@@ -26,6 +27,7 @@ static const char *move(enum stream_type type, const char *reason)
 	const char *wrong = NULL;
 	bool said = false;
 	unsigned dialled;
+	uint64_t end;
 	pthread_t thread;
 	struct source s;
 	void *failed;
@@ -45,7 +47,8 @@ static const char *move(enum stream_type type, const char *reason)
 		usleep(1000);
 		source_progress(&s, &p);
 	} while (p.state < SOURCE_DOUBT);
-	for (unsigned t = 0; t < SICK_MS / TURN_MS; t++) {
+	end = clock_now() + SICK_MS * UINT64_C(1000000);
+	while (clock_now() < end) {
 		usleep(TURN_MS * 1000);
 		source_progress(&s, &p);
 		said |= strstr(p.trouble, reason) && !strcmp(p.phase, "paused");

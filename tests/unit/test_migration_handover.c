@@ -183,7 +183,7 @@ static int wrong_release(void *opaque, struct stream_error *err)
 	struct world *w = opaque;
 
 	(void)stream_control_write(&w->s.link->w, STREAM_READY, 0, &ready);
-	usleep(200000);
+	(void)poll(&(struct pollfd){.fd = w->s.link->fd, .events = POLLIN}, 1, 5000);
 	return fake_source_ops.release(opaque, err);
 }
 

@@ -6,7 +6,7 @@
 #include "migration/clock.h"
 #include "migration_util.h"
 
-static const uint64_t silence = 600000000, slow = 1500000000;
+static const uint64_t silence = 600000000, slow = 2500000000;
 static char address[128];
 static struct migration_sink_ops sink_ops;
 static struct migration_source_ops source_ops;
@@ -84,7 +84,7 @@ int main(void)
 	bool moved;
 
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-silence-%d", (int)getpid());
-	link_set_silence(silence);
+	link_set_silence(2000000000);
 	sink_ops = fake_sink_ops;
 	sink_ops.load = slow_load;
 	sink_ops.start = slow_start;
@@ -93,6 +93,7 @@ int main(void)
 	wrong = migrate(&relay, true, &moved);
 	if (!wrong && !moved)
 		wrong = "one that works for long was taken for dead";
+	link_set_silence(silence);
 	for (int direction = 0; direction < 2; direction++) {
 		for (unsigned i = 0; i < 5 && !wrong; i++) {
 			relay = (struct relay){.spoil = SPOIL_SILENCE,
