@@ -39,7 +39,8 @@ class Test:
         """(code, output, seconds): each test leads a session and has a folder for its temporary files, so that
         nothing of it survives its time-out."""
         start = time.monotonic()
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryDirectory(prefix="ft-") as scratch:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryDirectory(
+                prefix="ft-", ignore_cleanup_errors=True) as scratch:
             os.chmod(scratch, 0o711)  # some tests run ferry as another user
             child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out,
                                      stderr=subprocess.STDOUT, cwd=TOP, start_new_session=True,

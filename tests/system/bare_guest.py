@@ -8,12 +8,12 @@ import shutil
 import tempfile
 import time
 
-from ferrytest import BUILD, FERRY, SCALE, Process, check, ferry
+from ferrytest import BUILD, FERRY, SCALE, Process, at_rate, check, ferry
 
 IMAGE = os.path.join(BUILD, "release", "guest", "x86", "move.elf")
 # Ways to move it: what `ferry migrate` is told.
 MODES = {"pre-copy": ["--downtime", "30s"],
-         "post-copy": ["--postcopy", "--bandwidth", "100M"],
+         "post-copy": ["--postcopy", *at_rate("100M")],
          "hybrid": ["--downtime", "1ms", "--postcopy-after", "3", "--bandwidth", "200M"]}
 TICK = re.compile(rb"^move: tick (\d+) pass (\d+) (.*)\r*\n", re.M)
 
@@ -42,6 +42,7 @@ class Machine(Process):
 
     def is_still(self, seconds=0.3):
         """It does not run, whoever has it."""
+        time.sleep(0.2)  # what is in the pipe
         mark = len(self.text)
         time.sleep(seconds)
         check(len(self.text) == mark, f"the guest in {self.name} runs{self.tail()}")

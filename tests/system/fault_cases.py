@@ -10,13 +10,13 @@ import time
 import bare_guest
 from bare_guest import Session
 from fault_link import HARM, HARM_ONE, HARMLESS, Link
-from ferrytest import Failure, check, ferry
+from ferrytest import Failure, at_rate, check, ferry
 
 MODES = {**bare_guest.MODES,
          # Pages are asked for on the main connection.
          "one connection": ["--postcopy", "--bandwidth", "100M"],
          # The connections have time to say that they live.
-         "slow": ["--postcopy-after", "100ms", "--bandwidth", "2M"]}
+         "slow": ["--postcopy-after", "100ms", *at_rate("2M")]}
 # Memory that comes last, because nobody looks at it.
 GUESTS = {"slow": {"mib": 64, "last": 16, "append": "balloon=48 probes=0"}}
 
@@ -74,9 +74,9 @@ class Case:
         self.may_be_known = place == "ACK 0" and mode in ("post-copy", "hybrid")
         # Are pages still missing there?
         self.missing = mode != "pre-copy" and self.arrived and place != "END 0"
-        # The first pages of post-copy come before RUN or behind it, as long as it takes to load the state there.
+        # Pages of post-copy come before RUN or behind it, as long as it takes to load the state there.
         self.may_be_ahead = way == "there" and mode != "pre-copy" and self.known and \
-            (place.startswith("ROUND") or place.endswith("first"))
+            place.startswith(("ROUND", "PAGES"))
         self.ahead = False
 
     def happened(self, before_run):
@@ -88,7 +88,7 @@ class Case:
     def options(self):
         """What `ferry migrate` is told. So slowly that the guest demands enough of its pages before they come."""
         options = MODES[self.mode]
-        return [*options[:-1], "30M"] if self.place.startswith("demand") and options[-1].endswith("00M") else options
+        return [*options[:-2], *at_rate("30M")] if self.place.startswith("demand") and options[-1].endswith("00M") else options
 
     def expected(self):
         if self.ahead:

@@ -171,7 +171,8 @@ class Link:
                     self.said += data
                 mine = self.harm is not None and not self.done and way == self.way and self.name in names
                 if mine:
-                    self.done, self.before_run = True, not self.ran
+                    self.before_run = not self.ran
+                    self.done = True
                 self.ran |= frame.type == "RUN"
         if not (mine and self.harm(self, frame, lambda piece: self._send(pair, to, piece))):
             self._send(pair, to, data)
@@ -228,6 +229,9 @@ class Link:
 
     def slow(self, seconds, piece, rate=0):
         self.piece, self.rate, self.slow_until = piece, rate, time.monotonic() + seconds
+
+    def fast(self):
+        self.slow_until = 0
 
     def close(self):
         self.closed = True

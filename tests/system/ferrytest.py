@@ -130,7 +130,7 @@ class Process:
         self.errors = bytearray()
         self.cursor = 0
         self.changed = threading.Condition()
-        self.ended = self.hung_up = False
+        self.ended = self.said_all = self.hung_up = False
         environment = dict(os.environ, **(env or {}))
         self.started = time.monotonic()
         if terminal:
@@ -178,6 +178,8 @@ class Process:
                 buffer += data
                 if not data and buffer is self.text:
                     self.ended = True
+                elif not data:
+                    self.said_all = True
                 self.changed.notify_all()
             if not data:
                 return
@@ -204,7 +206,7 @@ class Process:
         with self.changed:
             while text.encode() not in self.errors:
                 left = end - time.monotonic()
-                if left <= 0 or self.child.poll() is not None:
+                if left <= 0 or self.said_all:
                     raise Failure(f"{self.command[0]} has not said {text!r}{self.tail()}")
                 self.changed.wait(min(left, 0.2))
 
@@ -407,6 +409,11 @@ def multiboot_elf(code, path):
     with open(path, "wb") as f:
         f.write((ehdr + phdr).ljust(offset, b"\0") + body)
     return path
+
+
+def at_rate(rate):
+    """Options of `ferry migrate`: it takes as long as that, whatever the guest has in its pages."""
+    return ["--uncompressed", "--bandwidth", rate]
 
 
 def ferry(*args, timeout=60, env=None, stdin=subprocess.DEVNULL):

@@ -233,11 +233,8 @@ def test_full_stop(aio):
                    terminal=False, reset_limit=0, through=host.enter,
                    extra=["--disk", name + mechanism_options(aio)]) as guest:
             env = {"FERRY_RUNTIME_DIR": guest.runtime}
-            for _ in range(600):
-                if "the host has no space left" in guest.stderr():
-                    break
-                time.sleep(0.1)
-            check("Make room, then: ferry resume test" in guest.stderr(), guest.tail())
+            guest.await_error("the host has no space left", 120)
+            guest.await_error("Make room, then: ferry resume test")
             for _ in range(100):
                 state = ferry("info", "test", env=env)[1]
                 if "io-error" in state:

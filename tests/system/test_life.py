@@ -30,7 +30,8 @@ def test_typing():
 def test_interrupt_key():
     """Ctrl-C reaches the guest, not ferry, and interrupts what runs there."""
     with shell_guest() as guest:
-        guest.line("sleep 1000")
+        guest.line("echo going; sleep 1000")
+        guest.expect(r"^going\r*\n", 20)  # the shell has left its line editing
         time.sleep(1)
         guest.send("\x03")
         guest.expect(PROMPT, 20, "a prompt after Ctrl-C")
@@ -218,7 +219,7 @@ def run_with_stats(env=None, cpus=2, test="true", **options):
 def test_stats():
     """Every second-stage fault, kick and stop is counted."""
     # A boot alone may leave the second processor without some of it.
-    stats = run_with_stats(test="smpstress", args="1 fork code-same")
+    stats = run_with_stats(test="smpstress", args="4 fork code-same")
     check(len(stats["vcpus"]) == 2, stats)
     for vcpu in stats["vcpus"]:
         for name in ("runs", "kicks", "halts", "interrupts", "second-stage-faults", "code-drops", "write-drops"):

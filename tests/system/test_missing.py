@@ -102,8 +102,12 @@ def test_control():
             check("state: paused" in quick(env, "info", "test"), "not paused")
             quick(env, "resume", "test")
         check("state: running" in quick(env, "info", "test"), "not running")
-        time.sleep(1)
-        check(waits(json.loads(quick(env, "stats", "--json", "test"))) > before, "it did not wait again")
+        for _ in range(100):
+            if waits(json.loads(quick(env, "stats", "--json", "test"))) > before:
+                break
+            time.sleep(0.1)
+        else:
+            check(False, "it did not wait again")
         check(guest.cpu_seconds() < 60, "it waits busily")
         quick(env, "kill", "test")
         guest.wait(20)

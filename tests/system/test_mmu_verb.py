@@ -64,6 +64,7 @@ def test_virtual():
         place.background("one", PAGING)
         wait_for(lambda: mmu_json(place, "one", "walk", "--virtual", "0xc0000456")["virtual"]["levels"], "no paging")
         wait_for(lambda: "hpa" in mmu_json(place, "one", "walk", "0x400000"), "no access")
+        wait_for(lambda: mmu_json(place, "one", "walk", "--virtual", "0xc0000456")["virtual"]["dirty"], "no write")
         walk = mmu_json(place, "one", "walk", "--virtual", "0xc0000456")
         steps = walk["virtual"].pop("steps")
         check(walk["virtual"] == {"gva": "0xc0000456", "vcpu": 0, "levels": 2, "outcome": "mapped", "gpa": "0x400456",

@@ -16,7 +16,7 @@ import time
 import tty
 
 from fault_link import Link
-from ferrytest import (FERRY, SCALE, TOP, Guest, Process, Skip, check, each, ferry, initramfs, kernel, limit,
+from ferrytest import (FERRY, SCALE, TOP, Guest, Process, Skip, at_rate, check, each, ferry, initramfs, kernel, limit,
                        needs_ferry)
 
 
@@ -61,6 +61,14 @@ def ticks(guest, count=4):
     return int(first.group(2)), int(match.group(3))
 
 
+def follows(old, new):
+    """No tick of the guest is lost, and none comes twice: what one machine has begun to say the next one ends."""
+    ticks(new, 1)
+    count = len(re.findall(rb"tick (\d+) pass", old.text))
+    seen = [int(n) for n in re.findall(rb"tick (\d+) pass", bytes(old.text) + bytes(new.text))]
+    check(seen[count] in (seen[count - 1], seen[count - 1] + 1), f"tick {seen[count]} came after tick {seen[count - 1]}")
+
+
 def passes(guest, more=2):
     """Each page has been checked after what was done."""
     _, now = ticks(guest, 1)
@@ -95,16 +103,15 @@ def test_save_restore(how):
     with Folder() as folder, start(folder, cpus) as guest:
         guest.line("blkcheck write /dev/vda 8 7")
         guest.expect("8 MiB written", 120)
-        last, _ = ticks(guest, 1)
+        ticks(guest, 1)
         path = save(folder, guest)
-        last = int(re.findall(rb"tick (\d+) ", guest.text)[-1])
         code, out, _ = ferry("stream", path)
         check(code == 0 and "whole and well-formed" in out, out)
         time.sleep(2)
         with restore(path, guest.env, *["--eager"] * eager) as again:
-            first, _ = ticks(again, 3)
             # A tick is 0.25 s of guest time: the two seconds in the file are none.
-            check(first in (last, last + 1), f"tick {first} came after tick {last}{again.tail()}")
+            follows(guest, again)
+            ticks(again, 2)
             again.line("blkcheck check /dev/vda 8 7")
             again.expect("8 MiB right", 120)
             # The guest's real-time clock has run on.
@@ -262,13 +269,12 @@ def goes_on(guest, there, lines):
     """After migrate() said these lines the guest is there, whole, with its disk; then it is switched off."""
     check(guest.wait(30) == 0 and "the guest is at " in guest.stderr(), guest.tail())
     end = lines[-1]
-    check(end["status"] == "moved" and end["phase"] == "completed" and end["downtime_ms"] < 3000, end)
+    check(end["status"] == "moved" and end["phase"] == "completed" and end["downtime_ms"] < 3000 * SCALE, end)
     check(all(a["done"] <= b["done"] and a["bytes"] <= b["bytes"] for a, b in zip(lines, lines[1:])),
           f"the display runs backward: {[(line['phase'], line['done'], line['bytes']) for line in lines]}")
     check(not any(line["phase"] == "paused" for line in lines), "paused, with a good link")
-    last = int(re.findall(rb"tick (\d+) ", guest.text)[-1])
-    first, _ = ticks(there, 2)
-    check(first in (last, last + 1), f"tick {first} came after tick {last}")
+    follows(guest, there)
+    ticks(there, 1)
     there.line("blkcheck check /dev/vda 8 7; blkcheck write /dev/vda 8 9; blkcheck check /dev/vda 8 9")
     there.expect("8 MiB right", 120)
     there.expect("8 MiB right", 120)
@@ -299,9 +305,9 @@ def test_postcopy(cpus):
         guest.line("blkcheck write /dev/vda 8 7")
         guest.expect("8 MiB written", 120)
         with Receiver(folder, guest.env, "there", "--net", "user") as there:
-            lines = migrate(guest.env, "test", there.address, "--postcopy-after", "100ms", "--bandwidth", "24M")
+            lines = migrate(guest.env, "test", there.address, "--postcopy-after", "100ms", *at_rate("24M"))
             end = lines[-1]
-            check(any(line["phase"] == "postcopy" for line in lines), "no post-copy was seen")
+            # Not by the phase: between two looks at it all may be there.
             check(end["faults"] > 0, f"nothing was asked for: {end}")
             check(0 < end["fault-mean-us"] <= end["fault-max-us"], f"waits of no length: {end}")
             print(f"{end['faults']} faults, {end['fault-mean-us']} us on average, {end['fault-max-us']} us at most")
@@ -315,7 +321,7 @@ def test_stall(policy):
     """A guest that writes faster than the link carries: it is seen, and what was chosen for that is done."""
     with Folder() as folder, start(folder, 2, mib=8, memory=128) as guest:
         with Receiver(folder, guest.env, "there", "--net", "user") as there:
-            lines = migrate(guest.env, "test", there.address, "--bandwidth", "16M", "--downtime", "200ms", "--on-timeout",
+            lines = migrate(guest.env, "test", there.address, *at_rate("8M"), "--downtime", "200ms", "--on-timeout",
                             policy)
             check(guest.wait(30) == 0, guest.tail())
             check(any(line.get("throttle") for line in lines) == (policy == "throttle"), lines[-5:])
@@ -362,7 +368,7 @@ def test_live_fails():
                 line.connect(there.address[5:])
                 line.sendall(data)
                 strangers.append(line)
-            mover = Process([FERRY, "migrate", "--bandwidth", "1M", "--json", "test", there.address], env=guest.env,
+            mover = Process([FERRY, "migrate", *at_rate("1M"), "--json", "test", there.address], env=guest.env,
                             terminal=False)
             mover.expect(r'"phase":"copy"', 60)
             code, out, _ = ferry("info", "--json", "test", env=guest.env)
@@ -377,7 +383,7 @@ def test_live_fails():
                 line.close()
         ticks(guest, 2)
         with Receiver(folder, guest.env, "second") as there:
-            mover = Process([FERRY, "migrate", "--bandwidth", "2M", "--json", "test", there.address], env=guest.env,
+            mover = Process([FERRY, "migrate", *at_rate("2M"), "--json", "test", there.address], env=guest.env,
                             terminal=False)
             mover.expect(r'"phase":"copy"', 60)
             there.kill()
@@ -395,7 +401,7 @@ def shown_on_terminal(env, address, columns):
     ours, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     tty.setraw(slave)
-    with subprocess.Popen([FERRY, "migrate", "--bandwidth", "8M", "test", address], stdout=subprocess.PIPE,
+    with subprocess.Popen([FERRY, "migrate", *at_rate("8M"), "test", address], stdout=subprocess.PIPE,
                           stderr=slave, env=dict(os.environ, **env)) as mover:
         os.close(slave)
         text = b""
@@ -421,7 +427,7 @@ def test_display():
             check(all(re.match(r"\w+: \d+ %, (\d+ s to go|no end in sight), \d+ MiB left, ", line)
                       for line in lines[1:3]), lines)
         with Receiver(folder, guest.env, "second") as there:
-            code, out, err = ferry("migrate", "--bandwidth", "24M", "test", there.address, env=guest.env, timeout=200)
+            code, out, err = ferry("migrate", *at_rate("24M"), "test", there.address, env=guest.env, timeout=200)
             check(code == 0 and out == "", f"{code} {out} {err}")
             check(not re.search(r"[^\n -~]", err), f"control characters: {err!r}")
             done = [int(n) for n in re.findall(r"^\w+: (\d+) %, .* MiB/s, written again: .* downtime would be", err, re.M)]
@@ -572,7 +578,7 @@ def test_postcopy_cut(frame):
     with Folder() as folder, start(folder, 2, mib=4, memory=128) as guest:
         with Receiver(folder, guest.env, "there") as there:
             link = cut_at(folder, there, "back", frame)
-            lines = migrate(guest.env, "test", link.address, "--postcopy-after", "100ms", "--bandwidth", "24M")
+            lines = migrate(guest.env, "test", link.address, "--postcopy-after", "100ms", *at_rate("24M"))
             check(link.done, "nothing was cut")
             check(lines[-1]["status"] == "moved" and lines[-1]["faults"] > 0, lines[-1])
             check(guest.wait(30) == 0, guest.tail())
@@ -604,7 +610,7 @@ def test_postcopy_spool():
         with Receiver(folder, guest.env, "there") as there, Receiver(folder, guest.env, "other") as other:
             link = dead_for_good(folder, guest, there)
             spool = folder.file("spool")
-            lines = migrate(guest.env, "test", link.address, "--postcopy-after", "100ms", "--bandwidth", "8M", "--spool",
+            lines = migrate(guest.env, "test", link.address, "--postcopy-after", "100ms", *at_rate("8M"), "--spool",
                             spool, "--recover-timeout", "1s", code=28)
             check(lines[-1]["status"] == "spooled" and lines[-1]["file"] == spool, lines[-1])
             paused = [line for line in lines if line["phase"] == "paused"]
@@ -638,7 +644,7 @@ def test_spool_at_end():
         with Receiver(folder, guest.env, "there") as there:
             link = dead_for_good(folder, guest, there)
             spool = folder.file("spool")
-            mover = Process([FERRY, "migrate", "--json", "--postcopy-after", "100ms", "--bandwidth", "8M", "--spool",
+            mover = Process([FERRY, "migrate", "--json", "--postcopy-after", "100ms", *at_rate("8M"), "--spool",
                              spool, "--recover-timeout", "1000s", "test", link.address], env=guest.env, terminal=False)
             mover.expect(r'"phase":"paused"', 90)
             check(ferry("kill", "test", env=guest.env)[0] == 0, guest.tail())
@@ -686,7 +692,7 @@ def test_source_killed():
     """Nothing comes of a guest whose source dies, and the destination says so."""
     with Folder() as folder, start(folder, 1, mib=4, memory=128) as guest:
         with Receiver(folder, guest.env, "there") as there:
-            mover = Process([FERRY, "migrate", "--bandwidth", "2M", "--json", "test", there.address], env=guest.env,
+            mover = Process([FERRY, "migrate", *at_rate("2M"), "--json", "test", there.address], env=guest.env,
                             terminal=False)
             mover.expect(r'"phase":"copy"', 60)
             began = time.monotonic()

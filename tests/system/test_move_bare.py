@@ -5,18 +5,17 @@ import signal
 import socket
 import time
 
-from ferrytest import FERRY, SCALE, Process, check, each, ferry, limit, needs_ferry
+from ferrytest import FERRY, SCALE, Process, at_rate, check, each, ferry, limit, needs_ferry
 
 from bare_guest import MODES, Session
 from fault_link import HEADER, TYPES, Link, fields
 
 
-def as_asked(mode, lines):
-    """What must be seen of it."""
-    end = lines[-1]
-    check(end["status"] == "moved" and end["phase"] == "completed", end)
-    check((end["faults"] > 0) == (mode != "pre-copy"), f"faults: {end}")
-    check(mode != "hybrid" or end["round"] > 3, f"rounds: {end}")
+def as_asked(mode, ends):
+    """What must be seen of it in some move: all that a guest lacks may come while its state is loaded."""
+    check(all(end["status"] == "moved" and end["phase"] == "completed" for end in ends), ends)
+    check(any(end["faults"] > 0 for end in ends) == (mode != "pre-copy"), f"faults: {ends}")
+    check(mode != "hybrid" or all(end["round"] >= 3 for end in ends), f"rounds: {ends}")
 
 
 @needs_ferry
@@ -26,8 +25,7 @@ def test_there_and_back(mode, cpus):
     """A, B, C and at once back to A's place, with the same processors and all of its pages."""
     with Session(cpus) as s:
         s.start()
-        for _ in range(3):
-            as_asked(mode, s.move(*MODES[mode]))
+        as_asked(mode, [s.move(*MODES[mode])[-1] for _ in range(3)])
 
 
 @needs_ferry
@@ -39,7 +37,7 @@ def test_at_once_again():
         b = s.receiver()
         first = s.owner
         # A slow link from RUN on: what the guest demands is not bound by --bandwidth, and all would be there too soon.
-        link = Link(s.path("link"), b.address[5:], "there", "RUN 0", lambda link, *_: link.slow(4, 1000, 400000))
+        link = Link(s.path("link"), b.address[5:], "there", "RUN 0", lambda link, *_: link.slow(60, 1000, 400000))
         mover = s.mover(link.address, *MODES["post-copy"])
         mover.expect(r'"phase":"postcopy"', 60)
         # Beside the main one and two processors: of the migration, and its door or its lane.
@@ -47,8 +45,11 @@ def test_at_once_again():
         b.crashes_are_seen(5)
         c = s.receiver()
         s.owner = b
-        s.migrate(c.address, "--downtime", "30s")
-        check(mover.wait(60) == 0, mover.tail())
+        on = s.mover(c.address, "--downtime", "30s")
+        time.sleep(0.5)
+        check(mover.child.poll() is None, f"the pages of the first move were there too soon{mover.tail()}")
+        link.fast()
+        check(on.wait(60) == 0 and mover.wait(60) == 0, on.tail() + mover.tail())
         s.owner, s.trail = first, b""
         check(first.wait(30) == 0, first.tail())
         s.trail, s.owner = bytes(first.text), b
@@ -107,11 +108,12 @@ def test_save_that_waits_called_off():
     with Session(2) as s:
         s.start()
         b, path = s.receiver(), s.path("saved")
-        link = Link(s.path("link"), b.address[5:], "there", "RUN 0", lambda link, *_: link.slow(4, 1000, 400000))
+        link = Link(s.path("link"), b.address[5:], "there", "RUN 0", lambda link, *_: link.slow(60, 1000, 400000))
         mover = s.mover(link.address, *MODES["post-copy"])
         mover.expect(r'"phase":"postcopy"', 60)
         a, s.owner = s.owner, b
         check(call_off(s, path), "saved before its pages were there")
+        link.fast()
         check(mover.wait(60) == 0, mover.tail())
         s.owner = a
         s.went(b)
@@ -209,14 +211,14 @@ def test_downtime_is_a_limit(kind):
     with Session(2) as s:
         s.start()
         there = s.receiver()
-        link = SlowLater(s.path("link"), there.address[5:], kind, 1000000 if kind == "ROUND" else 300)
+        link = SlowLater(s.path("link"), there.address[5:], kind, 400000 if kind == "ROUND" else 300)
         begun = time.monotonic()
         lines = s.migrate(link.address, code=0 if kind == "ROUND" else 22)
         took = time.monotonic() - begun
         check(link.done, f"no such frame: {lines}")
         if kind == "ROUND":
             s.went(there)
-            check(lines[-1]["downtime_ms"] < 1000 and lines[-1]["round"] > 3, lines[-1])
+            check(lines[-1]["downtime_ms"] < 1000 * SCALE and lines[-1]["round"] > 3, lines[-1])
         else:
             check("longer than it may" in lines[-1]["text"] and took < 15 * SCALE, f"{took} s: {lines[-1]}")
             s.owner.passes()
@@ -261,7 +263,7 @@ def test_bandwidth_of_the_image():
         s.start()
         os.unlink(initrd)
         there = s.receiver()
-        lines = s.migrate(there.address, "--bandwidth", "8M", "--downtime", "30s")
+        lines = s.migrate(there.address, *at_rate("8M"), "--downtime", "30s")
         s.went(there)
         image = [line for line in lines if line["phase"] == "image"]
         check(image and lines[-1]["total_ms"] > 2500, f"{lines[0]} {lines[-1]}")

@@ -6,8 +6,8 @@ import time
 
 from bare_guest import MODES, Session
 from fault_link import Link
-from ferrytest import (FERRY, Guest, Process, Skip, check, each, ferry, guest_program, initramfs, kernel, limit,
-                       needs_ferry)
+from ferrytest import (FERRY, Guest, Process, Skip, at_rate, check, each, ferry, guest_program, initramfs, kernel,
+                       limit, needs_ferry)
 from test_disk import SmallHost
 from test_move import Folder, Receiver, migrate, passes
 
@@ -91,10 +91,12 @@ def test_full_spool():
         link = Link(s.path("link"), there.address[5:], "back", "demand REQUEST 3", lambda link, _frame, _send: link.close())
         spool = os.path.join(host.inside, "spool")
         old = s.owner
-        mover = s.mover(link.address, "--postcopy", "--bandwidth", "8M", "--spool", spool, "--recover-timeout", "100ms")
+        mover = s.mover(link.address, "--postcopy", *at_rate("8M"), "--spool", spool, "--recover-timeout", "100ms")
         old.await_error("the pages that the guest lacks cannot be written: No space left on device")
         check(os.listdir(host.inside) == [], f"left behind: {os.listdir(host.inside)}")
         check(not mover.ended and old.child.poll() is None, f"it has given up{mover.tail()}{old.tail()}")
+        while os.path.exists(s.path("link")):  # it goes last
+            time.sleep(0.01)
         again = Link(s.path("link"), there.address[5:])
         s.control("migrate-control", old.name, "retry")
         check(mover.wait(60) == 0, mover.tail())

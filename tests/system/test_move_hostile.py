@@ -7,9 +7,11 @@ import subprocess
 import time
 
 from bare_guest import Session
-from fault_link import HEADER, TYPES, Link, number
-from ferrytest import FERRY, SCALE, TOP, Failure, Process, check, ferry, limit, needs_ferry
+from fault_link import HEADER, TYPES, Link, fields, number
+from ferrytest import FERRY, SCALE, TOP, Failure, Process, at_rate, check, ferry, limit, needs_ferry
 from stream_bytes import Sender, frames, sealed
+
+PAGES_MAX = 256  # of one frame
 
 OLD = os.path.join(TOP, "tests", "moved")
 
@@ -50,12 +52,14 @@ def leave_out(data):
     return sealed(data)
 
 
-class Plain(Link):
-    """The source does not offer to compress anything."""
+class Stopped(Link):
+    """The frame that is meant is the last one of those that come when the guest stands still: it will not write to
+    their pages again. With `ferry migrate --uncompressed`."""
 
     def _frame(self, pair, way, data, to):
-        if way == "there" and TYPES[data[4]] == "HELLO":
-            data = sealed(data.replace(b"zstd", b"none"))
+        if way == "there" and TYPES[data[4]] == "ROUND" and fields(data, HEADER)["phase"] == 2:
+            place = "last" if fields(data, HEADER)["pages"] > PAGES_MAX else "first"
+            self.name = f"PAGES {number(data, 16, 4)} {place}"
         super()._frame(pair, way, data, to)
 
 
@@ -74,8 +78,8 @@ def test_negative_control():
                 send(spoiled)
                 return True
 
-            link = Plain(s.path("l"), there.address[5:], "there", "PAGES 2 middle", harm)
-            s.migrate(link.address, "--downtime", "30s")
+            link = Stopped(s.path("l"), there.address[5:], "there", harm=harm)
+            s.migrate(link.address, "--downtime", "30s", "--uncompressed")
             there.expect(r"move: WRONG cpu 0 own page .*", 30)
             link.close()
 
@@ -244,7 +248,7 @@ def test_trouble():
         s.start()
         there = s.receiver()
         link = Plague(s.path("link"), there.address[5:])
-        mover = s.mover(link.address, "--postcopy", "--bandwidth", "32M")
+        mover = s.mover(link.address, "--postcopy", *at_rate("32M"))
         end, trouble = time.monotonic() + 60 * SCALE, ""
         while "damaged" not in trouble:
             check(time.monotonic() < end and not mover.ended, f"no trouble: {trouble}{mover.tail()}")

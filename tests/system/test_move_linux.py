@@ -7,11 +7,11 @@ import struct
 import termios
 import time
 
-from ferrytest import SCALE, Guest, check, each, ferry, initramfs, kernel, limit, needs_ferry
+from ferrytest import SCALE, Guest, at_rate, check, each, ferry, initramfs, kernel, limit, needs_ferry
 from test_move import Folder, Receiver, migrate, number
 
 MIB = 1 << 20
-MODES = {"pre-copy": [], "post-copy": ["--postcopy-after", "100ms", "--bandwidth", "64M"]}
+MODES = {"pre-copy": [], "post-copy": ["--postcopy-after", "100ms", *at_rate("64M")]}
 
 
 def start(**options):

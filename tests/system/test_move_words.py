@@ -5,10 +5,10 @@ import signal
 import subprocess
 
 from bare_guest import Session
-from ferrytest import FERRY, SCALE, check, ferry, limit, needs_ferry
+from ferrytest import FERRY, SCALE, at_rate, check, ferry, limit, needs_ferry
 from test_verbs import Place
 
-SLOW = ["--bandwidth", "1M", "--downtime", "1ms"]
+SLOW = [*at_rate("1M"), "--downtime", "1ms"]
 
 
 def last_line(out):

@@ -1,5 +1,6 @@
 """Networks with Debian's own driver: user mode, tap devices, streams. Each test has a network namespace of its own, so
 that neither the host's addresses nor its resolver matter."""
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -13,7 +14,8 @@ import tempfile
 import threading
 import time
 
-from ferrytest import (QUIET, VMM, Failure, Guest, Skip, check, each, ferry, initramfs, kernel, limit, needs_ferry)
+from ferrytest import (QUIET, SCALE, VMM, Failure, Guest, Skip, check, each, ferry, initramfs, kernel, limit,
+                       needs_ferry)
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 MIB = 1 << 20
@@ -157,7 +159,7 @@ def test_user(disturbed):
 
 def echoed(family, kind, address, port, data):
     with socket.socket(family, kind) as s:
-        s.settimeout(30)
+        s.settimeout(30 * SCALE)
         s.connect((address, port))
         s.sendall(data)
         got = b""
@@ -228,6 +230,8 @@ class Frames:
     def __init__(self, name):
         self.all, self.uncut = {"from": 0, "to": 0}, {"from": 0, "to": 0}
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: none is missed
         self.socket.bind((name, 0))
         threading.Thread(target=self._look, daemon=True).start()
 
@@ -283,18 +287,32 @@ class Peer:
         fcntl.ioctl(self.tap, 0x400454ca, struct.pack("16sH22x", b"t0", 0x1002))  # TUNSETIFF: TAP, NO_PI
         run("ip", "addr", "add", "10.9.0.1/24", "dev", "t0")
         run("ip", "link", "set", "t0", "up")
-        self.server = socket.socket(socket.AF_UNIX)
-        self.server.bind(path)
-        self.server.listen()
+        self.path, self.server = path, None
+        self.listen()
         self.client, self.frames = None, 0
         threaded(self._to_guest)
 
+    def listen(self):
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(self.path)
+        self.server.listen()
+
     def accept(self):
+        """Who is there, or comes back after leave()."""
+        if not self.server:
+            self.listen()
         client = self.server.accept()[0]
         self.client = client
         threaded(self._from_guest, client)
 
+    def leave(self):
+        """Nobody can come back at once: the guest has time to see that the link is down."""
+        os.unlink(self.path)
+        self.server.close()
+        self.server = None
+
     def drop(self):
+        self.leave()
         client, self.client = self.client, None
         client.shutdown(socket.SHUT_RDWR)
         client.close()
@@ -363,6 +381,7 @@ def test_stream_hostile():
                "stream=unix:" + path) as vm:
         peer.accept()
         vm.expect("net.sh: step carrier=0", 120)
+        peer.leave()
         peer.client.sendall(b"\xff\xff\xff\xff" + b"x" * 1000)
         vm.expect("net.sh: step carrier=1", 60)
         peer.accept()

@@ -44,8 +44,9 @@ def test_ended():
         wait.await_error("waits for a guest at")
         os.kill(place.info("w")["pid"], signal.SIGINT)
         check(wait.wait(20) == 130, wait.tail())
+        wait_for(lambda: len(place.ferry("logs", "w")[0].splitlines()) == 2, "not two lines in its log")
         lines = place.ferry("logs", "w")[0].splitlines()
-        check(len(lines) == 2 and all(line[:2] == "20" and "Z ferry: " in line for line in lines), lines)
+        check( all(line[:2] == "20" and "Z ferry: " in line for line in lines), lines)
 
 
 @needs_ferry

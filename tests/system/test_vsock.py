@@ -16,7 +16,8 @@ def dial(path, port):
     line = socket.socket(socket.AF_UNIX)
     line.settimeout(120)
     line.connect(path)
-    line.sendall(b"CONNECT %d\n" % port)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        line.sendall(b"CONNECT %d\n" % port)
     answer = b""
     while not answer.endswith(b"\n"):
         try:

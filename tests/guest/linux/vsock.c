@@ -84,6 +84,7 @@ static int talk(int fd)
 int main(int argc, char **argv)
 {
 	struct sockaddr_vm addr = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST};
+	const struct timeval patience = {.tv_sec = 60};
 	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
 
 	if (fd < 0)
@@ -93,6 +94,9 @@ int main(int argc, char **argv)
 	addr.svm_port = (unsigned)atoi(argv[2]);
 	if (!strcmp(argv[1], "listen") && argc > 3)
 		return serve(fd, &addr, argv + 3);
+	/* Two seconds are little for a host that has other things to do. */
+	if (setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof(patience)))
+		return failed("setsockopt");
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
 		return failed("connect");
 	return talk(fd);
