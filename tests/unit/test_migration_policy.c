@@ -115,7 +115,8 @@ static int idle(void)
 	return ret;
 }
 
-/* What the limit makes wait is compressed, all but the first frame: it is not waited for. */
+/* What the limit makes wait is compressed: all but the first frame, or, if it takes longer to make
+ * one than the limit wants one that was, every second one. */
 static int packed(void)
 {
 	const struct migration_params params = {.downtime = 1000000000, .bandwidth = 2 << 20};
@@ -132,7 +133,7 @@ static int packed(void)
 	printf("a limit, pages that can be compressed: %d %s: %u KiB for %u\n", ret, err.text,
 	       (unsigned)(s.progress.sent >> 10), FAKE_PAGES * STREAM_PAGE >> 10);
 	fflush(stdout);
-	ret = ret || s.progress.sent > FAKE_PAGES * STREAM_PAGE / 4 ||
+	ret = ret || s.progress.sent > FAKE_PAGES * STREAM_PAGE / 4 * 3 ||
 	      memcmp(there.sink.memory, here.memory, FAKE_PAGES * STREAM_PAGE) != 0;
 	free(there.sink.memory);
 	free(here.memory);
