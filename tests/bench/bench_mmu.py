@@ -266,7 +266,7 @@ One thread: its processor time; two threads, which begin together without sleepi
 {goals}
 
 What is dearer on one thread than in the older scheme pays for what others may do meanwhile: who unmaps tables waits for a
-grace period before they are freed, some ten microseconds for a whole call, here of 32,768 pages. One for several calls
+grace period before they are freed, some microseconds for a whole call, here of 32,768 pages. One for several calls
 was tried (tables kept until there were 0.5 or 2 MiB of them): the tables had left the caches by then, and to count and
 free what was in them cost more than was saved (1.3 and 1.5 of the older scheme). Translations are those of a thread that
 fills a TLB and acknowledges flushes: whoever unlinks a table waits for that. Other threads (devices) enter and leave a
