@@ -276,6 +276,8 @@ int vcpus_reset(struct vm *vm, const struct x86_state *bsp, struct error *err)
 			v->state = *bsp;
 		else
 			x86_state_reset(&v->state, false);
+		/* Firmware sets it on all alike (SDM vol. 3A 12.11.8). */
+		v->state.mtrr_def_type = bsp->mtrr_def_type;
 		v->state.tsc_adjust = tsc_adjust;
 		ret = vm->engine_ops->set_state(vm->engine, i, &v->state);
 		if (ret)

@@ -11,7 +11,7 @@ dmesg >/tmp/dmesg
 for pattern in 'TSC unstable' 'Marking TSC' 'tsc: Marking' 'clocksource:.*unstable' 'clocksource:.*skewed' \
 	'WARNING: CPU' 'BUG:' 'Call Trace' 'Oops:' 'APIC error' 'APIC calibration' 'lockup' 'stall' \
 	'nobody cared' 'spurious' 'Firmware Bug' 'ACPI.*Error' 'ACPI BIOS Error' 'unchecked MSR' \
-	'do_IRQ' 'No irq handler' 'timer doesn.t work' 'hung task' 'segfault' 'general protection'; do
+	'inconsistent MTRR' 'do_IRQ' 'No irq handler' 'timer doesn.t work' 'hung task' 'segfault' 'general protection'; do
 	grep -i -e "$pattern" /tmp/dmesg && wrong "the kernel's log says '$pattern'"
 done
 # Each processor takes timer interrupts of its own, and none was an error.
