@@ -146,7 +146,11 @@ static int check(const struct arrival *a, bool last, struct stream_error *err)
 static int take_frame(struct destination *d, uint8_t *type, struct stream_error *err)
 {
 	struct stream_frame frame;
-	int ret = link_receive(d->link, TURN_MS, &frame, err);
+	int ret;
+
+	if (d->given_up)
+		return stream_fail(err, NULL, -ECANCELED, "the source has given it up");
+	ret = link_receive(d->link, TURN_MS, &frame, err);
 
 	*type = 0;
 	if (ret <= 0)
@@ -197,6 +201,7 @@ int destination_begin(struct destination *d, const struct migration_sink_ops *si
 
 	d->link = d->lane = NULL;
 	d->state = DEST_COPY;
+	d->given_up = false;
 	pthread_mutex_init(&d->lock, NULL);
 	arrival_init(&d->arrival, sink, opaque);
 	ret = destination_bells_init(d, err);

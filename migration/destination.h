@@ -42,6 +42,7 @@ struct destination {
 	struct link *lane;
 	int bells; /* epoll: what `link` need not be waited for: the door, the lane, who waits */
 	bool takes_lanes; /* agreed, and said in ACCEPT */
+	bool given_up;	  /* while pages are copied the source has called again */
 	struct stream_hello hello;
 	struct stream_agreement agreement;
 	enum migration_state state;

@@ -58,9 +58,15 @@ void destination_on_caller(struct destination *d, struct link *link,
 		take_lane(d, link, hello);
 		return;
 	}
-	/* While pages are copied a source whose connection breaks keeps its guest. */
-	if (!known || !hello->again || hello->lane != STREAM_LANE_MAIN || d->state == DEST_COPY) {
+	if (!known || !hello->again || hello->lane != STREAM_LANE_MAIN) {
 		destination_turn_away(d, link, hello, "another guest is on its way to here");
+		return;
+	}
+	/* While pages are copied a source whose connection breaks keeps its guest: all that it can
+	 * want is that we hear of it. What of the old one is still unread must not become READY. */
+	if (d->state == DEST_COPY) {
+		d->given_up = true;
+		destination_turn_away(d, link, hello, "it is given up here, too");
 		return;
 	}
 	/* The old connection is dead for him: so it is for us. */

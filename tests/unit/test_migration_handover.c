@@ -152,6 +152,42 @@ static int destination_ends(void)
 	return end(&w);
 }
 
+/* ---- while pages are copied the source is there on another connection: it has given up, and the
+ * destination must not go on with what it has of the first one ---- */
+
+static int64_t harvest_calling(void *opaque, uint64_t first, uint64_t pages, uint64_t *bitmap)
+{
+	struct world *w = opaque;
+	struct stream_hello hello = w->s.hello;
+	struct stream_error err;
+	struct stream_frame frame;
+	struct link *link;
+	int fd = w->harvests++ ? -1 : address_connect(address, 1000, -1, &err);
+
+	hello.again = true;
+	if (fd >= 0 && !link_open(&link, fd, 0, -1, NULL)) {
+		w->back = !stream_hello_write(&link->w, &hello) &&
+			  link_receive(link, 5000, &frame, &err) == 1 && frame.type == STREAM_HELLO;
+		link_close(link);
+	}
+	return fake_source_ops.harvest(opaque, first, pages, bitmap);
+}
+
+static int given_up(void)
+{
+	struct world w;
+	bool over;
+
+	begin(&w);
+	ops.harvest = harvest_calling;
+	over = run(&w, 5000);
+	pthread_join(w.there.thread, NULL);
+	if (!over || !w.back || !w.ret || !w.fake.running || w.there.d.state != DEST_FAILED ||
+	    !strstr(w.err.text, "the source has given it up"))
+		return bad("the destination goes on with what was given up", &w);
+	return gone(&w);
+}
+
 /* ---- the link breaks then ---- */
 
 static int dying_release(void *opaque, struct stream_error *err)
@@ -527,10 +563,11 @@ int main(void)
 {
 	snprintf(address, sizeof(address), "unix:/tmp/ferry-test-handover-%d", (int)getpid());
 	snprintf(elsewhere, sizeof(elsewhere), "%s-elsewhere", address);
-	return destination_ends() || link_dies_before_run() || complains_before_run() ||
-	       late_accept() || ends_unheard(false) || ends_unheard(true) || end_is_lost() ||
-	       disk_taken(false) || disk_taken(true) || runs_again() || abandoned(false) ||
-	       abandoned(true) || refused(false) || refused(true) || state_is_another() ||
-	       no_kernel(false, false) || no_kernel(true, false) || no_kernel(true, true) ||
-	       called_off(false) || called_off_somewhen();
+	return destination_ends() || given_up() || link_dies_before_run() ||
+	       complains_before_run() || late_accept() || ends_unheard(false) ||
+	       ends_unheard(true) || end_is_lost() || disk_taken(false) || disk_taken(true) ||
+	       runs_again() || abandoned(false) || abandoned(true) || refused(false) ||
+	       refused(true) || state_is_another() || no_kernel(false, false) ||
+	       no_kernel(true, false) || no_kernel(true, true) || called_off(false) ||
+	       called_off_somewhen();
 }
