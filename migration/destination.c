@@ -148,11 +148,10 @@ static int take_frame(struct destination *d, uint8_t *type, struct stream_error 
 	struct stream_frame frame;
 	int ret;
 
+	*type = 0;
 	if (d->given_up)
 		return stream_fail(err, NULL, -ECANCELED, "the source has given it up");
 	ret = link_receive(d->link, TURN_MS, &frame, err);
-
-	*type = 0;
 	if (ret <= 0)
 		return ret;
 	if (frame.channel != d->hello.channel)
