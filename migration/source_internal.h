@@ -34,7 +34,9 @@ void source_wait_retry(struct source *s, uint64_t *delay);
 /* A call of the machine's that may take long: the other side hears that we live. */
 int source_busy(struct source *s, int (*op)(void *opaque, struct stream_error *err),
 		struct stream_error *err);
-/* What the other side says while we speak: 0: nothing that matters. */
+/* What the other side says before RUN, for at most so long: 0: nothing that matters. The second is
+ * for while we speak: without waiting. */
+int source_hear(struct source *s, int timeout_ms, struct stream_error *err);
 int source_listen(struct source *s, struct stream_error *err);
 /* Sending came to ret, which is not 0: who has hung up may have said why. -errno with a text. */
 int source_unsent(struct source *s, int ret, struct stream_error *err);

@@ -90,12 +90,17 @@ int source_said(struct source *s, const struct stream_frame *frame, struct strea
 	return ret;
 }
 
-int source_listen(struct source *s, struct stream_error *err)
+int source_hear(struct source *s, int timeout_ms, struct stream_error *err)
 {
 	struct stream_frame frame;
-	int ret = link_receive(s->link, 0, &frame, err);
+	int ret = link_receive(s->link, timeout_ms, &frame, err);
 
 	return ret > 0 ? source_said(s, &frame, err) : ret;
+}
+
+int source_listen(struct source *s, struct stream_error *err)
+{
+	return source_hear(s, 0, err);
 }
 
 int source_unsent(struct source *s, int ret, struct stream_error *err)
@@ -103,8 +108,6 @@ int source_unsent(struct source *s, int ret, struct stream_error *err)
 	struct stream_frame frame;
 	int said = 0;
 
-	if (s->link->broken == -ECANCELED)
-		return stream_fail(err, NULL, -ECANCELED, "called off");
 	/* Behind what does not matter, which a hostile one may go on saying. */
 	for (unsigned i = 0; i < LAST_WORDS && !said; i++) {
 		said = link_receive(s->link, 0, &frame, err);

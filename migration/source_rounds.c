@@ -355,15 +355,11 @@ static int one_more(struct source *s, struct stream_error *err)
 {
 	const bool idle = !s->dirty;
 	const uint64_t end = clock_now() + IDLE_MS * second / 1000;
-	struct stream_frame frame;
 	int ret = send_round(s, true, err);
 
 	/* It hears of each round: that is no reason to begin the next one. */
-	while (!ret && idle && clock_now() < end) {
-		ret = link_receive(s->link, left_ms(end), &frame, err);
-		if (ret > 0)
-			ret = source_said(s, &frame, err);
-	}
+	while (!ret && idle && clock_now() < end)
+		ret = source_hear(s, left_ms(end), err);
 	return ret;
 }
 
@@ -394,17 +390,13 @@ static bool pays(struct source *s, uint64_t before)
 static int shrink(struct source *s, struct stream_error *err)
 {
 	const uint64_t end = clock_now() + 2 * time_to_send(s) + (s->counts ? settle : 0);
-	struct stream_frame frame;
 	int ret = send_round(s, true, err);
 
 	s->since = clock_now();
 	s->paced = 0;
 	s->dirty = 0;
-	while (!ret && (time_to_send(s) > short_stop / 8 || behind(s)) && clock_now() < end) {
-		ret = link_receive(s->link, 1, &frame, err);
-		if (ret > 0)
-			ret = source_said(s, &frame, err);
-	}
+	while (!ret && (time_to_send(s) > short_stop / 8 || behind(s)) && clock_now() < end)
+		ret = source_hear(s, 1, err);
 	s->spent += clock_now() - s->since;
 	s->since = 0;
 	return ret;
